@@ -1,0 +1,40 @@
+"""The loop: Engine, its events and state, and the Update that makes a training step composable."""
+
+from leyden.engine.dispatch import RemovableEventHandle
+from leyden.engine.engine import Engine
+from leyden.engine.events import EventEnum, Events, EventsList, FilteredEvent, UpdateEvents
+from leyden.engine.registry import Attachable, Order
+from leyden.engine.setup import Stage
+from leyden.engine.slots import GradientScaler, GradientSync
+from leyden.engine.state import MetricValues, State
+from leyden.engine.supervised import (
+    create_supervised_evaluator,
+    create_supervised_trainer,
+    supervised_evaluator,
+    supervised_trainer,
+    to_device,
+)
+from leyden.engine.update import Update
+
+__all__ = [
+    "Attachable",
+    "Engine",
+    "EventEnum",
+    "Events",
+    "EventsList",
+    "FilteredEvent",
+    "GradientScaler",
+    "GradientSync",
+    "MetricValues",
+    "Order",
+    "RemovableEventHandle",
+    "Stage",
+    "State",
+    "Update",
+    "UpdateEvents",
+    "create_supervised_evaluator",
+    "create_supervised_trainer",
+    "supervised_evaluator",
+    "supervised_trainer",
+    "to_device",
+]

@@ -1,0 +1,352 @@
+"""The loop. It fires events around a function that the user supplies; all other behaviour is attached."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from leyden import distributed as dist
+from leyden.engine.describe import describe
+from leyden.engine.dispatch import leading_arguments
+from leyden.engine.events import Event, Events
+from leyden.engine.feed import Cursor, Feed
+from leyden.engine.filters import NEVER
+from leyden.engine.limits import Limits
+from leyden.engine.registry import Registry
+from leyden.engine.setup import Setup, Stage
+from leyden.engine.snapshot import restore, snapshot
+from leyden.engine.state import State
+from leyden.engine.stopping import EpochTerminated, Interrupted, Stop, StopPoll, Terminated
+
+if TYPE_CHECKING:
+    from leyden.engine.update import Update
+
+Batch = TypeVar("Batch")
+Output = TypeVar("Output")
+Process = Callable[["Engine[Batch, Output]", Batch], Output]
+
+ANY_STOP = Stop.TERMINATE | Stop.EPOCH | Stop.INTERRUPT
+BEFORE_STEP = Stop.TERMINATE | Stop.EPOCH  # an interrupt lets the running iteration finish
+
+
+class Engine(Registry, Generic[Batch, Output]):
+    """Runs `process(engine, batch)` over data, epoch after epoch, and fires events around it.
+
+    `process` returns the output of an iteration, which is then `engine.state.output`. `training=False` says that it runs
+    forward passes only, so that handlers of the forward pass (MixedPrecision) know that no `Update` belongs to it.
+
+    Raises TypeError if `process` can't be called with (engine, batch).
+    """
+
+    def __init__(self, process: Process[Batch, Output], *, training: bool = True) -> None:
+        super().__init__()
+        if len(leading_arguments(process, (self, "a batch"), (), {})) != 2:
+            raise TypeError(
+                f"the process function must take (engine, batch) as required parameters, but is {process!r}"
+            )
+        self.process = process
+        self.training = training
+        self.state = State()
+        self.setup = Setup()
+        """Functions that prepare models, optimizers and the restored state, by `Stage`."""
+        self.data_setup: list[Callable[[Any], Any]] = []
+        """Functions from the data of a run to the data that is iterated (dealt to ranks, say)."""
+        self.updates: dict[str, Update] = {}
+        self.cursor = Cursor()
+        self.last_iteration = NEVER
+        """The iteration at which the running epoch will end; NEVER while its length is unknown."""
+        self._data: Iterable[Batch] | None = None
+        self._feed = Feed(None)
+        self._limits = Limits()
+        self._stop = Stop.NOTHING
+        self._poll: StopPoll | None = None
+        self._shares_stops = False
+        self._running = False
+
+    def run(
+        self,
+        data: Iterable[Batch] | None = None,
+        max_epochs: int | None = None,
+        max_iters: int | None = None,
+        epoch_length: int | None = None,
+    ) -> State:
+        """Runs until `max_epochs` or `max_iters` and returns the state.
+
+        Without a limit: one epoch, or the limit that the state already has. `epoch_length` batches make an epoch; else one
+        pass over the data does. Data shorter than that is begun anew; data without end needs it (or `max_iters`).
+        `data=None` takes the data of the run before; where there was none, each batch is None.
+
+        A run that was interrupted, terminated or restored goes on with the next batch; a larger limit continues; the
+        same limit again, or `state.max_epochs = None`, starts from the beginning.
+
+        Raises ValueError for limits that contradict each other or the state and for empty data, TypeError for data that
+        can't be iterated, and whatever the process function or a handler raises, after EXCEPTION_RAISED and CLOSED.
+        """
+        if self._running:
+            raise RuntimeError("this engine is running already; a run inside its run needs an engine of its own")
+        limits = self._limits
+        limits.check(max_epochs, max_iters, epoch_length)
+        data = self._data if data is None else data
+        limits.check_data(Feed(data), self.state, max_iters, epoch_length)
+        if limits.restarts(self.state, max_epochs, max_iters):
+            self._reset()
+        continues = self._feed.iterator is not None and data is self._data
+        self._running = True
+        self._stop = Stop.NOTHING
+        failure: BaseException | None = None
+        started_at = time.perf_counter()
+        try:
+            self.setup.run(Stage.DEVICE, Stage.DATA)
+            if not continues:
+                self._set_feed(data)
+            self.setup.run(Stage.RESTORE, Stage.RESTORE)
+            limits.settle(self.state, self._feed, max_epochs, max_iters, epoch_length, self.cursor.epoch_open)
+            self._ready()
+            try:
+                self._run_epochs()
+            except Terminated:
+                self._fire(Events.TERMINATE)
+            self.state.times["COMPLETED"] = time.perf_counter() - started_at
+            limits.ended = True
+            self._fire(Events.COMPLETED, self.state.epoch)
+        except Interrupted:
+            self._fire(Events.INTERRUPT)
+        except BaseException as error:
+            failure = error
+            limits.ended = True
+            self._tables[Events.EXCEPTION_RAISED].fire(0, (error,))
+            raise
+        finally:
+            self._running = False
+            self._close(failure)
+        return self.state
+
+    def _run_epochs(self) -> None:
+        state, limits, cursor = self.state, self._limits, self.cursor
+        self._fire(Events.STARTED, state.epoch)
+        self._heed(Stop.TERMINATE | Stop.INTERRUPT)
+        while not limits.reached(state, cursor.epoch_open):
+            started_at = time.perf_counter()
+            try:
+                self._open_epoch()
+                self._run_epoch()
+            except EpochTerminated:
+                self._fire(Events.TERMINATE_SINGLE_EPOCH)
+            self._heed(Stop.TERMINATE | Stop.INTERRUPT)
+            for update in self.updates.values():
+                update.flush()
+            cursor.epoch_open = False
+            state.times["EPOCH_COMPLETED"] = time.perf_counter() - started_at
+            self._fire(Events.EPOCH_COMPLETED, state.epoch)
+            self._heed(Stop.TERMINATE | Stop.INTERRUPT)
+
+    def _open_epoch(self) -> None:
+        """Begins the next epoch, unless one is open already, and makes its data ready."""
+        state, cursor, feed = self.state, self.cursor, self._feed
+        opens = not cursor.epoch_open
+        if opens:
+            state.epoch += 1
+            cursor.epoch_open = True
+            cursor.epoch_start = state.iteration
+            self._rearm()
+            self._fire(Events.EPOCH_STARTED, state.epoch)
+        if opens and not feed.streams(self._limits.epoch_length):
+            self._begin_pass()
+        elif feed.iterator is None:
+            self._begin_pass(skip=state.iteration - cursor.pass_start)
+        self.last_iteration = self._limits.epoch_end(cursor.epoch_start, state.max_iters)
+        self._heed(ANY_STOP)
+        if self._poll is not None:
+            self._poll.start_epoch(state.iteration)
+
+    def _run_epoch(self) -> None:
+        state, process, tables = self.state, self.process, self._tables
+        get_batch_started = tables[Events.GET_BATCH_STARTED]
+        get_batch_completed = tables[Events.GET_BATCH_COMPLETED]
+        iteration_started = tables[Events.ITERATION_STARTED]
+        iteration_completed = tables[Events.ITERATION_COMPLETED]
+        poll_due = NEVER if self._poll is None else self._poll.due
+        iteration = state.iteration
+        while iteration < self.last_iteration:
+            iteration += 1
+            state.batch = state.output = None
+            if iteration >= get_batch_started.due:
+                get_batch_started.fire(iteration)
+                if self._stop:
+                    self._obey(BEFORE_STEP)
+            try:
+                state.batch = next(self._feed.iterator)  # type: ignore[arg-type]
+            except StopIteration:
+                if not self._refill(iteration):
+                    return
+            if iteration >= get_batch_completed.due:
+                get_batch_completed.fire(iteration)
+                if self._stop:
+                    self._obey(BEFORE_STEP)
+            state.iteration = iteration
+            if iteration >= iteration_started.due:
+                iteration_started.fire(iteration)
+                if self._stop:
+                    self._obey(BEFORE_STEP)
+            state.output = process(self, state.batch)
+            if iteration >= iteration_completed.due:
+                iteration_completed.fire(iteration)
+            if iteration >= poll_due:
+                poll_due = self._ask(iteration)
+            if self._stop:
+                self._obey(ANY_STOP)
+            if state.iteration != iteration:  # a handler set the count: the filters begin from there
+                iteration = state.iteration
+                self._rearm()
+
+    def _refill(self, iteration: int) -> bool:
+        """Gets `state.batch` after the pass over the data ended; False if the epoch is over."""
+        state, feed, limits = self.state, self._feed, self._limits
+        if limits.length is None:
+            state.epoch_length = state.iteration - self.cursor.epoch_start
+            if state.iteration == 0:
+                raise ValueError(f"the data of the run is empty: {type(feed.data).__name__} gave no batch")
+            if feed.one_shot or state.epoch_length == 0:
+                limits.tell_exhausted(state, feed)
+            return False
+        self._fire(Events.DATALOADER_STOP_ITERATION, iteration)
+        if self._stop:
+            self._obey(BEFORE_STEP)
+        if self._feed is feed and not feed.one_shot:
+            self._begin_pass()
+        try:
+            state.batch = next(self._feed.iterator)  # type: ignore[arg-type]
+        except StopIteration:
+            limits.tell_exhausted(state, self._feed)
+            return False
+        return True
+
+    # -- stopping --------------------------------------------------------------------------------------------------------
+
+    def terminate(self) -> None:
+        """Ends the run after the event or the step it is called in: TERMINATE, COMPLETED, CLOSED follow.
+
+        Where ranks share their stops, all end after the same iteration, at most 128 iterations later.
+        """
+        self._wish(Stop.TERMINATE)
+
+    def terminate_epoch(self) -> None:
+        """Ends the epoch after the event or the step it is called in: TERMINATE_SINGLE_EPOCH, EPOCH_COMPLETED follow."""
+        self._wish(Stop.EPOCH)
+
+    def interrupt(self) -> None:
+        """Stops the run after the running iteration: INTERRUPT, CLOSED follow; the next `run` goes on from there."""
+        self._wish(Stop.INTERRUPT)
+
+    def share_stops(self) -> None:
+        """From the next run on, what one rank decides about stopping holds for all; every rank must run this engine."""
+        self._shares_stops = True
+
+    def _wish(self, stop: Stop) -> None:
+        if self._poll is None:
+            self._stop |= stop
+        else:
+            self._poll.wishes |= stop
+
+    def _obey(self, allowed: Stop) -> None:
+        stop = self._stop & allowed
+        if stop & Stop.TERMINATE:
+            raise Terminated
+        if stop & Stop.EPOCH:
+            self._stop &= ~Stop.EPOCH
+            raise EpochTerminated
+        if stop & Stop.INTERRUPT:
+            raise Interrupted
+
+    def _heed(self, allowed: Stop) -> None:
+        """Obeys between iterations, where ranks may wait for each other."""
+        if self._poll is not None:
+            self._stop |= self._poll.meet()
+        self._obey(allowed)
+        self._stop = Stop.NOTHING
+
+    def _ask(self, iteration: int) -> int:
+        """Lets the ranks' poll advance; gives the iteration at which it is due again."""
+        assert self._poll is not None
+        self._stop |= self._poll.poll(iteration)
+        return self._poll.due
+
+    # -- data and state --------------------------------------------------------------------------------------------------
+
+    def set_data(self, data: Iterable[Batch]) -> None:
+        """Takes the next batches from other data; the length of the epoch stays as it is."""
+        self._set_feed(data)
+        if self._running:
+            self._begin_pass()
+
+    def _set_feed(self, data: Iterable[Batch] | None) -> None:
+        same = data is not None and data is self._data
+        self._data = data
+        for deal in self.data_setup:
+            data = deal(data)
+        feed = Feed(data)
+        if not self._limits.restored and not self.cursor.epoch_open:
+            self.cursor.pass_start = self.state.iteration
+        elif same and feed.one_shot:
+            self.cursor.pass_start = self.state.iteration  # its first batches are gone already
+        self._feed = feed
+        self.state.dataloader = feed.data
+
+    def _begin_pass(self, skip: int = 0) -> None:
+        self._feed.begin_pass(skip)
+        self.cursor.pass_start = self.state.iteration - skip
+
+    def _ready(self) -> None:
+        if self._shares_stops and self._poll is None and dist.world_size() > 1:
+            self._poll = StopPoll()
+        for update in self.updates.values():
+            update.prepare()
+        self._rearm()
+
+    def _reset(self) -> None:
+        state = self.state
+        state.epoch = state.iteration = state.step = 0
+        state.epoch_length = None
+        self.cursor = Cursor()
+        self._feed.iterator = None
+        for update in self.updates.values():
+            update.reset()
+
+    def _close(self, failure: BaseException | None) -> None:
+        """Runs every CLOSED handler, also after one of them failed; the run's own error goes first."""
+        if self._limits.ended:
+            self._feed.iterator = None
+        errors = self._tables[Events.CLOSED].fire_all()
+        if failure is not None:
+            for error in errors:
+                failure.add_note(f"then a handler of Events.CLOSED raised {type(error).__name__}: {error}")
+        elif len(errors) == 1:
+            raise errors[0]
+        elif errors:
+            raise ExceptionGroup("several handlers of Events.CLOSED failed", errors)
+
+    def _fire(self, event: Event, count: int = 0) -> None:
+        table = self._tables[event]
+        if count >= table.due:
+            table.fire(count)
+
+    def _rearm(self) -> None:
+        for table in self._tables.values():
+            table.rearm()
+        for update in self.updates.values():
+            update.rearm()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where the run stands, the user's keys of the state, and the states of the attached handlers; plain data and tensors."""
+        return snapshot(self)
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Goes on from such a state at the next `run`. Raises ValueError for a mapping that is not one."""
+        restore(self, state_dict)
+        self._limits.restored = True
+        self._feed.iterator = None
+        self._rearm()
+
+    def __str__(self) -> str:
+        return describe(self)

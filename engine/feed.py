@@ -1,0 +1,63 @@
+"""Where batches come from: one pass over the data after another, and how far the present one has come."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sized
+from dataclasses import dataclass
+from itertools import repeat
+from typing import Any
+
+
+def known_length(data: Any) -> int | None:
+    """Batches in one pass, or None where the data does not say."""
+    if not isinstance(data, Sized):
+        return None
+    try:
+        return len(data)
+    except (TypeError, NotImplementedError):  # a DataLoader over an IterableDataset has __len__, and raises
+        return None
+
+
+@dataclass
+class Cursor:
+    """Where a run stands in its epoch and its data, in iterations done when each of them began."""
+
+    epoch_open: bool = False
+    """EPOCH_STARTED was fired, EPOCH_COMPLETED not yet."""
+    epoch_start: int = 0
+    pass_start: int = 0
+    """When the present pass over the data began."""
+
+
+class Feed:
+    """The iterator over a run's data. `data` None gives None for ever.
+
+    Raises TypeError if the data can't be iterated, ValueError if it says that it is empty.
+    """
+
+    def __init__(self, data: Iterable[Any] | None) -> None:
+        if data is not None and not isinstance(data, Iterable) and not hasattr(data, "__getitem__"):
+            raise TypeError(
+                f"the data of a run must be iterable (a DataLoader, a list of batches, ...), but is {type(data).__name__}"
+            )
+        self.data = data
+        self.length = known_length(data)
+        if self.length == 0:
+            raise ValueError(
+                f"the data of the run is empty: len({type(data).__name__}) is 0, so there is no batch to run on"
+            )
+        self.one_shot = isinstance(data, Iterator)
+        """True if the data can be gone through only once."""
+        self.iterator: Iterator[Any] | None = None
+        """The present pass; None until it is begun."""
+
+    def streams(self, epoch_length: int | None) -> bool:
+        """True if a pass goes on over the bounds of epochs: epochs of another length than the data's, or data without end."""
+        return self.one_shot or self.data is None or (epoch_length is not None and epoch_length != self.length)
+
+    def begin_pass(self, skip: int = 0) -> None:
+        """Begins a new pass, past its first `skip` batches."""
+        self.iterator = repeat(None) if self.data is None else iter(self.data)
+        if self.data is not None:
+            for _ in range(skip):
+                next(self.iterator, None)

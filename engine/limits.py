@@ -1,0 +1,142 @@
+"""When a run ends, and what a second call of `run` means."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+
+from leyden.engine.feed import Feed
+from leyden.engine.filters import NEVER
+from leyden.engine.state import State
+
+logger = logging.getLogger(__name__)
+
+
+def _check_number(name: str, value: int | None) -> None:
+    if value is None:
+        return
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{name} must be a whole number, but is {value!r} ({type(value).__name__})")
+    if value < 1:
+        raise ValueError(f"{name} must be at least 1, but is {value}")
+
+
+class Limits:
+    """The limits of an engine's runs and how its last run ended."""
+
+    def __init__(self) -> None:
+        self.epoch_length: int | None = None
+        """Batches an epoch as a user fixed them; None where the data decides."""
+        self.ended = False
+        """The last run in this process came to its end, or was given up."""
+        self.restored = False
+        """A state was loaded since the last run."""
+        self.exhausted = False
+        """The data can give no more batches."""
+        self.length: int | None = None
+        """Batches in each epoch of the run; None where each pass over the data is an epoch of its own length."""
+
+    def check(self, max_epochs: int | None, max_iters: int | None, epoch_length: int | None) -> None:
+        """Raises what is wrong with the arguments alone."""
+        if max_epochs is not None and max_iters is not None:
+            raise ValueError(
+                f"a run has one limit, but got max_epochs={max_epochs} and max_iters={max_iters}: give only one of them"
+            )
+        _check_number("max_epochs", max_epochs)
+        _check_number("max_iters", max_iters)
+        _check_number("epoch_length", epoch_length)
+
+    def check_data(self, feed: Feed, state: State, max_iters: int | None, epoch_length: int | None) -> None:
+        """Raises ValueError for a run without data whose epochs have no length."""
+        if feed.data is None and not (epoch_length or max_iters or state.epoch_length or state.max_iters):
+            raise ValueError(
+                "a run without data needs epoch_length (or max_iters): nothing else says when an epoch ends"
+            )
+
+    def restarts(self, state: State, max_epochs: int | None, max_iters: int | None) -> bool:
+        """True if the run begins from the beginning: the state has no limit, or this process has reached the one given."""
+        if self.restored:
+            return False
+        if state.max_epochs is None and state.max_iters is None:
+            return True
+        if not self.ended:
+            return False
+        if max_iters is not None:
+            return state.iteration == max_iters
+        if max_epochs is not None:
+            return state.epoch == max_epochs
+        return (state.max_epochs is not None and state.epoch >= state.max_epochs) or (
+            state.max_iters is not None and state.iteration >= state.max_iters
+        )
+
+    def settle(
+        self,
+        state: State,
+        feed: Feed,
+        max_epochs: int | None,
+        max_iters: int | None,
+        epoch_length: int | None,
+        epoch_open: bool,
+    ) -> None:
+        """Takes the arguments of `run` over into the state, once what is restored is known.
+
+        Raises ValueError if they contradict the state.
+        """
+        begins = state.iteration == 0 and state.epoch == 0
+        advice = "; set engine.state.max_epochs = None before run() to start from the beginning"
+        if max_epochs is not None and max_epochs < state.epoch:
+            raise ValueError(f"max_epochs={max_epochs} is smaller than the {state.epoch} epochs already run{advice}")
+        if max_iters is not None and max_iters < state.iteration:
+            raise ValueError(
+                f"max_iters={max_iters} is smaller than the {state.iteration} iterations already run{advice}"
+            )
+        if epoch_length is not None and not begins and state.epoch_length not in (None, epoch_length):
+            raise ValueError(
+                f"epoch_length={epoch_length} differs from the {state.epoch_length} of the run that is continued{advice}"
+            )
+        if max_epochs is not None or max_iters is not None:
+            state.max_epochs, state.max_iters = max_epochs, max_iters
+        elif state.max_epochs is None and state.max_iters is None:
+            state.max_epochs = 1
+        if begins or epoch_length is not None:
+            self.epoch_length = epoch_length
+        if self.epoch_length is None and feed.data is None:
+            self.epoch_length = state.max_iters
+        state.epoch_length = self.epoch_length or feed.length or (None if begins else state.epoch_length)
+        self.length = self.epoch_length or feed.length
+        if self.restored and self.reached(state, epoch_open):
+            logger.warning(
+                "the restored run is complete already: epoch %d, iteration %d; nothing is left to run. "
+                "Give a larger limit to go on with it.",
+                state.epoch,
+                state.iteration,
+            )
+        self.ended = self.restored = self.exhausted = False
+
+    def reached(self, state: State, epoch_open: bool) -> bool:
+        """True if no further epoch is to be run."""
+        if epoch_open:
+            return False
+        if self.exhausted or (state.max_epochs is not None and state.epoch >= state.max_epochs):
+            return True
+        return state.max_iters is not None and state.iteration >= state.max_iters
+
+    def epoch_end(self, epoch_start: int, max_iters: int | None) -> int:
+        """The iteration at which an epoch that began after `epoch_start` iterations ends; NEVER if the data decides."""
+        end = NEVER if self.length is None else epoch_start + self.length
+        return end if max_iters is None else min(end, max_iters)
+
+    def tell_exhausted(self, state: State, feed: Feed) -> None:
+        """Says that the data ended for good before the run did; nothing is said where no more was wanted."""
+        self.exhausted = True
+        if self.length is None and state.max_epochs is not None and state.epoch >= state.max_epochs:
+            return
+        if state.max_iters is not None and state.iteration >= state.max_iters:
+            return
+        wanted = f"max_epochs={state.max_epochs}" if state.max_iters is None else f"max_iters={state.max_iters}"
+        warnings.warn(
+            f"the data ({type(feed.data).__name__}) is exhausted after {state.iteration} iterations, in epoch {state.epoch}, "
+            f"before {wanted} is reached; the run ends here. Give data that can be iterated again (a DataLoader, a list), "
+            "or new data by set_data() on Events.DATALOADER_STOP_ITERATION.",
+            stacklevel=2,
+        )

@@ -1,0 +1,58 @@
+"""The places in an optimizer step that a handler may fill, one owner each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
+
+import torch
+
+if TYPE_CHECKING:
+    from leyden.engine.update import Update
+
+
+class GradientSync(Protocol):
+    """Reduces gradients across ranks."""
+
+    def begin(self, update: Update, closing: bool) -> None:
+        """Before a forward pass: whether the backward pass that follows closes the window, and so may synchronise."""
+
+    def reduce(self, update: Update) -> None:
+        """Reduces the gradients that are there: for a window that was cut short after its last backward pass."""
+
+
+class GradientScaler(Protocol):
+    """Keeps small gradients of low precision from vanishing."""
+
+    def scale(self, loss: torch.Tensor) -> torch.Tensor: ...
+
+    def unscale(self, optimizer: torch.optim.Optimizer) -> None: ...
+
+    def step(self, optimizer: torch.optim.Optimizer) -> bool:
+        """Steps the optimizer; False if it was skipped because a gradient is not finite."""
+
+
+@dataclass
+class Slots:
+    """What handlers put into one update. An empty slot costs nothing."""
+
+    autocast: AbstractContextManager[Any] | None = None
+    """Entered around the forward pass; one object, used again each time."""
+    sync: GradientSync | None = None
+    scaler: GradientScaler | None = None
+    window: Callable[[], int] | None = None
+    """Batches in the window that begins now."""
+    owners: dict[str, str] = field(default_factory=dict)
+
+    def claim(self, slot: str, owner: object, value: Any) -> None:
+        """Fills a slot. Raises ValueError, naming both, if it has an owner."""
+        name = type(owner).__name__
+        if slot in self.owners:
+            raise ValueError(
+                f"{name} and {self.owners[slot]} both set {slot} of one update; attach only one of them, "
+                "or name the update that each is for"
+            )
+        setattr(self, slot, value)
+        self.owners[slot] = name

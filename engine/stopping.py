@@ -1,0 +1,91 @@
+"""How a run is told to stop, and how the ranks of a job stop together."""
+
+from __future__ import annotations
+
+import time
+from enum import IntFlag
+
+from leyden import distributed as dist
+from leyden.engine.filters import NEVER
+
+
+class Stop(IntFlag):
+    NOTHING = 0
+    TERMINATE = 1
+    EPOCH = 2
+    INTERRUPT = 4
+
+
+class Terminated(Exception):
+    """Leaves the loop of a run."""
+
+
+class EpochTerminated(Exception):
+    """Leaves the loop of an epoch."""
+
+
+class Interrupted(Exception):
+    """Leaves the loop of a run, which can be continued."""
+
+
+LONGEST_INTERVAL = 64
+SECONDS_BETWEEN_POLLS = 0.05
+
+
+class StopPoll:
+    """Lets the ranks agree on stopping, without a step that waits for it.
+
+    Each poll sums a few integers over the ranks beside the work; its outcome is read when the next poll is due, so every rank
+    acts on it after the same iteration, at most two intervals (128 iterations) after the wish. Where an epoch begins
+    or ends the ranks wait for each other, so there a wish takes effect at once. A rank that has no more batches answers
+    polls until all are done: shards of unequal length don't hang.
+    """
+
+    def __init__(self) -> None:
+        self._agreement = dist.Agreement(5)  # terminate, epoch, interrupt, ranks done, next interval
+        self._interval = 1
+        self._polled_at = time.perf_counter()
+        self.wishes = Stop.NOTHING
+        self.due = NEVER
+
+    def start_epoch(self, iteration: int) -> None:
+        self._interval = 1
+        self.due = iteration + 1
+
+    def poll(self, iteration: int) -> Stop:
+        """Reads the poll before, posts the next one; called by each rank after the same iterations."""
+        decided = self._read()[0] if self._agreement.pending else Stop.NOTHING
+        if not decided & (Stop.TERMINATE | Stop.INTERRUPT):
+            self._post(done=False)
+        self.due = iteration + self._interval
+        return decided
+
+    def meet(self) -> Stop:
+        """Waits until all ranks are here, or until they decided to stop."""
+        decided = self._read()[0] if self._agreement.pending else Stop.NOTHING
+        while not decided & (Stop.TERMINATE | Stop.INTERRUPT):
+            self._post(done=True)
+            news, all_done = self._read()
+            decided |= news
+            if all_done:
+                break
+        return decided
+
+    def _post(self, done: bool) -> None:
+        wishes, interval = self.wishes, 0
+        self.wishes = Stop.NOTHING
+        if dist.rank() == 0:
+            now = time.perf_counter()
+            pace = SECONDS_BETWEEN_POLLS * self._interval / max(now - self._polled_at, 1e-6)
+            # Never more than double: one quick step is no reason to look away for long.
+            interval = max(1, min(LONGEST_INTERVAL, 2 * self._interval, round(pace)))
+            self._polled_at = now
+        flags = [int(bool(wishes & flag)) for flag in (Stop.TERMINATE, Stop.EPOCH, Stop.INTERRUPT)]
+        self._agreement.post([*flags, int(done), interval])
+
+    def _read(self) -> tuple[Stop, bool]:
+        terminate, epoch, interrupt, done, self._interval = self._agreement.result()
+        decided = Stop.TERMINATE if terminate else Stop.NOTHING
+        decided |= Stop.EPOCH if epoch else Stop.NOTHING
+        decided |= Stop.INTERRUPT if interrupt else Stop.NOTHING
+        return decided, done == dist.world_size()
