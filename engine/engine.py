@@ -17,7 +17,7 @@ from leyden.engine.registry import Registry
 from leyden.engine.setup import Setup, Stage
 from leyden.engine.snapshot import restore, snapshot
 from leyden.engine.state import State
-from leyden.engine.stopping import EpochTerminated, Interrupted, Stop, StopPoll, Terminated
+from leyden.engine.stopping import ENDS_RUN, EpochTerminated, Interrupted, Stop, StopPoll, Terminated
 
 if TYPE_CHECKING:
     from leyden.engine.update import Update
@@ -26,8 +26,8 @@ Batch = TypeVar("Batch")
 Output = TypeVar("Output")
 Process = Callable[["Engine[Batch, Output]", Batch], Output]
 
-ANY_STOP = Stop.TERMINATE | Stop.EPOCH | Stop.INTERRUPT
-BEFORE_STEP = Stop.TERMINATE | Stop.EPOCH  # an interrupt lets the running iteration finish
+ANY_STOP = frozenset(Stop)
+BEFORE_STEP = frozenset({Stop.TERMINATE, Stop.EPOCH})  # an interrupt lets the running iteration finish
 
 
 class Engine(Registry, Generic[Batch, Output]):
@@ -48,6 +48,8 @@ class Engine(Registry, Generic[Batch, Output]):
         self.process = process
         self.training = training
         self.state = State()
+        self.device = dist.device()
+        """Where the engine computes: the process's own device, unless who made the engine says otherwise."""
         self.setup = Setup()
         """Functions that prepare models, optimizers and the restored state, by `Stage`."""
         self.data_setup: list[Callable[[Any], Any]] = []
@@ -59,7 +61,7 @@ class Engine(Registry, Generic[Batch, Output]):
         self._data: Iterable[Batch] | None = None
         self._feed = Feed(None)
         self._limits = Limits()
-        self._stop = Stop.NOTHING
+        self._stops: set[Stop] = set()
         self._poll: StopPoll | None = None
         self._shares_stops = False
         self._running = False
@@ -93,7 +95,7 @@ class Engine(Registry, Generic[Batch, Output]):
             self._reset()
         continues = self._feed.iterator is not None and data is self._data
         self._running = True
-        self._stop = Stop.NOTHING
+        self._stops.clear()
         failure: BaseException | None = None
         started_at = time.perf_counter()
         try:
@@ -125,7 +127,7 @@ class Engine(Registry, Generic[Batch, Output]):
     def _run_epochs(self) -> None:
         state, limits, cursor = self.state, self._limits, self.cursor
         self._fire(Events.STARTED, state.epoch)
-        self._heed(Stop.TERMINATE | Stop.INTERRUPT)
+        self._heed(ENDS_RUN)
         while not limits.reached(state, cursor.epoch_open):
             started_at = time.perf_counter()
             try:
@@ -133,13 +135,13 @@ class Engine(Registry, Generic[Batch, Output]):
                 self._run_epoch()
             except EpochTerminated:
                 self._fire(Events.TERMINATE_SINGLE_EPOCH)
-            self._heed(Stop.TERMINATE | Stop.INTERRUPT)
+            self._heed(ENDS_RUN)
             for update in self.updates.values():
                 update.flush()
             cursor.epoch_open = False
             state.times["EPOCH_COMPLETED"] = time.perf_counter() - started_at
             self._fire(Events.EPOCH_COMPLETED, state.epoch)
-            self._heed(Stop.TERMINATE | Stop.INTERRUPT)
+            self._heed(ENDS_RUN)
 
     def _open_epoch(self) -> None:
         """Begins the next epoch, unless one is open already, and makes its data ready."""
@@ -161,7 +163,7 @@ class Engine(Registry, Generic[Batch, Output]):
             self._poll.start_epoch(state.iteration)
 
     def _run_epoch(self) -> None:
-        state, process, tables = self.state, self.process, self._tables
+        state, process, tables, stops = self.state, self.process, self._tables, self._stops
         get_batch_started = tables[Events.GET_BATCH_STARTED]
         get_batch_completed = tables[Events.GET_BATCH_COMPLETED]
         iteration_started = tables[Events.ITERATION_STARTED]
@@ -173,7 +175,7 @@ class Engine(Registry, Generic[Batch, Output]):
             state.batch = state.output = None
             if iteration >= get_batch_started.due:
                 get_batch_started.fire(iteration)
-                if self._stop:
+                if stops:
                     self._obey(BEFORE_STEP)
             try:
                 state.batch = next(self._feed.iterator)  # type: ignore[arg-type]
@@ -182,19 +184,19 @@ class Engine(Registry, Generic[Batch, Output]):
                     return
             if iteration >= get_batch_completed.due:
                 get_batch_completed.fire(iteration)
-                if self._stop:
+                if stops:
                     self._obey(BEFORE_STEP)
             state.iteration = iteration
             if iteration >= iteration_started.due:
                 iteration_started.fire(iteration)
-                if self._stop:
+                if stops:
                     self._obey(BEFORE_STEP)
             state.output = process(self, state.batch)
             if iteration >= iteration_completed.due:
                 iteration_completed.fire(iteration)
             if iteration >= poll_due:
                 poll_due = self._ask(iteration)
-            if self._stop:
+            if stops:
                 self._obey(ANY_STOP)
             if state.iteration != iteration:  # a handler set the count: the filters begin from there
                 iteration = state.iteration
@@ -205,14 +207,13 @@ class Engine(Registry, Generic[Batch, Output]):
         state, feed, limits = self.state, self._feed, self._limits
         if limits.length is None:
             state.epoch_length = state.iteration - self.cursor.epoch_start
-            if state.iteration == 0:
+            if state.iteration == 0 and not feed.may_be_empty:
                 raise ValueError(f"the data of the run is empty: {type(feed.data).__name__} gave no batch")
             if feed.one_shot or state.epoch_length == 0:
                 limits.tell_exhausted(state, feed)
             return False
         self._fire(Events.DATALOADER_STOP_ITERATION, iteration)
-        if self._stop:
-            self._obey(BEFORE_STEP)
+        self._obey(BEFORE_STEP)
         if self._feed is feed and not feed.one_shot:
             self._begin_pass()
         try:
@@ -244,33 +245,47 @@ class Engine(Registry, Generic[Batch, Output]):
         self._shares_stops = True
 
     def _wish(self, stop: Stop) -> None:
-        if self._poll is None:
-            self._stop |= stop
-        else:
-            self._poll.wishes |= stop
+        (self._stops if self._poll is None else self._poll.wishes).add(stop)
 
-    def _obey(self, allowed: Stop) -> None:
-        stop = self._stop & allowed
-        if stop & Stop.TERMINATE:
+    def _obey(self, allowed: frozenset[Stop]) -> None:
+        stops = self._stops & allowed
+        if Stop.TERMINATE in stops:
             raise Terminated
-        if stop & Stop.EPOCH:
-            self._stop &= ~Stop.EPOCH
+        if Stop.EPOCH in stops:
+            self._stops.discard(Stop.EPOCH)
             raise EpochTerminated
-        if stop & Stop.INTERRUPT:
+        if Stop.INTERRUPT in stops:
             raise Interrupted
 
-    def _heed(self, allowed: Stop) -> None:
+    def _heed(self, allowed: frozenset[Stop]) -> None:
         """Obeys between iterations, where ranks may wait for each other."""
         if self._poll is not None:
-            self._stop |= self._poll.meet()
+            self._stops |= self._poll.meet()
         self._obey(allowed)
-        self._stop = Stop.NOTHING
+        self._stops.discard(Stop.EPOCH)  # where no epoch runs there is none to end
 
     def _ask(self, iteration: int) -> int:
         """Lets the ranks' poll advance; gives the iteration at which it is due again."""
         assert self._poll is not None
-        self._stop |= self._poll.poll(iteration)
+        self._stops |= self._poll.poll(iteration)
         return self._poll.due
+
+    def targets(self, name: str | None, who: object) -> list[Update]:
+        """The updates that a handler of the step works on: the one of that name, or all.
+
+        Raises ValueError if there is none; `who` is the handler, which the error names.
+        """
+        handler = type(who).__name__
+        if not self.updates:
+            raise ValueError(
+                f"{handler} works on an Update, and this engine has none: make Update(engine, model, optimizer) before "
+                "attaching it, and use its forward() and backward() in the process function"
+            )
+        if name is None:
+            return list(self.updates.values())
+        if name not in self.updates:
+            raise ValueError(f"{handler} names the update {name!r}, but the engine has: {', '.join(self.updates)}")
+        return [self.updates[name]]
 
     # -- data and state --------------------------------------------------------------------------------------------------
 
@@ -280,12 +295,12 @@ class Engine(Registry, Generic[Batch, Output]):
         if self._running:
             self._begin_pass()
 
-    def _set_feed(self, data: Iterable[Batch] | None) -> None:
+    def _set_feed(self, data: Any) -> None:
         same = data is not None and data is self._data
         self._data = data
         for deal in self.data_setup:
             data = deal(data)
-        feed = Feed(data)
+        feed = Feed(data, may_be_empty=bool(self.data_setup))
         if not self._limits.restored and not self.cursor.epoch_open:
             self.cursor.pass_start = self.state.iteration
         elif same and feed.one_shot:
@@ -307,6 +322,7 @@ class Engine(Registry, Generic[Batch, Output]):
     def _reset(self) -> None:
         state = self.state
         state.epoch = state.iteration = state.step = 0
+        state.diverged = False
         state.epoch_length = None
         self.cursor = Cursor()
         self._feed.iterator = None

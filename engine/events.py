@@ -29,6 +29,9 @@ class EventEnum(Enum):
     def __or__(self, other: AnyEvent) -> EventsList:
         return EventsList.join(self, other)
 
+    # By identity: Enum's own hash is a Python function over the name, and a step looks events up.
+    __hash__ = object.__hash__
+
     def __str__(self) -> str:
         return f"{type(self).__name__}.{self.name}"
 

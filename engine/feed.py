@@ -32,17 +32,18 @@ class Cursor:
 class Feed:
     """The iterator over a run's data. `data` None gives None for ever.
 
-    Raises TypeError if the data can't be iterated, ValueError if it says that it is empty.
+    Raises TypeError if the data can't be iterated, ValueError if it says that it is empty; a rank's share of it may be.
     """
 
-    def __init__(self, data: Iterable[Any] | None) -> None:
+    def __init__(self, data: Iterable[Any] | None, *, may_be_empty: bool = False) -> None:
         if data is not None and not isinstance(data, Iterable) and not hasattr(data, "__getitem__"):
             raise TypeError(
                 f"the data of a run must be iterable (a DataLoader, a list of batches, ...), but is {type(data).__name__}"
             )
         self.data = data
         self.length = known_length(data)
-        if self.length == 0:
+        self.may_be_empty = may_be_empty
+        if self.length == 0 and not may_be_empty:
             raise ValueError(
                 f"the data of the run is empty: len({type(data).__name__}) is 0, so there is no batch to run on"
             )

@@ -102,8 +102,9 @@ class Limits:
             self.epoch_length = epoch_length
         if self.epoch_length is None and feed.data is None:
             self.epoch_length = state.max_iters
-        state.epoch_length = self.epoch_length or feed.length or (None if begins else state.epoch_length)
-        self.length = self.epoch_length or feed.length
+        self.length = feed.length if self.epoch_length is None else self.epoch_length
+        if self.length is not None or begins:
+            state.epoch_length = self.length
         if self.restored and self.reached(state, epoch_open):
             logger.warning(
                 "the restored run is complete already: epoch %d, iteration %d; nothing is left to run. "

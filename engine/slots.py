@@ -19,6 +19,9 @@ class GradientSync(Protocol):
     def begin(self, update: Update, closing: bool) -> None:
         """Before a forward pass: whether the backward pass that follows closes the window, and so may synchronise."""
 
+    def before_backward(self, update: Update, losses: list[torch.Tensor], closing: bool) -> list[torch.Tensor]:
+        """Gives the losses to go backward from."""
+
     def reduce(self, update: Update) -> None:
         """Reduces the gradients that are there: for a window that was cut short after its last backward pass."""
 
@@ -32,6 +35,10 @@ class GradientScaler(Protocol):
 
     def step(self, optimizer: torch.optim.Optimizer) -> bool:
         """Steps the optimizer; False if it was skipped because a gradient is not finite."""
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None: ...
 
 
 @dataclass

@@ -16,6 +16,8 @@ class MetricValues(MutableMapping[str, Any]):
 
     def __init__(self) -> None:
         self._values: dict[str, Any] = {}
+        self.times_set: dict[str, int] = {}
+        """How often each was set: lets a reader tell a new value from one of an earlier evaluation."""
 
     def __getitem__(self, name: str) -> Any:
         try:
@@ -27,6 +29,7 @@ class MetricValues(MutableMapping[str, Any]):
 
     def __setitem__(self, name: str, value: Any) -> None:
         self._values[name] = value
+        self.times_set[name] = self.times_set.get(name, 0) + 1
 
     def __delitem__(self, name: str) -> None:
         del self._values[name]
@@ -50,6 +53,7 @@ class State:
     epoch, iteration: how many have begun, in all of the run. step: optimizer steps done. epoch_length: batches an epoch, None
     while unknown. batch, output: of the running iteration. metrics: by name, see `MetricValues`. times: seconds of the last
     epoch ("EPOCH_COMPLETED") and of the run ("COMPLETED"). dataloader: the data of the run, as the engine iterates it.
+    diverged: a handler found that the numbers are lost (not finite); what is there is not worth keeping.
     """
 
     def __init__(self) -> None:
@@ -65,6 +69,7 @@ class State:
         self.times: dict[str, float | None] = {"EPOCH_COMPLETED": None, "COMPLETED": None}
         self.dataloader: Any = None
         self.seed: int | None = None
+        self.diverged: bool = False
 
     def __getattr__(self, name: str) -> Any:
         # Only asked for what is not there: the class is open, so its attributes of a user's own have any type.

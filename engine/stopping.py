@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import time
-from enum import IntFlag
+from enum import Enum
 
 from leyden import distributed as dist
 from leyden.engine.filters import NEVER
 
 
-class Stop(IntFlag):
-    NOTHING = 0
-    TERMINATE = 1
-    EPOCH = 2
-    INTERRUPT = 4
+class Stop(Enum):
+    """What may be asked of a run. Asked for in a set, since adding to one is safe from a signal handler or a thread."""
+
+    TERMINATE = "terminate"
+    EPOCH = "epoch"
+    INTERRUPT = "interrupt"
+
+
+ENDS_RUN = frozenset({Stop.TERMINATE, Stop.INTERRUPT})
 
 
 class Terminated(Exception):
@@ -45,25 +49,25 @@ class StopPoll:
         self._agreement = dist.Agreement(5)  # terminate, epoch, interrupt, ranks done, next interval
         self._interval = 1
         self._polled_at = time.perf_counter()
-        self.wishes = Stop.NOTHING
+        self.wishes: set[Stop] = set()
         self.due = NEVER
 
     def start_epoch(self, iteration: int) -> None:
         self._interval = 1
         self.due = iteration + 1
 
-    def poll(self, iteration: int) -> Stop:
+    def poll(self, iteration: int) -> set[Stop]:
         """Reads the poll before, posts the next one; called by each rank after the same iterations."""
-        decided = self._read()[0] if self._agreement.pending else Stop.NOTHING
-        if not decided & (Stop.TERMINATE | Stop.INTERRUPT):
+        decided = self._read()[0] if self._agreement.pending else set()
+        if not decided & ENDS_RUN:
             self._post(done=False)
         self.due = iteration + self._interval
         return decided
 
-    def meet(self) -> Stop:
+    def meet(self) -> set[Stop]:
         """Waits until all ranks are here, or until they decided to stop."""
-        decided = self._read()[0] if self._agreement.pending else Stop.NOTHING
-        while not decided & (Stop.TERMINATE | Stop.INTERRUPT):
+        decided = self._read()[0] if self._agreement.pending else set()
+        while not decided & ENDS_RUN:
             self._post(done=True)
             news, all_done = self._read()
             decided |= news
@@ -72,20 +76,20 @@ class StopPoll:
         return decided
 
     def _post(self, done: bool) -> None:
-        wishes, interval = self.wishes, 0
-        self.wishes = Stop.NOTHING
+        flags = []
+        for stop in Stop:
+            flags.append(int(stop in self.wishes))
+            if flags[-1]:
+                self.wishes.discard(stop)
+        interval = 0
         if dist.rank() == 0:
             now = time.perf_counter()
             pace = SECONDS_BETWEEN_POLLS * self._interval / max(now - self._polled_at, 1e-6)
             # Never more than double: one quick step is no reason to look away for long.
             interval = max(1, min(LONGEST_INTERVAL, 2 * self._interval, round(pace)))
             self._polled_at = now
-        flags = [int(bool(wishes & flag)) for flag in (Stop.TERMINATE, Stop.EPOCH, Stop.INTERRUPT)]
         self._agreement.post([*flags, int(done), interval])
 
-    def _read(self) -> tuple[Stop, bool]:
-        terminate, epoch, interrupt, done, self._interval = self._agreement.result()
-        decided = Stop.TERMINATE if terminate else Stop.NOTHING
-        decided |= Stop.EPOCH if epoch else Stop.NOTHING
-        decided |= Stop.INTERRUPT if interrupt else Stop.NOTHING
-        return decided, done == dist.world_size()
+    def _read(self) -> tuple[set[Stop], bool]:
+        *flags, done, self._interval = self._agreement.result()
+        return {stop for stop, flag in zip(Stop, flags, strict=True) if flag}, done == dist.world_size()

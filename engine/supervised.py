@@ -104,6 +104,7 @@ def supervised_trainer(
 
     by_closure = isinstance(optimizer, torch.optim.LBFGS)
     trainer: Engine[Any, Any] = Engine(train_step_by_closure if by_closure else train_step)
+    trainer.device = inputs.device
     trainer.setup.add(Stage.DEVICE, lambda: _move(model, inputs.device))
     update = Update(trainer, model, optimizer)
     return trainer
@@ -137,6 +138,7 @@ def supervised_evaluator(
             return (y_pred, y) if output_transform is None else output_transform(x, y, y_pred)
 
     evaluator: Engine[Any, Any] = Engine(evaluate_step, training=False)
+    evaluator.device = inputs.device
     evaluator.setup.add(Stage.DEVICE, lambda: _move(model, inputs.device))
 
     @evaluator.on(Events.STARTED)

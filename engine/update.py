@@ -55,6 +55,8 @@ class Update:
         self._begun = False  # the batch in work has been counted into its window
         self._weight: torch.Tensor | float | None = None
         self._alone = True
+        self.uniform = False
+        """All parameters have one device and dtype, so that one operation can work on all gradients."""
         self._forward = _Forward(self)
         engine.updates[name] = self
         engine.adopt_update(self.tables)
@@ -141,6 +143,8 @@ class Update:
             losses = [each / self._size for each in losses]
         if self.slots.scaler is not None:
             losses = [self.slots.scaler.scale(each) for each in losses]
+        if self.slots.sync is not None:
+            losses = self.slots.sync.before_backward(self, losses, self._done + 1 >= self._size)
         if self._alone and len(losses) == 1:
             losses[0].backward(retain_graph=retain_graph)
         else:
@@ -189,6 +193,8 @@ class Update:
         """At the start of a run: ties the optimizer to the model's parameters, and clears gradients left from elsewhere."""
         self._names.tie()
         self._alone = len(self.engine.updates) == 1
+        kinds = {(p.device, p.dtype, p.layout) for group in self.optimizer.param_groups for p in group["params"]}
+        self.uniform = len(kinds) == 1
         self._begun = False
         if self._done == 0:
             self._weight = None
@@ -207,11 +213,18 @@ class Update:
         """The optimizer's parameters that require a gradient."""
         return [p for group in self.optimizer.param_groups for p in group["params"] if p.requires_grad]
 
+    def gradients(self) -> list[torch.Tensor]:
+        """The gradients that are there, in the order of the optimizer's parameters."""
+        return [p.grad for group in self.optimizer.param_groups for p in group["params"] if p.grad is not None]
+
     def state_dict(self) -> dict[str, Any]:
-        return {"steps": self.steps}
+        scaler = self.slots.scaler
+        return {"steps": self.steps} | ({} if scaler is None else {"scaler": scaler.state_dict()})
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.steps = state_dict["steps"]
+        if self.slots.scaler is not None and "scaler" in state_dict:
+            self.slots.scaler.load_state_dict(state_dict["scaler"])
 
     def describe(self) -> str:
         models = ", ".join(type(module).__name__ for module in self.modules.values())

@@ -1,0 +1,72 @@
+"""One model on each rank, the data dealt among them."""
+
+from __future__ import annotations
+
+import functools
+import warnings
+from typing import Any
+
+import torch
+
+from leyden import distributed as dist
+from leyden.engine import Engine, Events, Order, Stage
+from leyden.handlers.parallel.dealing import Deal, deal_data, set_epoch_of_sampler
+from leyden.handlers.parallel.replicas import Replicas, synchronise_batch_norm
+
+
+class DataParallel:
+    """Trains replicas on all ranks that torchrun, SLURM or `launch` started; in one process it does nothing.
+
+    Models move to the rank's device, start equal to rank 0's and stay the user's own objects; their gradients are averaged, once
+    in an accumulation window. A loader's samples are dealt to the ranks anew in each epoch, its batch size being that of
+    one rank; evaluators that the trainer runs (`Evaluate`) see each sample once, uneven shards included. What one rank
+    decides about stopping holds for all.
+
+    `sync_batch_norm=True` exchanges batch norms for synchronised ones (accelerators only). Further arguments go to
+    torch.nn.parallel.DistributedDataParallel (`find_unused_parameters`, `bucket_cap_mb`, `static_graph`, ...).
+    """
+
+    def __init__(self, *, sync_batch_norm: bool = False, **options: Any) -> None:
+        self._sync_batch_norm = sync_batch_norm
+        self._options = options
+
+    def attach(self, engine: Engine[Any, Any]) -> None:
+        dist.initialize()
+        if dist.world_size() == 1:
+            return
+        if engine.training and not engine.updates:
+            warnings.warn(
+                "DataParallel deals the data, but replicates no model: the engine has no Update. Make one "
+                "(Update(engine, model, optimizer)), or average gradients in the process function",
+                stacklevel=3,
+            )
+        for update in engine.updates.values():
+            replicas = Replicas(**self._options)
+            update.slots.claim("sync", self, replicas)
+            engine.setup.add(Stage.DEVICE, functools.partial(self._prepare, list(update.modules.values()), engine.device))
+            engine.setup.add(Stage.SHARD, functools.partial(replicas.replicate, update))
+        self._deal(engine, even=engine.training)
+
+    def attach_to_evaluator(self, engine: Engine[Any, Any]) -> None:
+        """Deals the evaluator's data without repeating a sample."""
+        if dist.world_size() > 1:
+            self._deal(engine, even=False)
+
+    def _prepare(self, modules: list[torch.nn.Module], device: torch.device) -> None:
+        for module in modules:
+            module.to(device)
+            if self._sync_batch_norm:
+                synchronise_batch_norm(module)
+
+    def _deal(self, engine: Engine[Any, Any], even: bool) -> None:
+        engine.share_stops()
+        seed = dist.broadcast(torch.initial_seed() % 2**62)
+        deal = Deal(dist.rank(), dist.world_size(), seed, even)
+        engine.data_setup.append(functools.partial(deal_data, deal=deal))
+
+        def begin_epoch() -> None:
+            deal.set_epoch(engine.state.epoch)
+            set_epoch_of_sampler(engine.state.dataloader, engine.state.epoch)
+
+        # At STARTED too: a run that is resumed in mid-epoch does not begin that epoch again.
+        engine.add_event_handler(Events.STARTED | Events.EPOCH_STARTED, begin_epoch, order=Order.METRICS)

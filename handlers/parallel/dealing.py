@@ -1,0 +1,170 @@
+"""How a run's data is dealt to the ranks: each sample to one of them."""
+
+from __future__ import annotations
+
+import copy
+import random
+from collections.abc import Iterable, Iterator, Sized
+from itertools import islice
+from typing import Any
+
+import torch
+from torch.utils.data import BatchSampler, DataLoader, DistributedSampler, IterableDataset, Sampler
+
+
+class Deal:
+    """Who gets what: rank `rank` of `world_size` takes every `world_size`-th item, beginning with the `rank`-th.
+
+    `even`: every rank gets the same number, as training needs (the first items come again to fill the last round up); else what
+    is left over goes to the first ranks, so that an evaluation sees each sample once.
+    The order of items is drawn from `seed` and the epoch, so it is the same on all ranks.
+    """
+
+    def __init__(self, rank: int, world_size: int, seed: int, even: bool) -> None:
+        self.rank = rank
+        self.world_size = world_size
+        self.seed = seed
+        self.even = even
+        self._epoch = 0
+        self._passes = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Called when an epoch begins, before its first pass over the data."""
+        self._epoch = epoch
+        self._passes = 0
+
+    def count(self, total: int) -> int:
+        """How many of `total` items this rank gets."""
+        if self.even:
+            return -(-total // self.world_size)
+        return len(range(self.rank, total, self.world_size))
+
+    def pick(self, items: Iterable[Any]) -> list[Any]:
+        """This rank's share of one pass, drawn in the common order."""
+        with _SameRandomness(self._next_seed()):
+            drawn = list(items)
+        if self.even and drawn:
+            missing = -len(drawn) % self.world_size
+            drawn += (drawn * (-(-missing // len(drawn))))[:missing]
+        return drawn[self.rank :: self.world_size]
+
+    def _next_seed(self) -> int:
+        self._passes += 1
+        return (self.seed + 1_000_003 * self._epoch + 7_919 * (self._passes - 1)) % 2**63
+
+
+class _SameRandomness:
+    """Draws inside are the same on each rank, and leave the generators of python, numpy and torch as they were."""
+
+    def __init__(self, seed: int) -> None:
+        self._seed = seed
+
+    def __enter__(self) -> None:
+        import numpy
+
+        self._before = (torch.get_rng_state(), random.getstate(), numpy.random.get_state())
+        torch.default_generator.manual_seed(self._seed)
+        random.seed(self._seed)
+        numpy.random.seed(self._seed % 2**32)
+
+    def __exit__(self, *_: object) -> None:
+        import numpy
+
+        torch.set_rng_state(self._before[0])
+        random.setstate(self._before[1])
+        numpy.random.set_state(self._before[2])
+
+
+class DealtSampler(Sampler[Any]):
+    """This rank's share of what a sampler (of indices or of batches) yields."""
+
+    def __init__(self, sampler: Any, deal: Deal) -> None:
+        self.sampler = sampler
+        self.deal = deal
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self.deal.pick(self.sampler))
+
+    def __len__(self) -> int:
+        return self.deal.count(len(self.sampler))
+
+
+class DealtBatches:
+    """This rank's share of the batches of an iterable, which each rank reads whole."""
+
+    def __init__(self, batches: Iterable[Any], deal: Deal) -> None:
+        self.batches = batches
+        self.deal = deal
+
+    def __iter__(self) -> Iterator[Any]:
+        rank, world_size = self.deal.rank, self.deal.world_size
+        iterator = iter(self.batches)
+        while len(round_of := list(islice(iterator, world_size))) == world_size:
+            yield round_of[rank]
+        # Without knowing the end beforehand nothing can fill the last round: training leaves it out.
+        if not self.deal.even and rank < len(round_of):
+            yield round_of[rank]
+
+
+class SizedDealtBatches(DealtBatches):
+    """The same for an iterable that knows its length."""
+
+    def __len__(self) -> int:
+        total = len(self.batches)  # type: ignore[arg-type]
+        return total // self.deal.world_size if self.deal.even else self.deal.count(total)
+
+
+def deal_data(data: Any, deal: Deal) -> Any:
+    """The data as this rank shall iterate it; a DataLoader keeps all its settings, its batch size being that of one rank.
+
+    A loader that has a DistributedSampler is dealt already and comes back as it is. A custom batch sampler is dealt by whole
+    batches; an iterable without random access is read by every rank, which keeps its share of the batches.
+    """
+    if data is None or isinstance(data, DealtBatches):
+        return data
+    if not isinstance(data, DataLoader):
+        return _deal_batches(data, deal)
+    if _distributed_sampler(data) is not None or isinstance(data.batch_sampler or data.sampler, DealtSampler):
+        return data
+    if isinstance(data.dataset, IterableDataset):
+        return _deal_batches(data, deal)
+    dealt = copy.copy(data)
+    batches = data.batch_sampler
+    if batches is None:
+        _replace(dealt, "sampler", DealtSampler(data.sampler, deal))
+    elif type(batches) is BatchSampler:
+        sampler = DealtSampler(batches.sampler, deal)
+        _replace(dealt, "sampler", sampler)
+        _replace(dealt, "batch_sampler", BatchSampler(sampler, batches.batch_size, batches.drop_last))
+    else:
+        _replace(dealt, "batch_sampler", DealtSampler(batches, deal))
+    return dealt
+
+
+def set_epoch_of_sampler(data: Any, epoch: int) -> None:
+    """Tells a user's DistributedSampler which epoch begins; without that each epoch has the same order."""
+    sampler = _distributed_sampler(data) if isinstance(data, DataLoader) else None
+    if sampler is not None:
+        sampler.set_epoch(epoch)
+
+
+def _deal_batches(data: Iterable[Any], deal: Deal) -> DealtBatches:
+    try:
+        known = isinstance(data, Sized) and len(data) >= 0
+    except TypeError:  # a DataLoader over an IterableDataset
+        known = False
+    return SizedDealtBatches(data, deal) if known else DealtBatches(data, deal)
+
+
+def _distributed_sampler(loader: DataLoader[Any]) -> DistributedSampler[Any] | None:
+    inner = getattr(loader.batch_sampler, "sampler", None)
+    for sampler in (loader.sampler, loader.batch_sampler, inner):
+        if isinstance(sampler, DistributedSampler):
+            return sampler
+    return None
+
+
+def _replace(loader: DataLoader[Any], name: str, value: Any) -> None:
+    # A DataLoader forbids assigning these, since its own iterator may be at work; this copy has none.
+    object.__setattr__(loader, "_iterator", None)
+    object.__setattr__(loader, name, value)

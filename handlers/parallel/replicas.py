@@ -1,0 +1,61 @@
+"""Replicas of a model whose gradients are averaged: torch's DistributedDataParallel, without wrapping the user's module."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from leyden import distributed as dist
+from leyden.engine import Update
+
+
+class Replicas:
+    """Fills an update's sync slot.
+
+    The reducer of DistributedDataParallel hangs on the parameters, so the module stays the user's own. It is told of a
+    pass by the update, not by the module's forward: a model may be called in parts or several times in one pass.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        self._options = options
+        self._replicas: list[DistributedDataParallel] = []
+
+    def replicate(self, update: Update) -> None:
+        """Makes the update's models equal to rank 0's and watches their gradients."""
+        for module in update.modules.values():
+            if isinstance(module, DistributedDataParallel):
+                continue  # the user's own: it synchronises by itself, only the window is told to it
+            if any(parameter.requires_grad for parameter in module.parameters()):
+                self._replicas.append(DistributedDataParallel(module, **self._options))
+
+    def begin(self, update: Update, closing: bool) -> None:
+        for module in update.modules.values():
+            if isinstance(module, DistributedDataParallel):
+                module.require_backward_grad_sync = closing
+        for replica in self._replicas:
+            replica.require_backward_grad_sync = closing
+            replica._pre_forward()
+
+    def before_backward(self, update: Update, losses: list[torch.Tensor], closing: bool) -> list[torch.Tensor]:
+        for replica in self._replicas:
+            losses = replica._post_forward(losses)
+        return losses
+
+    def reduce(self, update: Update) -> None:
+        world_size = dist.world_size()
+        for parameter in update.trainable():
+            if parameter.grad is None:  # another rank may have one: all take part
+                parameter.grad = torch.zeros_like(parameter)
+            parameter.grad.copy_(dist.all_reduce(parameter.grad) / world_size)
+
+
+def synchronise_batch_norm(module: nn.Module) -> None:
+    """Exchanges the module's batch norms, in place, for those that share their statistics among ranks."""
+    for name, child in module.named_children():
+        if isinstance(child, nn.modules.batchnorm._BatchNorm):
+            setattr(module, name, nn.SyncBatchNorm.convert_sync_batchnorm(child))
+        else:
+            synchronise_batch_norm(child)

@@ -1,0 +1,64 @@
+"""Learning rates by torch's schedulers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from leyden.engine import Engine, Events, UpdateEvents
+
+Scheduler = torch.optim.lr_scheduler.LRScheduler
+
+
+class Schedule:
+    """Steps a scheduler of torch.optim.lr_scheduler: per optimizer step, per epoch, or on a metric.
+
+    `per`: "step" (the default: after each `every`-th optimizer step, also under accumulation; a skipped step does not count) or "epoch"
+    (after each `every`-th epoch). `metric`: the name of the metric that the scheduler watches (ReduceLROnPlateau), read per epoch.
+
+    Raises ValueError for an optimizer that no update of the engine has, and for a metric that will not come up.
+    """
+
+    def __init__(self, scheduler: Scheduler, *, per: str | None = None, every: int = 1, metric: str | None = None) -> None:
+        if not isinstance(scheduler, Scheduler):
+            raise TypeError(f"Schedule takes a scheduler of torch.optim.lr_scheduler, but got {scheduler!r}")
+        watches = isinstance(scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau)
+        if watches != (metric is not None):
+            need = "needs metric=, the name of what it watches" if watches else "watches no metric; leave metric= out"
+            raise ValueError(f"{type(scheduler).__name__} {need}")
+        if per is None:
+            per = "epoch" if watches else "step"
+        if per not in ("step", "epoch") or (watches and per == "step"):
+            raise ValueError(f'Schedule steps per "step" or "epoch" (on a metric: "epoch"), but got per={per!r}')
+        self.scheduler = scheduler
+        self.per = per
+        self.every = every
+        self.metric = metric
+
+    def attach(self, engine: Engine[Any, Any]) -> None:
+        if self.per == "epoch":
+            engine.add_event_handler(Events.EPOCH_COMPLETED(every=self.every), self.step)
+            if self.metric is not None:
+                engine.add_event_handler(Events.STARTED, engine.require_metric, self.metric, "Schedule")
+            return
+        for update in engine.targets(None, self):
+            if update.optimizer is self.scheduler.optimizer:
+                update.add_event_handler(UpdateEvents.STEP_COMPLETED(every=self.every), self.scheduler.step)
+                return
+        raise ValueError(
+            f"the {type(self.scheduler).__name__} schedules an optimizer that no update of the engine has "
+            f"({', '.join(engine.updates)}); make the scheduler from the optimizer that the trainer was given"
+        )
+
+    def step(self, engine: Engine[Any, Any]) -> None:
+        if self.metric is None:
+            self.scheduler.step()
+        else:
+            self.scheduler.step(engine.state.metrics[self.metric])
+
+    def state_dict(self) -> dict[str, Any]:
+        return self.scheduler.state_dict()
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.scheduler.load_state_dict(state_dict)
