@@ -19,7 +19,9 @@ def _lines(table: Table, indent: str) -> list[str]:
 
 
 def describe(engine: Engine[Any, Any]) -> str:
-    """The engine's attached handlers, then each event that has handlers, with their order and filters as they will run."""
+    """The engine's attached handlers, then each event that has handlers, with their order and filters as they will
+    run.
+    """
     title = f"Engine of {describe_handler(engine.process)}, {engine.state}"
     attached = ", ".join(engine.handlers) or "nothing"
     lines = [title, f"attached: {attached}"]

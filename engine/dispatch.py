@@ -1,4 +1,6 @@
-"""From an event to its handlers: order, filters and arguments are settled when a handler is added; firing walks a list."""
+"""From an event to its handlers: order, filters and arguments are settled when a handler is added; firing walks a
+list.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,8 @@ def describe_handler(handler: Handler) -> str:
 def leading_arguments(
     handler: Handler, offered: Sequence[Any], args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> tuple[Any, ...]:
-    """How many of the offered arguments (the engine, then what the event brings) the handler takes before its own `args`.
+    """How many of the offered arguments (the engine, then what the event brings) the handler takes before its own
+    `args`.
 
     An offered argument goes only into a required positional parameter (or into `*args`), never into one with a default.
 
@@ -159,7 +162,9 @@ class Table:
 
 
 class RemovableEventHandle:
-    """What adding a handler gives back: removes it, or lets it sleep. A context manager: the handler is removed at its end."""
+    """What adding a handler gives back: removes it, or lets it sleep. A context manager: the handler is removed at its
+    end.
+    """
 
     def __init__(self, places: list[tuple[Table, Entry]]) -> None:
         self._places = places

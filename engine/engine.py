@@ -33,8 +33,8 @@ BEFORE_STEP = frozenset({Stop.TERMINATE, Stop.EPOCH})  # an interrupt lets the r
 class Engine(Registry, Generic[Batch, Output]):
     """Runs `process(engine, batch)` over data, epoch after epoch, and fires events around it.
 
-    `process` returns the output of an iteration, which is then `engine.state.output`. `training=False` says that it runs
-    forward passes only, so that handlers of the forward pass (MixedPrecision) know that no `Update` belongs to it.
+    `process` returns the output of an iteration, which is then `engine.state.output`. `training=False` says that it
+    runs forward passes only, so that handlers of the forward pass (MixedPrecision) know that no `Update` belongs to it.
 
     Raises TypeError if `process` can't be called with (engine, batch).
     """
@@ -75,8 +75,8 @@ class Engine(Registry, Generic[Batch, Output]):
     ) -> State:
         """Runs until `max_epochs` or `max_iters` and returns the state.
 
-        Without a limit: one epoch, or the limit that the state already has. `epoch_length` batches make an epoch; else one
-        pass over the data does. Data shorter than that is begun anew; data without end needs it (or `max_iters`).
+        Without a limit: one epoch, or the limit that the state already has. `epoch_length` batches make an epoch; else
+        one pass over the data does. Data shorter than that is begun anew; data without end needs it (or `max_iters`).
         `data=None` takes the data of the run before; where there was none, each batch is None.
 
         A run that was interrupted, terminated or restored goes on with the next batch; a larger limit continues; the
@@ -198,7 +198,7 @@ class Engine(Registry, Generic[Batch, Output]):
                 poll_due = self._ask(iteration)
             if stops:
                 self._obey(ANY_STOP)
-            if state.iteration != iteration:  # a handler set the count: the filters begin from there
+            if state.iteration != iteration:  # a handler set the count: filters begin from there
                 iteration = state.iteration
                 self._rearm()
 
@@ -223,7 +223,7 @@ class Engine(Registry, Generic[Batch, Output]):
             return False
         return True
 
-    # -- stopping --------------------------------------------------------------------------------------------------------
+    # -- stopping --------------------------------------------------------------------------------------------
 
     def terminate(self) -> None:
         """Ends the run after the event or the step it is called in: TERMINATE, COMPLETED, CLOSED follow.
@@ -233,7 +233,9 @@ class Engine(Registry, Generic[Batch, Output]):
         self._wish(Stop.TERMINATE)
 
     def terminate_epoch(self) -> None:
-        """Ends the epoch after the event or the step it is called in: TERMINATE_SINGLE_EPOCH, EPOCH_COMPLETED follow."""
+        """Ends the epoch after the event or the step it is called in: TERMINATE_SINGLE_EPOCH, EPOCH_COMPLETED
+        follow.
+        """
         self._wish(Stop.EPOCH)
 
     def interrupt(self) -> None:
@@ -287,7 +289,7 @@ class Engine(Registry, Generic[Batch, Output]):
             raise ValueError(f"{handler} names the update {name!r}, but the engine has: {', '.join(self.updates)}")
         return [self.updates[name]]
 
-    # -- data and state --------------------------------------------------------------------------------------------------
+    # -- data and state --------------------------------------------------------------------------------------
 
     def set_data(self, data: Iterable[Batch]) -> None:
         """Takes the next batches from other data; the length of the epoch stays as it is."""
@@ -354,7 +356,9 @@ class Engine(Registry, Generic[Batch, Output]):
             update.rearm()
 
     def state_dict(self) -> dict[str, Any]:
-        """Where the run stands, the user's keys of the state, and the states of the attached handlers; plain data and tensors."""
+        """Where the run stands, the user's keys of the state, and the states of the attached handlers; plain data and
+        tensors.
+        """
         return snapshot(self)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import TypeAlias, Union
+from typing import TypeAlias
 
 from leyden.engine.filters import EventFilter, Filter
 
@@ -74,14 +74,15 @@ class EventsList:
 
 
 Event: TypeAlias = EventEnum | str
-AnyEvent: TypeAlias = Union[EventEnum, FilteredEvent, EventsList, str]
+AnyEvent: TypeAlias = EventEnum | FilteredEvent | EventsList | str
 
 
 class Events(EventEnum):
     """The events of every engine, in the order of a run.
 
-    What a filter counts: epochs for STARTED, EPOCH_* and COMPLETED; iterations for GET_BATCH_*, DATALOADER_STOP_ITERATION
-    and ITERATION_*, where an event before the step counts the iteration it belongs to. The others have no count.
+    What a filter counts: epochs for STARTED, EPOCH_* and COMPLETED; iterations for GET_BATCH_*,
+    DATALOADER_STOP_ITERATION and ITERATION_*, where an event before the step counts the iteration it belongs to. The
+    others have no count.
     """
 
     STARTED = "started"
@@ -108,7 +109,8 @@ class Events(EventEnum):
 
 
 class UpdateEvents(EventEnum):
-    """The events of an `Update`, in the order of a step. Filters count its optimizer steps, beginning with the first as 1.
+    """The events of an `Update`, in the order of a step. Filters count its optimizer steps, beginning with the first as
+    1.
 
     Handlers get (engine, update), or only the engine, or nothing, as their parameters ask.
     """
@@ -124,11 +126,15 @@ class UpdateEvents(EventEnum):
     """The optimizer did not step (fp16 overflow, say); the gradients are thrown away."""
 
 
-EPOCH_COUNTED = (Events.STARTED, Events.EPOCH_STARTED, Events.EPOCH_COMPLETED, Events.COMPLETED)
-ITERATION_COUNTED = (
-    Events.GET_BATCH_STARTED,
-    Events.GET_BATCH_COMPLETED,
-    Events.DATALOADER_STOP_ITERATION,
-    Events.ITERATION_STARTED,
-    Events.ITERATION_COMPLETED,
-)
+COUNTERS: dict[Event, str] = {
+    Events.STARTED: "epoch",
+    Events.EPOCH_STARTED: "epoch",
+    Events.EPOCH_COMPLETED: "epoch",
+    Events.COMPLETED: "epoch",
+    Events.GET_BATCH_STARTED: "iteration",
+    Events.GET_BATCH_COMPLETED: "iteration",
+    Events.DATALOADER_STOP_ITERATION: "iteration",
+    Events.ITERATION_STARTED: "iteration",
+    Events.ITERATION_COMPLETED: "iteration",
+}
+"""The attribute of the state that each counted event of an engine counts."""

@@ -38,7 +38,8 @@ class Feed:
     def __init__(self, data: Iterable[Any] | None, *, may_be_empty: bool = False) -> None:
         if data is not None and not isinstance(data, Iterable) and not hasattr(data, "__getitem__"):
             raise TypeError(
-                f"the data of a run must be iterable (a DataLoader, a list of batches, ...), but is {type(data).__name__}"
+                "the data of a run must be iterable (a DataLoader, a list of batches, ...), "
+                f"but is {type(data).__name__}"
             )
         self.data = data
         self.length = known_length(data)
@@ -53,7 +54,9 @@ class Feed:
         """The present pass; None until it is begun."""
 
     def streams(self, epoch_length: int | None) -> bool:
-        """True if a pass goes on over the bounds of epochs: epochs of another length than the data's, or data without end."""
+        """True if a pass goes on over the bounds of epochs: epochs of another length than the data's, or data without
+        end.
+        """
         return self.one_shot or self.data is None or (epoch_length is not None and epoch_length != self.length)
 
     def begin_pass(self, skip: int = 0) -> None:

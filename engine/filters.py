@@ -26,8 +26,9 @@ def _whole_number(name: str, value: object, least: int) -> int:
 class Filter:
     """The counts at which a handler runs. Counts start at 1; made by calling an event, `Events.X(every=50)`.
 
-    `every=n`: counts divisible by n, whatever the bounds. `once=n` or a sequence: just these counts. `before=n`, `after=n`:
-    counts smaller, larger than n; together with `every` they bound it. `event_filter(engine, count)`: any rule, asked each time.
+    `every=n`: counts divisible by n, whatever the bounds. `once=n` or a sequence: just these counts. `before=n`,
+    `after=n`: counts smaller, larger than n; together with `every` they bound it. `event_filter(engine, count)`: any
+    rule, asked each time.
 
     Raises TypeError or ValueError for numbers that are not positive, or rules that exclude each other.
     """
@@ -52,7 +53,7 @@ class Filter:
         if sum(kinds) != 1:
             raise ValueError(
                 "an event takes one rule: event_filter=, once=, or every= with before= and after=; "
-                f"found event_filter={event_filter!r}, every={every!r}, once={once!r}, before={before!r}, after={after!r}"
+                f"found event_filter={event_filter!r}, {every=}, {once=}, {before=}, {after=}"
             )
         if event_filter is not None and not callable(event_filter):
             raise TypeError(f"event_filter must be a function of (engine, count), but is {event_filter!r}")
@@ -69,6 +70,11 @@ class Filter:
             after=None if after is None else _whole_number("after", after, 0),
             event_filter=event_filter,
         )
+
+    @property
+    def open(self) -> bool:
+        """True if it lets every count pass."""
+        return self == Filter(every=1)
 
     def next_from(self, count: int) -> int:
         """The first count, `count` itself included, at which the handler may run; NEVER if there is none."""

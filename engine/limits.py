@@ -54,7 +54,9 @@ class Limits:
             )
 
     def restarts(self, state: State, max_epochs: int | None, max_iters: int | None) -> bool:
-        """True if the run begins from the beginning: the state has no limit, or this process has reached the one given."""
+        """True if the run begins from the beginning: the state has no limit, or this process has reached the one
+        given.
+        """
         if self.restored:
             return False
         if state.max_epochs is None and state.max_iters is None:
@@ -87,9 +89,7 @@ class Limits:
         if max_epochs is not None and max_epochs < state.epoch:
             raise ValueError(f"max_epochs={max_epochs} is smaller than the {state.epoch} epochs already run{advice}")
         if max_iters is not None and max_iters < state.iteration:
-            raise ValueError(
-                f"max_iters={max_iters} is smaller than the {state.iteration} iterations already run{advice}"
-            )
+            raise ValueError(f"max_iters={max_iters} is less than the {state.iteration} iterations run{advice}")
         if epoch_length is not None and not begins and state.epoch_length not in (None, epoch_length):
             raise ValueError(
                 f"epoch_length={epoch_length} differs from the {state.epoch_length} of the run that is continued{advice}"
@@ -136,8 +136,8 @@ class Limits:
             return
         wanted = f"max_epochs={state.max_epochs}" if state.max_iters is None else f"max_iters={state.max_iters}"
         warnings.warn(
-            f"the data ({type(feed.data).__name__}) is exhausted after {state.iteration} iterations, in epoch {state.epoch}, "
-            f"before {wanted} is reached; the run ends here. Give data that can be iterated again (a DataLoader, a list), "
-            "or new data by set_data() on Events.DATALOADER_STOP_ITERATION.",
+            f"the data ({type(feed.data).__name__}) is exhausted after {state.iteration} iterations, in epoch "
+            f"{state.epoch}, before {wanted} is reached; the run ends here. Give data that can be iterated again "
+            "(a DataLoader, a list), or new data by set_data() on Events.DATALOADER_STOP_ITERATION.",
             stacklevel=2,
         )

@@ -1,4 +1,6 @@
-"""The tie between an optimizer's parameters and a model's: an optimizer that trains other tensors learns nothing, silently."""
+"""The tie between an optimizer's parameters and a model's: an optimizer that trains other tensors learns nothing,
+silently.
+"""
 
 from __future__ import annotations
 
@@ -7,12 +9,12 @@ from collections.abc import Mapping
 import torch
 from torch import nn
 
-WRAPPERS = ("_checkpoint_wrapped_module.", "_orig_mod.", "module.")
+WRAPPERS = ("_checkpoint_wrapped_module.", "_orig_mod.")
 
 
 def plain_name(name: str) -> str:
     """The name of a parameter without what wrapping its module added to it."""
-    for wrapper in WRAPPERS[:2]:
+    for wrapper in WRAPPERS:
         name = name.replace(wrapper, "")
     return name
 
@@ -43,9 +45,10 @@ class ParameterNames:
         idle = [name for name, p in named_parameters(modules).items() if p.requires_grad and id(p) not in ids]
         if strangers and idle:
             raise ValueError(
-                f"the optimizer of update {update!r} trains {len(strangers)} of {len(held)} parameters that its model does not "
-                f"have, and leaves out {len(idle)} of the model's ({idle[0]}, ...): it would learn nothing. Make the optimizer "
-                "from this model's parameters, after whatever exchanges them; or pass all modules: Update(engine, [model, loss], optimizer)"
+                f"the optimizer of update {update!r} trains {len(held)} parameters, {len(strangers)} of which its "
+                f"model does not have, and leaves out {len(idle)} of the model's ({idle[0]}, ...): they would learn nothing. "
+                "Make the optimizer from this model's parameters, after whatever exchanges them; or pass all modules: "
+                "Update(engine, [model, loss], optimizer)"
             )
         self._names = {id(parameter): names[id(parameter)] for parameter in held if id(parameter) in names}
 
@@ -71,7 +74,8 @@ class ParameterNames:
                     unfit = [key for key, value in state.items() if _shape(value) not in ((), old.shape, new.shape)]
                     if unfit or old.shape != new.shape:
                         raise ValueError(
-                            f"the optimizer's state of {name} has shape {tuple(old.shape)}, the parameter now {tuple(new.shape)}"
+                            f"the optimizer's state of {name} has shape {tuple(old.shape)}, "
+                            f"the parameter now {tuple(new.shape)}"
                         )
                     self._optimizer.state[new] = state
                 group["params"][place] = new

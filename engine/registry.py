@@ -9,8 +9,7 @@ from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from leyden.engine.dispatch import Entry, Handler, RemovableEventHandle, Table, describe_handler, leading_arguments
 from leyden.engine.events import (
-    EPOCH_COUNTED,
-    ITERATION_COUNTED,
+    COUNTERS,
     AnyEvent,
     Event,
     EventEnum,
@@ -52,9 +51,7 @@ class Registry:
         self.handlers: dict[str, Attachable] = {}
         """What `attach` attached, by the name under which its state is saved."""
         self._tables: dict[Event, Table] = {event: Table(self, event) for event in Events}
-        self._counters: dict[Event, str] = dict.fromkeys(EPOCH_COUNTED, "epoch") | dict.fromkeys(
-            ITERATION_COUNTED, "iteration"
-        )
+        self._counters = dict(COUNTERS)
         self._update_tables: list[dict[Event, Table]] = []
         self._update_handlers: list[tuple[Event, Callable[[Table], Entry], list[tuple[Table, Entry]]]] = []
         self.state_dict_user_keys: list[str] = []
@@ -62,13 +59,13 @@ class Registry:
         self._metric_sources: list[Callable[[], Iterable[str]]] = []
         self._handler_states: dict[str, Any] = {}  # loaded before their handlers were attached
 
-    # -- events ----------------------------------------------------------------------------------------------------------
+    # -- events ----------------------------------------------------------------------------------------------
 
     def register_events(self, *events: EventEnum | str, event_to_attr: dict[Any, str] | None = None) -> None:
         """Makes events of one's own known to this engine, to be fired with `fire_event`.
 
-        `event_to_attr` names the state's attribute that an event counts (made as 0 if it is not there), so that it can be
-        filtered. Raises TypeError for what is neither an EventEnum member nor a string, ValueError for a name taken.
+        `event_to_attr` names the state's attribute that an event counts (made as 0 if it is not there), so that it can
+        be filtered. Raises TypeError for what is neither an EventEnum member nor a string, ValueError for a name taken.
         """
         counters = event_to_attr or {}
         for event in counters:
@@ -91,11 +88,11 @@ class Registry:
     ) -> RemovableEventHandle:
         """Adds a handler; it is called as `handler(engine, *args, **kwargs)`.
 
-        The engine is passed only where the handler has a required positional parameter left for it. Handlers of an event
-        run by `order`, then as they were added.
+        The engine is passed only where the handler has a required positional parameter left for it. Handlers of an
+        event run by `order`, then as they were added.
 
-        Raises ValueError for an event this engine does not know and for a filter on an event without a count, TypeError for a
-        handler that can't be called so.
+        Raises ValueError for an event this engine does not know and for a filter on an event without a count, TypeError
+        for a handler that can't be called so.
         """
         parts = event.events if isinstance(event, EventsList) else (event,)
         places: list[tuple[Table, Entry]] = []
@@ -134,7 +131,7 @@ class Registry:
     def fire_event(self, event: Event) -> None:
         """Runs the handlers of an event now; for events of one's own."""
         key, rule = self._resolve(event)
-        if rule is not None or key in UpdateEvents:
+        if rule is not None or isinstance(key, UpdateEvents):
             raise ValueError(f"fire_event takes an event of the engine without a filter, but got {event}")
         counter = self._counters.get(key)
         count = 0 if counter is None else getattr(self.state, counter)
@@ -155,7 +152,7 @@ class Registry:
             raise ValueError(f"unknown event {str(key)!r}; this engine knows: {known}. Others: register_events() first")
         if rule is not None and key not in self._counters:
             raise ValueError(f"{key} has no count, so it can't be filtered by {rule}; register it with event_to_attr=")
-        return key, rule
+        return key, None if rule is not None and rule.open else rule
 
     def _entry(
         self,
@@ -166,7 +163,9 @@ class Registry:
         order: int,
         table: Table,
     ) -> Entry:
-        """The handler as the table calls it: with what is known now, the engine and the update, and the exception to come."""
+        """The handler as the table calls it: with what is known now, the engine and the update, and the exception to
+        come.
+        """
         if table.event is Events.EXCEPTION_RAISED:
             leading = leading_arguments(handler, (self, "the exception"), args, kwargs)
             if len(leading) == 2:
@@ -216,7 +215,7 @@ class Registry:
             return [tables[key] for tables in self._update_tables]
         return [self._tables[key]]
 
-    # -- handlers --------------------------------------------------------------------------------------------------------
+    # -- handlers --------------------------------------------------------------------------------------------
 
     def attach(self, *handlers: Attachable) -> None:
         """Calls `handler.attach(engine)` for each and remembers it; its state is part of `state_dict` from then on.
@@ -256,7 +255,7 @@ class Registry:
         """The attached handlers of a class."""
         return [handler for handler in self.handlers.values() if isinstance(handler, kind)]
 
-    # -- names of metrics ------------------------------------------------------------------------------------------------
+    # -- names of metrics ------------------------------------------------------------------------------------
 
     def declare_metrics(self, *sources: str | Callable[[], Iterable[str]]) -> None:
         """Says which names will come up in `state.metrics`: a name, or a function that gives names when a run starts.
@@ -264,7 +263,7 @@ class Registry:
         Handlers that watch a metric can so tell a misspelt name at the start of a run.
         """
         for source in sources:
-            self._metric_sources.append((lambda name=source: [name]) if isinstance(source, str) else source)
+            self._metric_sources.append(partial(list, (source,)) if isinstance(source, str) else source)
 
     def metric_names(self) -> list[str]:
         """The names declared on this engine, and those that are in `state.metrics` now."""
@@ -276,6 +275,6 @@ class Registry:
         names = self.metric_names()
         if name not in names:
             raise ValueError(
-                f'{who} watches "{name}", but the engine has: {", ".join(names) or "no metric"}. A metric that a handler of your '
-                f'own puts into state.metrics is made known by engine.declare_metrics("{name}")'
+                f'{who} watches "{name}", but the engine has: {", ".join(names) or "no metric"}. A metric that a '
+                f'handler of your own puts into state.metrics is made known by engine.declare_metrics("{name}")'
             )

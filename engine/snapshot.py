@@ -15,6 +15,7 @@ COUNTERS = ("epoch", "iteration", "step", "epoch_length", "max_epochs", "max_ite
 
 
 def snapshot(engine: Engine[Any, Any]) -> dict[str, Any]:
+    """Counters, cursor, metrics, the user's keys, and the states of updates and handlers."""
     state = {name: getattr(engine.state, name) for name in COUNTERS}
     missing = [name for name in engine.state_dict_user_keys if name not in vars(engine.state)]
     if missing:
@@ -32,6 +33,7 @@ def snapshot(engine: Engine[Any, Any]) -> dict[str, Any]:
 
 
 def restore(engine: Engine[Any, Any], state_dict: dict[str, Any]) -> None:
+    """Puts such data into the engine, or the counters alone, as Ignite saves them. Raises ValueError for others."""
     if "iteration" not in state_dict and "epoch" not in state_dict:
         raise ValueError(
             f"this is not the state of an engine: it has {sorted(state_dict)}, but neither epoch nor iteration"

@@ -50,10 +50,11 @@ class MetricValues(MutableMapping[str, Any]):
 class State:
     """The state of an engine. Handlers and users may set further attributes.
 
-    epoch, iteration: how many have begun, in all of the run. step: optimizer steps done. epoch_length: batches an epoch, None
-    while unknown. batch, output: of the running iteration. metrics: by name, see `MetricValues`. times: seconds of the last
-    epoch ("EPOCH_COMPLETED") and of the run ("COMPLETED"). dataloader: the data of the run, as the engine iterates it.
-    diverged: a handler found that the numbers are lost (not finite); what is there is not worth keeping.
+    epoch, iteration: how many have begun, in all of the run. step: optimizer steps done. epoch_length: batches an
+    epoch, None while unknown. batch, output: of the running iteration. metrics: by name, see `MetricValues`. times:
+    seconds of the last epoch ("EPOCH_COMPLETED") and of the run ("COMPLETED"). dataloader: the data of the run, as the
+    engine iterates it. diverged: a handler found that the numbers are lost (not finite); what is there is not worth
+    keeping.
     """
 
     def __init__(self) -> None:

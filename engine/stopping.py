@@ -39,10 +39,10 @@ SECONDS_BETWEEN_POLLS = 0.05
 class StopPoll:
     """Lets the ranks agree on stopping, without a step that waits for it.
 
-    Each poll sums a few integers over the ranks beside the work; its outcome is read when the next poll is due, so every rank
-    acts on it after the same iteration, at most two intervals (128 iterations) after the wish. Where an epoch begins
-    or ends the ranks wait for each other, so there a wish takes effect at once. A rank that has no more batches answers
-    polls until all are done: shards of unequal length don't hang.
+    Each poll sums a few integers over the ranks beside the work; its outcome is read when the next poll is due, so
+    every rank acts on it after the same iteration, at most two intervals (128 iterations) after the wish. Where an
+    epoch begins or ends the ranks wait for each other, so there a wish takes effect at once. A rank that has no more
+    batches answers polls until all are done: shards of unequal length don't hang.
     """
 
     def __init__(self) -> None:

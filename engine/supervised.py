@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -62,10 +62,10 @@ def supervised_trainer(
 ) -> Engine[Any, Any]:
     """An engine that trains `model` on batches of (input, target).
 
-    `device`: where the model and the batches go when the run starts; by default the process's own (`leyden.distributed.device`).
-    `prepare_batch(batch, device, non_blocking)` gives (input, target). `model_fn(model, input)` calls the model,
-    `model_transform(prediction)` alters what it gives before the loss. The output of an iteration is the detached loss, a
-    scalar tensor that stays on its device, or `output_transform(x, y, y_pred, loss)`.
+    `device`: where the model and the batches go when the run starts; by default the process's own
+    (`leyden.distributed.device`). `prepare_batch(batch, device, non_blocking)` gives (input, target). `model_fn(model,
+    input)` calls the model, `model_transform(prediction)` alters what it gives before the loss. The output of an
+    iteration is the detached loss, a scalar tensor that stays on its device, or `output_transform(x, y, y_pred, loss)`.
 
     Precision, accumulation, clipping and replicas are attached: see `leyden.handlers`.
     """
@@ -122,9 +122,9 @@ def supervised_evaluator(
 ) -> Engine[Any, Any]:
     """An engine that evaluates `model` on batches of (input, target), without gradients and in eval mode.
 
-    The output of an iteration is (prediction, target), or `output_transform(x, y, y_pred)`; `metrics` are attached under their
-    names. After the run each module is again in the mode (train or eval) it was in before. The other arguments are
-    those of `supervised_trainer`.
+    The output of an iteration is (prediction, target), or `output_transform(x, y, y_pred)`; `metrics` are attached
+    under their names. After the run each module is again in the mode (train or eval) it was in before. The other
+    arguments are those of `supervised_trainer`.
     """
     inputs = _Inputs(device, non_blocking, prepare_batch)
     modes: list[tuple[nn.Module, bool]] = []

@@ -1,4 +1,6 @@
-"""One optimizer's share of a training step: the order of things, in one place, with a slot or an event for each concern."""
+"""One optimizer's share of a training step: the order of things, in one place, with a slot or an event for each
+concern.
+"""
 
 from __future__ import annotations
 
@@ -25,9 +27,10 @@ class Update:
             loss = loss_fn(model(x), y)
         update.backward(loss)
 
-    `model` is a module or a sequence of modules. Gradients are accumulated over a window of batches (one, unless a handler
-    sets it), which closes at the epoch's last batch too; then: unscale, GRADIENTS_READY, optimizer.step, zero_grad,
-    STEP_COMPLETED. Where an engine has several updates, each one's backward pass reaches only its own parameters.
+    `model` is a module or a sequence of modules. Gradients are accumulated over a window of batches (one, unless a
+    handler sets it), which closes at the epoch's last batch too; then: unscale, GRADIENTS_READY, optimizer.step,
+    zero_grad, STEP_COMPLETED. Where an engine has several updates, each one's backward pass reaches only its own
+    parameters.
 
     Raises ValueError if the name is taken on the engine, or if the optimizer's parameters are not the model's.
     """
@@ -67,7 +70,7 @@ class Update:
         """Adds a handler to an event of this update alone; see `Engine.add_event_handler`."""
         return self.engine.add_update_handler(self.tables, event, handler, *args, order=order, **kwargs)
 
-    # -- the step --------------------------------------------------------------------------------------------------------
+    # -- the step --------------------------------------------------------------------------------------------
 
     def forward(self) -> _Forward:
         """A context for the forward pass: autocast, and whether the backward pass that follows synchronises."""
@@ -76,8 +79,8 @@ class Update:
     def backward(self, loss: Loss, weight: torch.Tensor | float | None = None, retain_graph: bool = False) -> None:
         """Accumulates the gradient of a loss (a scalar, or several), and steps the optimizer if that closes the window.
 
-        The window's gradient is the mean of its batches' gradients, or, with `weight` (tokens in the batch, say), their mean
-        by weight over the window and all ranks: sum(weight * gradient) / sum(weight).
+        The window's gradient is the mean of its batches' gradients, or, with `weight` (tokens in the batch, say), their
+        mean by weight over the window and all ranks: sum(weight * gradient) / sum(weight).
         """
         step = self.steps + 1
         tables, slots = self.tables, self.slots
@@ -97,10 +100,12 @@ class Update:
             self._close_window(step)
 
     def step(self, closure: Callable[[], torch.Tensor]) -> torch.Tensor:
-        """One optimizer step from a function that computes the loss; the form that optimizers with a closure (LBFGS) need.
+        """One optimizer step from a function that computes the loss; the form that optimizers with a closure (LBFGS)
+        need.
 
         The optimizer calls it as often as it likes; each time goes through zero_grad, forward, backward and
-        GRADIENTS_READY. Returns the first loss. Raises RuntimeError with a window of several batches or a gradient scaler.
+        GRADIENTS_READY. Returns the first loss. Raises RuntimeError with a window of several batches or a gradient
+        scaler.
         """
         if self.slots.scaler is not None or (self.slots.window is not None and self.slots.window() != 1):
             owner = self.slots.owners["scaler" if self.slots.scaler is not None else "window"]
@@ -121,7 +126,7 @@ class Update:
             return loss.detach()
 
         with torch.enable_grad():
-            loss = torch.as_tensor(self.optimizer.step(evaluate))
+            loss = torch.as_tensor(self.optimizer.step(evaluate))  # type: ignore[arg-type]
         self._stepped(count)
         return loss
 
@@ -176,7 +181,7 @@ class Update:
         if step >= (completed := self.tables[UpdateEvents.STEP_COMPLETED]).due:
             completed.fire(step)
 
-    # -- around the step -------------------------------------------------------------------------------------------------
+    # -- around the step -------------------------------------------------------------------------------------
 
     def flush(self) -> None:
         """Steps with what an epoch left in its window when it ended before anyone could know: data of unknown length,
@@ -190,7 +195,9 @@ class Update:
         self._close_window(self.steps + 1)
 
     def prepare(self) -> None:
-        """At the start of a run: ties the optimizer to the model's parameters, and clears gradients left from elsewhere."""
+        """At the start of a run: ties the optimizer to the model's parameters, and clears gradients left from
+        elsewhere.
+        """
         self._names.tie()
         self._alone = len(self.engine.updates) == 1
         kinds = {(p.device, p.dtype, p.layout) for group in self.optimizer.param_groups for p in group["params"]}

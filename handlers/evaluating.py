@@ -11,17 +11,21 @@ from leyden.engine.events import EventEnum
 
 @runtime_checkable
 class ConcernsEvaluators(Protocol):
-    """A handler of a trainer that also concerns the evaluators it runs: dealing data to ranks, autocast, device transfer."""
+    """A handler of a trainer that also concerns the evaluators it runs: dealing data to ranks, autocast, device
+    transfer.
+    """
 
     def attach_to_evaluator(self, engine: Any) -> None: ...
 
 
 class Evaluate:
-    """Runs an evaluator over `data` after each `every`-th epoch and brings its metrics into the trainer's, under `prefix`.
+    """Runs an evaluator over `data` after each `every`-th epoch and brings its metrics into the trainer's, under
+    `prefix`.
 
-    `on`: another event of the trainer to run at (`Events.ITERATION_COMPLETED(every=500)`). `epoch_length`: batches to evaluate, if not
-    all. Handlers of the trainer that concern every engine of a run (DataParallel, MixedPrecision) reach the evaluator too.
-    Of the handlers of one event evaluation runs early (order -5), so that stoppers and loggers see the new values.
+    `on`: another event of the trainer to run at (`Events.ITERATION_COMPLETED(every=500)`). `epoch_length`: batches to
+    evaluate, if not all. Handlers of the trainer that concern every engine of a run (DataParallel, MixedPrecision)
+    reach the evaluator too. Of the handlers of one event evaluation runs early (order -5), so that stoppers and loggers
+    see the new values.
 
     Raises ValueError if both `every` and `on` are given, or if the evaluator is the trainer itself.
     """

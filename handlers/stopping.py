@@ -20,8 +20,9 @@ logger = logging.getLogger(__name__)
 class EarlyStopping:
     """Terminates the run once a metric has not improved in `patience` evaluations.
 
-    `metric`: its name in the trainer's `state.metrics`, or a function of the engine that gives a score. `mode`: "max" or "min", what better
-    means. `min_delta`: the least change that counts. An epoch that brought no new value (no evaluation) does not count.
+    `metric`: its name in the trainer's `state.metrics`, or a function of the engine that gives a score. `mode`: "max"
+    or "min", what better means. `min_delta`: the least change that counts. An epoch that brought no new value (no
+    evaluation) does not count.
 
     Raises ValueError for a bad mode or patience, and at the start of a run for a metric that will not come up.
     """
@@ -71,12 +72,14 @@ class EarlyStopping:
         else:
             value = float(self.metric(engine))
         gain = 0.0 if self.best is None else (value - self.best) * (1 if self.mode == "max" else -1)
-        if self.best is None and not math.isnan(value) or gain > self.min_delta:
+        if (self.best is None and not math.isnan(value)) or gain > self.min_delta:
             self.best, self.waited = value, 0
             return
         self.waited += 1
         if self.waited >= self.patience:
-            logger.info("EarlyStopping: no better than %s in %d evaluations; the run terminates", self.best, self.waited)
+            logger.info(
+                "EarlyStopping: no better than %s in %d evaluations; the run terminates", self.best, self.waited
+            )
             engine.terminate()
 
     def state_dict(self) -> dict[str, Any]:
@@ -90,9 +93,9 @@ class EarlyStopping:
 class TerminateOnNan:
     """Terminates the run when the output of an iteration has a number that is not finite (NaN or infinite).
 
-    Looks into tensors, numbers and nested mappings and sequences of the output, or of `output_transform(output)`, after each `every`-th
-    iteration; each look copies one flag from the device. It warns, naming the iteration and what it found, and sets
-    `state.diverged`, so that no checkpoint keeps what is lost.
+    Looks into tensors, numbers and nested mappings and sequences of the output, or of `output_transform(output)`, after
+    each `every`-th iteration; each look copies one flag from the device. It warns, naming the iteration and what it
+    found, and sets `state.diverged`, so that no checkpoint keeps what is lost.
     """
 
     def __init__(self, output_transform: Callable[[Any], Any] | None = None, *, every: int = 1) -> None:
@@ -110,7 +113,7 @@ class TerminateOnNan:
             return
         state.diverged = True
         warnings.warn(
-            f"the output of iteration {state.iteration} (epoch {state.epoch}) is not finite: {output}; the run terminates. "
+            f"the output of iteration {state.iteration} (epoch {state.epoch}) is not finite: {output}; the run ends. "
             "Lower the learning rate, clip gradients, or look for bad data in this batch",
             stacklevel=2,
         )

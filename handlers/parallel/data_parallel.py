@@ -17,10 +17,10 @@ from leyden.handlers.parallel.replicas import Replicas, synchronise_batch_norm
 class DataParallel:
     """Trains replicas on all ranks that torchrun, SLURM or `launch` started; in one process it does nothing.
 
-    Models move to the rank's device, start equal to rank 0's and stay the user's own objects; their gradients are averaged, once
-    in an accumulation window. A loader's samples are dealt to the ranks anew in each epoch, its batch size being that of
-    one rank; evaluators that the trainer runs (`Evaluate`) see each sample once, uneven shards included. What one rank
-    decides about stopping holds for all.
+    Models move to the rank's device, start equal to rank 0's and stay the user's own objects; their gradients are
+    averaged, once in an accumulation window. A loader's samples are dealt to the ranks anew in each epoch, its batch
+    size being that of one rank; evaluators that the trainer runs (`Evaluate`) see each sample once, uneven shards
+    included. What one rank decides about stopping holds for all.
 
     `sync_batch_norm=True` exchanges batch norms for synchronised ones (accelerators only). Further arguments go to
     torch.nn.parallel.DistributedDataParallel (`find_unused_parameters`, `bucket_cap_mb`, `static_graph`, ...).
@@ -43,7 +43,9 @@ class DataParallel:
         for update in engine.updates.values():
             replicas = Replicas(**self._options)
             update.slots.claim("sync", self, replicas)
-            engine.setup.add(Stage.DEVICE, functools.partial(self._prepare, list(update.modules.values()), engine.device))
+            engine.setup.add(
+                Stage.DEVICE, functools.partial(self._prepare, list(update.modules.values()), engine.device)
+            )
             engine.setup.add(Stage.SHARD, functools.partial(replicas.replicate, update))
         self._deal(engine, even=engine.training)
 

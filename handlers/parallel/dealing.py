@@ -15,9 +15,9 @@ from torch.utils.data import BatchSampler, DataLoader, DistributedSampler, Itera
 class Deal:
     """Who gets what: rank `rank` of `world_size` takes every `world_size`-th item, beginning with the `rank`-th.
 
-    `even`: every rank gets the same number, as training needs (the first items come again to fill the last round up); else what
-    is left over goes to the first ranks, so that an evaluation sees each sample once.
-    The order of items is drawn from `seed` and the epoch, so it is the same on all ranks.
+    `even`: every rank gets the same number, as training needs (the first items come again to fill the last round up);
+    else what is left over goes to the first ranks, so that an evaluation sees each sample once. The order of items is
+    drawn from `seed` and the epoch, so it is the same on all ranks.
     """
 
     def __init__(self, rank: int, world_size: int, seed: int, even: bool) -> None:
@@ -115,10 +115,11 @@ class SizedDealtBatches(DealtBatches):
 
 
 def deal_data(data: Any, deal: Deal) -> Any:
-    """The data as this rank shall iterate it; a DataLoader keeps all its settings, its batch size being that of one rank.
+    """The data as this rank shall iterate it; a DataLoader keeps all its settings, its batch size being that of one
+    rank.
 
-    A loader that has a DistributedSampler is dealt already and comes back as it is. A custom batch sampler is dealt by whole
-    batches; an iterable without random access is read by every rank, which keeps its share of the batches.
+    A loader that has a DistributedSampler is dealt already and comes back as it is. A custom batch sampler is dealt by
+    whole batches; an iterable without random access is read by every rank, which keeps its share of the batches.
     """
     if data is None or isinstance(data, DealtBatches):
         return data

@@ -1,4 +1,6 @@
-"""Replicas of a model whose gradients are averaged: torch's DistributedDataParallel, without wrapping the user's module."""
+"""Replicas of a model whose gradients are averaged: torch's DistributedDataParallel, without wrapping the user's
+module.
+"""
 
 from __future__ import annotations
 

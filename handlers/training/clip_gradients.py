@@ -16,9 +16,10 @@ EPSILON = 1e-6  # as in torch.nn.utils.clip_grad_norm_
 class ClipGradients:
     """Clips gradients before each optimizer step: their joint norm to `norm`, or each value to `value`.
 
-    `norm_type`: the order of the norm (2.0, inf, ...). The norm before clipping is `state.metrics["grad_norm"]` ("name/grad_norm" for
-    each of several updates); it is copied from the device only if someone reads it. `update` names the one update it
-    is for; by default all. The same arithmetic as torch.nn.utils.clip_grad_norm_ and clip_grad_value_.
+    `norm_type`: the order of the norm (2.0, inf, ...). The norm before clipping is `state.metrics["grad_norm"]`
+    ("name/grad_norm" for each of several updates); it is copied from the device only if someone reads it. `update`
+    names the one update it is for; by default all. The same arithmetic as torch.nn.utils.clip_grad_norm_ and
+    clip_grad_value_.
 
     Raises ValueError unless exactly one positive bound is given, and for an engine without an Update.
     """

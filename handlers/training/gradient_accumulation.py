@@ -8,7 +8,8 @@ from leyden.engine import Engine
 
 
 class GradientAccumulation:
-    """Steps the optimizer once in `steps` batches, with the mean of their gradients; the epoch's last window may be shorter.
+    """Steps the optimizer once in `steps` batches, with the mean of their gradients; the epoch's last window may be
+    shorter.
 
     In replicas gradients are exchanged once a window. `update` names the one update it is for; by default all.
 

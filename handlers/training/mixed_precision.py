@@ -19,8 +19,8 @@ class MixedPrecision:
     Evaluators that a trainer runs (`Evaluate`) get the same autocast, without scaling.
     Further arguments go to torch.amp.GradScaler (`init_scale`, `growth_interval`, ...).
 
-    Raises ValueError for an unknown precision, a second one on the same update, an engine without an Update, and, when the run
-    starts, for a device on which torch has no such autocast.
+    Raises ValueError for an unknown precision, a second one on the same update, an engine without an Update, and, when
+    the run starts, for a device on which torch has no such autocast.
     """
 
     def __init__(self, precision: str = "bf16", *, update: str | None = None, **scaler_options: Any) -> None:

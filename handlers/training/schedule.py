@@ -14,13 +14,16 @@ Scheduler = torch.optim.lr_scheduler.LRScheduler
 class Schedule:
     """Steps a scheduler of torch.optim.lr_scheduler: per optimizer step, per epoch, or on a metric.
 
-    `per`: "step" (the default: after each `every`-th optimizer step, also under accumulation; a skipped step does not count) or "epoch"
-    (after each `every`-th epoch). `metric`: the name of the metric that the scheduler watches (ReduceLROnPlateau), read per epoch.
+    `per`: "step" (the default: after each `every`-th optimizer step, also under accumulation; a skipped step does not
+    count) or "epoch" (after each `every`-th epoch). `metric`: the name of the metric that the scheduler watches
+    (ReduceLROnPlateau), read per epoch.
 
     Raises ValueError for an optimizer that no update of the engine has, and for a metric that will not come up.
     """
 
-    def __init__(self, scheduler: Scheduler, *, per: str | None = None, every: int = 1, metric: str | None = None) -> None:
+    def __init__(
+        self, scheduler: Scheduler, *, per: str | None = None, every: int = 1, metric: str | None = None
+    ) -> None:
         if not isinstance(scheduler, Scheduler):
             raise TypeError(f"Schedule takes a scheduler of torch.optim.lr_scheduler, but got {scheduler!r}")
         watches = isinstance(scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau)
