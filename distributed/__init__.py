@@ -1,0 +1,87 @@
+"""The ground floor: which process this is, on what device it computes, how it talks to the others, how they start.
+
+In one process every collective is the identity, so code written with this room runs unchanged from one process to many.
+"""
+
+from leyden.distributed.adapting import DistributedProxySampler, auto_dataloader, auto_model, auto_optim
+from leyden.distributed.agreement import Agreement
+from leyden.distributed.collectives import (
+    all_gather,
+    all_gather_object,
+    all_reduce,
+    barrier,
+    broadcast,
+    broadcast_object,
+)
+from leyden.distributed.idist import (
+    get_local_rank,
+    get_nnodes,
+    get_node_rank,
+    get_nproc_per_node,
+    get_rank,
+    get_world_size,
+    has_native_dist_support,
+    hostname,
+    model_name,
+    set_local_rank,
+    spawn,
+)
+from leyden.distributed.joining import available_backends
+from leyden.distributed.launching import RankError, launch
+from leyden.distributed.parallel import Parallel
+from leyden.distributed.ranks import one_rank_first, one_rank_only
+from leyden.distributed.session import (
+    backend,
+    device,
+    finalize,
+    initialize,
+    is_initialized,
+    local_rank,
+    local_world_size,
+    node_count,
+    node_rank,
+    rank,
+    world_size,
+)
+
+__all__ = [
+    "Agreement",
+    "DistributedProxySampler",
+    "Parallel",
+    "RankError",
+    "all_gather",
+    "all_gather_object",
+    "all_reduce",
+    "auto_dataloader",
+    "auto_model",
+    "auto_optim",
+    "available_backends",
+    "backend",
+    "barrier",
+    "broadcast",
+    "broadcast_object",
+    "device",
+    "finalize",
+    "get_local_rank",
+    "get_nnodes",
+    "get_node_rank",
+    "get_nproc_per_node",
+    "get_rank",
+    "get_world_size",
+    "has_native_dist_support",
+    "hostname",
+    "initialize",
+    "is_initialized",
+    "launch",
+    "local_rank",
+    "local_world_size",
+    "model_name",
+    "node_count",
+    "node_rank",
+    "one_rank_first",
+    "one_rank_only",
+    "rank",
+    "set_local_rank",
+    "spawn",
+    "world_size",
+]

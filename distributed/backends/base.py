@@ -1,0 +1,64 @@
+"""What every backend offers: a few primitives, from which the public collectives are built once for all of them."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, Protocol
+
+import torch
+
+from leyden.distributed.environment import Place
+
+Reduction = Literal["sum", "product", "min", "max"]
+
+
+class Backend(Protocol):
+    """The primitives of one way to communicate. No primitive changes the tensor that it is given.
+
+    `name` is what the user calls the backend ("serial", "gloo", "nccl"), `family` the library behind it. `group` is
+    torch.distributed's default process group as this backend knew it, None where there is none.
+    """
+
+    place: Place
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def family(self) -> str: ...
+    @property
+    def group(self) -> object | None: ...
+
+    def device(self) -> torch.device:
+        """The device on which this rank computes."""
+        ...
+
+    def reduce(self, tensor: torch.Tensor, reduction: Reduction) -> torch.Tensor:
+        """Combine a tensor of one shape and dtype over all ranks, element by element."""
+        ...
+
+    def gather(self, tensor: torch.Tensor) -> torch.Tensor:
+        """Stack a tensor of one shape and dtype of all ranks: the result has the shape (world_size, *shape)."""
+        ...
+
+    def broadcast(self, tensor: torch.Tensor, src: int) -> torch.Tensor:
+        """The tensor of rank `src`; the others give one of the same shape and dtype."""
+        ...
+
+    def gather_numbers(self, value: float) -> list[bool | int | float]:
+        """The number of each rank, by rank, each with the type it had."""
+        ...
+
+    def gather_objects(self, value: Any) -> list[Any]:
+        """The picklable object of each rank, by rank."""
+        ...
+
+    def broadcast_object(self, value: Any, src: int) -> Any:
+        """The picklable object of rank `src`."""
+        ...
+
+    def barrier(self) -> None:
+        """Wait until every rank is here."""
+        ...
+
+    def close(self) -> None:
+        """Leave for good. Called by every rank, in no particular order."""
+        ...

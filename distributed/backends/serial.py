@@ -1,0 +1,49 @@
+"""One process: every collective is the identity."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from leyden.distributed.backends.base import Reduction
+from leyden.distributed.devices import device_of_rank
+from leyden.distributed.environment import Place
+
+
+class SerialBackend:
+    """The backend of a process that is alone."""
+
+    name = "serial"
+    family = "serial"
+    group: object | None = None
+
+    def __init__(self, place: Place | None = None) -> None:
+        self.place = place or Place()
+
+    def device(self) -> torch.device:
+        return device_of_rank(None)
+
+    def reduce(self, tensor: torch.Tensor, reduction: Reduction) -> torch.Tensor:
+        return tensor.detach().clone()
+
+    def gather(self, tensor: torch.Tensor) -> torch.Tensor:
+        return tensor.detach().clone().unsqueeze(0)
+
+    def broadcast(self, tensor: torch.Tensor, src: int) -> torch.Tensor:
+        return tensor.detach().clone()
+
+    def gather_numbers(self, value: float) -> list[bool | int | float]:
+        return [value]
+
+    def gather_objects(self, value: Any) -> list[Any]:
+        return [value]
+
+    def broadcast_object(self, value: Any, src: int) -> Any:
+        return value
+
+    def barrier(self) -> None:
+        return
+
+    def close(self) -> None:
+        return

@@ -1,0 +1,196 @@
+"""Collectives on tensors, numbers, strings and objects, the same over every backend. No input is modified.
+
+Numbers are gathered and then combined in Python in the order of ranks: exact for whole numbers, the same bits on
+every rank, and a rank may give 0 where another gives 0.5.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from numbers import Integral, Real
+from typing import Any, NamedTuple, NoReturn, TypeVar, cast, overload
+
+import torch
+
+from leyden.distributed.backends import Backend
+from leyden.distributed.backends.base import Reduction
+from leyden.distributed.session import session
+
+T = TypeVar("T")
+
+_NUMBER_OPS: dict[str, Callable[[Sequence[Any]], Any]] = {
+    "sum": sum,
+    "mean": lambda numbers: sum(numbers) / len(numbers),
+    "min": min,
+    "max": max,
+    "product": math.prod,
+    "and": all,
+    "or": any,
+}
+# For truth values, "and" is the least and "or" the greatest.
+_TENSOR_OPS: dict[str, Reduction] = {
+    "sum": "sum", "mean": "sum", "min": "min", "max": "max", "product": "product", "and": "min", "or": "max"
+}  # fmt: skip
+
+
+@overload
+def all_reduce(value: torch.Tensor, op: str = "sum") -> torch.Tensor: ...
+@overload
+def all_reduce(value: int, op: str = "sum") -> int: ...
+@overload
+def all_reduce(value: float, op: str = "sum") -> float: ...
+def all_reduce(value: torch.Tensor | float, op: str = "sum") -> torch.Tensor | float:
+    """Combine a value over all ranks; every rank gets the result.
+
+    Args:
+        value: a tensor of one shape and dtype on all ranks, or a number. Whole numbers have up to 64 bits.
+        op: "sum", "mean", "min", "max", "product", or for truth values "and", "or". The mean of whole numbers is a
+            float; the sum of truth values counts them.
+
+    Raises:
+        ValueError: unknown `op`.
+        TypeError: `value` is neither tensor nor number, or not a truth value under "and" and "or".
+    """
+    name = op.lower()
+    if name not in _TENSOR_OPS:
+        raise ValueError(f"all_reduce knows no op {op!r}; it knows: {', '.join(_TENSOR_OPS)}")
+    backend = session.current()
+    if isinstance(value, torch.Tensor):
+        _check_truth(name, value.dtype == torch.bool, f"a tensor of {value.dtype}")
+        reduced = backend.reduce(value, _TENSOR_OPS[name])
+        if value.dtype == torch.bool and name == "sum":
+            return reduced.to(torch.int64)
+        return reduced / backend.place.world_size if name == "mean" else reduced
+    number = _as_number(value, "all_reduce")
+    _check_truth(name, isinstance(number, bool), f"a {type(number).__name__}")
+    return cast(float, _NUMBER_OPS[name](backend.gather_numbers(number)))
+
+
+@overload
+def all_gather(value: torch.Tensor) -> torch.Tensor: ...
+@overload
+def all_gather(value: str) -> list[str]: ...
+@overload
+def all_gather(value: int) -> list[int]: ...
+@overload
+def all_gather(value: float) -> list[float]: ...
+def all_gather(value: torch.Tensor | float | str) -> torch.Tensor | list[int] | list[float] | list[str]:
+    """Bring the values of all ranks together, in the order of ranks; every rank gets them.
+
+    Tensors are concatenated along dimension 0, a tensor without dimensions counting as a vector of one. They may differ
+    in their first dimension, and a rank with nothing may give an empty vector of any dtype. Numbers and strings come
+    back as a list.
+
+    Raises:
+        TypeError: `value` is no tensor, number or string (`all_gather_object` takes any object).
+        ValueError: the tensors of the ranks differ in dtype or in a later dimension; raised on every rank.
+    """
+    backend = session.current()
+    if isinstance(value, torch.Tensor):
+        return _gather_tensors(backend, value.detach().reshape(1) if value.dim() == 0 else value.detach())
+    if isinstance(value, str):
+        return cast(list[str], backend.gather_objects(value))
+    return backend.gather_numbers(_as_number(value, "all_gather", "a string (all_gather_object takes any object)"))
+
+
+def broadcast(value: Any, src: int = 0) -> Any:
+    """The value of rank `src`, on every rank: a tensor, a number or a string.
+
+    The value of the other ranks doesn't matter and may be None. A tensor arrives on the CPU if it was there on rank
+    `src`, else on the receiving rank's own device.
+
+    Raises:
+        TypeError: rank `src` gave something else (`broadcast_object` takes any object); raised on every rank.
+        ValueError: there is no rank `src`.
+    """
+    backend = session.current()
+    _check_rank(backend, src)
+    header = _Header.of(value) if backend.place.rank == src else None
+    header = cast(_Header, backend.broadcast_object(header, src))
+    if header.kind == "unsupported":
+        _unsupported("broadcast", header.content, "a string (broadcast_object takes any object)")
+    if header.kind == "value":
+        return header.content
+    if backend.place.rank == src:
+        return backend.broadcast(value, src)
+    shape, dtype, on_cpu = header.content
+    here = torch.empty(shape, dtype=dtype, device="cpu" if on_cpu else backend.device())
+    return backend.broadcast(here, src)
+
+
+def all_gather_object(value: T) -> list[T]:
+    """The picklable object of each rank, by rank."""
+    return session.current().gather_objects(value)
+
+
+def broadcast_object(value: T, src: int = 0) -> T:
+    """The picklable object of rank `src`. The value of the other ranks doesn't matter.
+
+    Raises:
+        ValueError: there is no rank `src`.
+    """
+    backend = session.current()
+    _check_rank(backend, src)
+    return cast(T, backend.broadcast_object(value, src))
+
+
+def barrier() -> None:
+    """Wait until every rank is here."""
+    session.current().barrier()
+
+
+class _Header(NamedTuple):
+    """What rank `src` is about to broadcast, so that the others can make room, or fail together with it."""
+
+    kind: str
+    content: Any
+
+    @classmethod
+    def of(cls, value: object) -> _Header:
+        if isinstance(value, torch.Tensor):
+            return cls("tensor", (tuple(value.shape), value.dtype, value.device.type == "cpu"))
+        if isinstance(value, str | Real):
+            return cls("value", value if isinstance(value, str) else _as_number(value, "broadcast"))
+        return cls("unsupported", type(value).__name__)
+
+
+def _gather_tensors(backend: Backend, tensor: torch.Tensor) -> torch.Tensor:
+    described = backend.gather_objects((tuple(tensor.shape), tensor.dtype))
+    full = [(shape, dtype) for shape, dtype in described if shape != (0,)]
+    if not full:
+        return tensor.clone()
+    (_, *rest), dtype = full[0]
+    if any((list(shape[1:]), other) != (rest, dtype) for shape, other in full):
+        found = "; ".join(f"rank {i}: {list(shape)} {dtype}" for i, (shape, dtype) in enumerate(described))
+        raise ValueError(f"all_gather needs tensors alike but for their first dimension, but found {found}")
+    lengths = [shape[0] for shape, _ in described]
+    padded = tensor.new_zeros((max(lengths), *rest), dtype=dtype)
+    padded[: len(tensor)] = tensor.reshape(len(tensor), *rest).to(dtype)
+    gathered = backend.gather(padded)
+    return torch.cat([row[:length] for row, length in zip(gathered, lengths, strict=True)])
+
+
+def _as_number(value: object, function: str, more: str = "") -> bool | int | float:
+    if isinstance(value, bool | int | float):
+        return value
+    if isinstance(value, Integral):
+        return int(value)
+    if isinstance(value, Real):
+        return float(value)
+    _unsupported(function, type(value).__name__, more)
+
+
+def _unsupported(function: str, found: str, more: str) -> NoReturn:
+    allowed = "a tensor, a number (int, float, bool)" + (f" or {more}" if more else "")
+    raise TypeError(f"{function} takes {allowed}, but got {found}")
+
+
+def _check_truth(op: str, is_truth: bool, found: str) -> None:
+    if op in ("and", "or") and not is_truth:
+        raise TypeError(f"all_reduce combines truth values (bool) with {op!r}, but got {found}")
+
+
+def _check_rank(backend: Backend, src: int) -> None:
+    if not 0 <= src < backend.place.world_size:
+        raise ValueError(f"there is no rank {src} to broadcast from: ranks go from 0 to {backend.place.world_size - 1}")

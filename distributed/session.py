@@ -1,0 +1,173 @@
+"""The backend of this process: found out, joined and left. The one place of this room that remembers anything."""
+
+from __future__ import annotations
+
+import atexit
+import gc
+import os
+import sys
+from dataclasses import replace
+from datetime import timedelta
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from leyden.distributed.backends import Backend, SerialBackend, TorchBackend, WaitingBackend
+from leyden.distributed.environment import Environment, Place
+from leyden.distributed.joining import check_backend_name, join
+
+# torch.distributed's default group is the attribute WORLD, whoever made it; a build of PyTorch without it has none.
+_groups: Any = dist.group if dist.is_available() else SimpleNamespace(WORLD=None)
+
+
+class Session:
+    """Follows torch.distributed's default group, whoever makes or destroys it."""
+
+    def __init__(self) -> None:
+        self._backend: Backend | None = None
+        self._registered_at_exit = False
+
+    def current(self) -> Backend:
+        """The backend as things stand now."""
+        backend = self._backend
+        if backend is None or backend.group is not _groups.WORLD:
+            backend = self._look()
+        return backend
+
+    def initialize(self, backend: str | None, timeout: timedelta | float | None) -> None:
+        check_backend_name(backend)
+        current = self._look() if self._backend is None or self._backend.group is None else self.current()
+        if isinstance(current, TorchBackend):
+            if backend is not None and backend.lower() not in current.names():
+                raise RuntimeError(
+                    f"initialize(backend={backend!r}) was called, but this process has joined a {current.name} group "
+                    "already: call finalize() first, or leave the backend out"
+                )
+            return
+        if current.place.world_size == 1:
+            return
+        environment = Environment.read(os.environ)
+        group, place = join(environment, backend, _as_timedelta(timeout))
+        self._backend = TorchBackend(group, place, owned=True)
+        if not self._registered_at_exit:
+            atexit.register(self._at_exit)
+            self._registered_at_exit = True
+
+    def finalize(self) -> None:
+        backend = self._backend
+        self._backend = None
+        if backend is None or backend.group is not _groups.WORLD:
+            return
+        # A gloo worker thread that still holds tensors aborts the interpreter at its exit: let go of garbage first.
+        gc.collect()
+        backend.close()
+
+    def set_local_rank(self, local_rank: int) -> None:
+        backend = self.current()
+        backend.place = replace(
+            backend.place, local_rank=local_rank, local_world_size=max(backend.place.local_world_size, local_rank + 1)
+        )
+
+    def _look(self) -> Backend:
+        self._backend = backend = _found()
+        return backend
+
+    def _at_exit(self) -> None:
+        # After an uncaught exception the other ranks may be gone or stuck; the process just ends, with its error.
+        if getattr(sys, "last_value", None) is None:
+            self.finalize()
+
+
+def _found() -> Backend:
+    """The backend for what is there: a group that somebody made, else what the environment describes."""
+    group = _groups.WORLD
+    environment = Environment.read(os.environ)
+    if group is not None:
+        return TorchBackend(group, _place_in_group(group, environment), owned=False)
+    return WaitingBackend(environment) if environment.place.world_size > 1 else SerialBackend()
+
+
+def _place_in_group(group: dist.ProcessGroup, environment: Environment) -> Place:
+    """The place in a group that the user made; unless the variables fit, its processes are taken to share a machine."""
+    place = environment.place
+    if (place.rank, place.world_size) == (group.rank(), group.size()):
+        return place
+    return Place(group.rank(), group.rank(), group.size(), group.size())
+
+
+def _as_timedelta(timeout: timedelta | float | None) -> timedelta | None:
+    return timeout if timeout is None or isinstance(timeout, timedelta) else timedelta(seconds=timeout)
+
+
+session = Session()
+
+
+def initialize(backend: str | None = None, *, timeout: timedelta | float | None = None) -> None:
+    """Join the process group that the environment describes; in one process do nothing.
+
+    torchrun, SLURM's srun, or RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT say who takes part. The group is left when
+    the interpreter ends. A second call does nothing; a group made by `torch.distributed.init_process_group` is adopted.
+
+    Args:
+        backend: "gloo", "nccl", or another that this PyTorch has. None takes the one meant for the device: nccl on
+            CUDA, gloo on CPU. Beside a backend for an accelerator, gloo serves tensors on the CPU.
+        timeout: how long a collective may wait for the other ranks, in seconds or as a timedelta; None for PyTorch's
+            default.
+
+    Raises:
+        ValueError: the backend is unknown, or the environment contradicts itself.
+        RuntimeError: another backend was joined before, or there is no device for this rank.
+    """
+    session.initialize(backend, timeout)
+
+
+def finalize() -> None:
+    """Leave the process group that `initialize` joined. A group that the user made is left to the user."""
+    session.finalize()
+
+
+def is_initialized() -> bool:
+    """Whether a process group is up: always False in one process."""
+    return session.current().group is not None
+
+
+def rank() -> int:
+    """This process among all, from 0. Before `initialize`, as the environment says."""
+    return session.current().place.rank
+
+
+def local_rank() -> int:
+    """This process among those on its node, from 0. Before `initialize`, as the environment says."""
+    return session.current().place.local_rank
+
+
+def world_size() -> int:
+    """How many processes there are. Before `initialize`, as the environment says."""
+    return session.current().place.world_size
+
+
+def local_world_size() -> int:
+    """How many processes run on this node."""
+    return session.current().place.local_world_size
+
+
+def node_rank() -> int:
+    """This process's node among all nodes, from 0."""
+    return session.current().place.node_rank
+
+
+def node_count() -> int:
+    """How many nodes (machines) take part."""
+    return session.current().place.node_count
+
+
+def device() -> torch.device:
+    """The device on which this process computes: its accelerator, or the CPU where there is none or gloo was chosen."""
+    return session.current().device()
+
+
+def backend() -> str:
+    """ "serial" in one process, else "gloo", "nccl", ...; "uninitialized" in one of several before `initialize`."""
+    return session.current().name

@@ -1,0 +1,179 @@
+"""What the tests let ranks do, each function returning plain values for the test to judge."""
+
+import os
+import signal
+import time
+
+import torch
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.utils.data import SequentialSampler, TensorDataset
+
+from leyden import distributed as dist
+
+
+def error_of(function, *args, **kwargs):
+    try:
+        function(*args, **kwargs)
+    except Exception as error:
+        return f"{type(error).__name__}: {error}"
+    return None
+
+
+def who_am_i():
+    return {
+        "rank": dist.rank(),
+        "local_rank": dist.local_rank(),
+        "world_size": dist.world_size(),
+        "local_world_size": dist.local_world_size(),
+        "node_rank": dist.node_rank(),
+        "node_count": dist.node_count(),
+        "backend": dist.backend(),
+        "device": str(dist.device()),
+        "initialized": dist.is_initialized(),
+        "model_name": dist.model_name(),
+        "other backend": error_of(dist.initialize, "nccl"),
+        "same backend": error_of(dist.initialize, "gloo"),
+        "tensor": torch.full((3,), float(dist.rank())),
+        "launched": dist.launch(dist.rank, 4),
+    }
+
+
+def collectives():
+    rank, size = dist.rank(), dist.world_size()
+    row = torch.arange(3) + rank
+    results = {
+        "ops": {op: dist.all_reduce(row.float(), op).tolist() for op in ("sum", "mean", "min", "max", "product")},
+        "number ops": {op: dist.all_reduce(rank + 1, op) for op in ("sum", "mean", "min", "max", "product")},
+        "truth": [dist.all_reduce(rank == 0, op) for op in ("and", "or", "sum")],
+        "truth tensor": [dist.all_reduce(torch.tensor([True, rank == 0]), op).tolist() for op in ("and", "or", "sum")],
+        "dtypes": [
+            str(dist.all_reduce(torch.ones(2, dtype=dtype)).dtype)
+            for dtype in (torch.int16, torch.int64, torch.float16, torch.bfloat16, torch.float64)
+        ],
+        "large whole": dist.all_reduce(2**62 + rank),
+        "whole beside float": dist.all_reduce(0 if rank else 0.5),
+        "infinite": dist.all_reduce(float("inf"), "max"),
+        "transposed": dist.all_reduce(torch.arange(6.0).reshape(2, 3).t()).tolist(),
+        "gathered": dist.all_gather(row.reshape(1, 3)).tolist(),
+        "gathered scalar": dist.all_gather(torch.tensor(rank)).tolist(),
+        "gathered uneven": dist.all_gather(torch.full((rank + 1, 2), float(rank))).tolist(),
+        "gathered from one": dist.all_gather(torch.empty(0) if rank else torch.tensor([[1, 2]])).tolist(),
+        "gathered nothing": list(dist.all_gather(torch.empty(0)).shape),
+        "gathered truth": dist.all_gather(torch.tensor([rank == 0])).tolist(),
+        "gathered numbers": dist.all_gather(rank),
+        "gathered kinds": [type(x).__name__ for x in dist.all_gather([True, 1, 0.5][rank])],
+        "gathered strings": dist.all_gather("é" * rank),
+        "gathered objects": dist.all_gather_object({"rank": rank}),
+        "broadcast tensor": dist.broadcast(torch.eye(2) if rank == size - 1 else None, src=size - 1).tolist(),
+        "broadcast number": dist.broadcast(rank + 0.5),
+        "broadcast string": dist.broadcast(f"run-{rank}", src=1),
+        "broadcast object": dist.broadcast_object({rank}, src=1),
+        "gather error": error_of(dist.all_gather, torch.zeros(2, rank + 1)),
+        "broadcast error": error_of(dist.broadcast, {} if rank == 0 else 1),
+    }
+    parameter = torch.ones(2, requires_grad=True)
+    results["grad"] = dist.all_reduce(parameter).requires_grad
+    results["input"] = [row.tolist(), parameter.tolist()]
+    dist.barrier()
+    return results
+
+
+def one_rank():
+    log = []
+
+    @dist.one_rank_only(rank=1, with_barrier=True)
+    def write():
+        log.append("wrote")
+        return "value"
+
+    returned = write()
+    with dist.one_rank_first():
+        if dist.rank() == 0:
+            time.sleep(0.2)
+        went = time.time()
+    return {"log": log, "returned": returned, "went": went}
+
+
+def error_in_the_first_rank():
+    try:
+        with dist.one_rank_first():
+            if dist.rank() == 0:
+                raise OSError("no network")
+    except OSError as error:
+        return str(error)
+    return "went on"
+
+
+def coordinate():
+    return {"one rank": one_rank(), "error": error_in_the_first_rank(), "agreement": agreement()}
+
+
+def agreement():
+    agree = dist.Agreement(2)
+    other = dist.Agreement(1)
+    if dist.rank() == 1:
+        time.sleep(1.0)
+    started = time.perf_counter()
+    for step in range(6):
+        agree.post([1, step * dist.rank()])
+        other.post([step])
+    posted = time.perf_counter()
+    pending = agree.pending
+    sums = [agree.result() for _ in range(6)]
+    waited = time.perf_counter()
+    others = [other.result() for _ in range(6)]
+    agree.post([0, 0])
+    agree.close()
+    return {
+        "posting": posted - started,
+        "waiting": waited - posted,
+        "pending": pending,
+        "sums": sums,
+        "others": others,
+        "left": agree.pending,
+    }
+
+
+def adapt():
+    torch.manual_seed(dist.rank())
+    model = dist.auto_model(nn.Linear(2, 1))
+    frozen = dist.auto_model(nn.Linear(2, 1).requires_grad_(False))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    model(torch.full((1, 2), float(dist.rank()))).sum().backward()
+    data = TensorDataset(torch.arange(10))
+    loader = dist.auto_dataloader(data, batch_size=4, shuffle=False)
+    proxied = dist.auto_dataloader(data, batch_size=4, sampler=SequentialSampler(data))
+    wrong = torch.utils.data.DistributedSampler(data, num_replicas=5, rank=0)
+    return {
+        "wrapped": isinstance(model, DistributedDataParallel),
+        "wrapped twice": dist.auto_model(model) is not model,
+        "frozen wrapped": isinstance(frozen, DistributedDataParallel),
+        "grad": model.module.weight.grad.tolist(),
+        "weight": model.module.weight.tolist(),
+        "same optimizer": dist.auto_optim(optimizer) is optimizer,
+        "batches": [batch[0].tolist() for batch in loader],
+        "proxied": [batch[0].tolist() for batch in proxied],
+        "workers": dist.auto_dataloader(data, num_workers=3).num_workers,
+        "wrong sampler": error_of(dist.auto_dataloader, data, sampler=wrong),
+    }
+
+
+def take(local_rank, config, scale=1):
+    return (local_rank, dist.rank(), dist.world_size(), config["x"] * scale)
+
+
+def fail_on(rank):
+    if dist.rank() == rank:
+        raise KeyError("lost")
+    dist.barrier()  # without the failed rank this would wait for ever
+
+
+def die_on(rank):
+    if dist.rank() == rank:
+        os.kill(os.getpid(), signal.SIGKILL)
+    dist.barrier()
+
+
+def unpicklable():
+    return lambda: None
