@@ -1,0 +1,43 @@
+"""The share of right predictions."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from leyden.metrics.base import OutputTransform
+from leyden.metrics.classification import ClassificationMetric
+from leyden.metrics.errors import require_samples
+from leyden.metrics.states import widened
+
+
+class Accuracy(ClassificationMetric):
+    """Right predictions / all predictions; see `ClassificationMetric` for what (y_pred, y) may be.
+
+    With `is_multilabel` a sample is right if all its labels are. For whole numbers of one shape, y_pred and y may also
+    be class indices. Each pixel of an image counts as a prediction.
+    """
+
+    correct: torch.Tensor
+    total: int
+
+    def __init__(
+        self,
+        output_transform: OutputTransform | None = None,
+        is_multilabel: bool = False,
+        threshold: float = 0.5,
+    ) -> None:
+        super().__init__(output_transform, is_multilabel, threshold)
+        self.add_state("correct", torch.tensor(0), "sum")
+        self.add_state("total", 0, "sum")
+
+    def update(self, output: Any) -> None:
+        kind, y_pred, y, _ = self.labels(output)
+        right = y_pred == y
+        self.correct += (right.all(1) if kind == "multilabel" else right).sum()
+        self.total += len(y)
+
+    def compute(self) -> torch.Tensor:
+        require_samples(self, self.total)
+        return widened(self.correct) / self.total

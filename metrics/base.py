@@ -1,0 +1,251 @@
+"""The base of all metrics: declared states, an update that never waits for the device, one value at the end."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import wraps
+from typing import Any
+
+import torch
+
+from leyden.engine import Engine
+from leyden.metrics.arithmetic import Arithmetic
+from leyden.metrics.errors import require_samples
+from leyden.metrics.group import MetricGroup
+from leyden.metrics.outputs import described, detached, device_of
+from leyden.metrics.states import Declaration, Reduction, State, as_tensor, moved
+
+OutputTransform = Callable[[Any], Any]
+
+
+class Metric(Arithmetic):
+    """Something measured over an epoch. A metric of one's own declares states, updates them, computes a value:
+
+        class LargestError(Metric):
+            worst: torch.Tensor
+
+            def __init__(self, output_transform=None):
+                super().__init__(output_transform)
+                self.add_state("worst", torch.tensor(0.0), "max")
+
+            def update(self, output):
+                y_pred, y = output
+                self.worst = torch.maximum(self.worst, (y_pred - y).abs().max())
+
+            def compute(self):
+                return self.worst
+
+    `output_transform` makes of an engine's output what `update` takes: for most metrics (y_pred, y), or a mapping with
+    these keys. States lie on the device of the data. An update does not read them (no `.item()`), so no step waits.
+
+    On an engine, `state.metrics[name]` gets the value over all ranks at the end of each epoch. The metric itself
+    keeps what its own rank saw: `compute()` outside an engine is this rank's value.
+    """
+
+    required_output_keys: tuple[str, ...] | None = ("y_pred", "y")
+    """What is taken, in this order, from an output that is a mapping; None: `update` gets the mapping itself."""
+    skip_unrolling = False
+    """False: an output of sequences, ([y_pred_a, y_pred_b], [y_a, y_b]), is a batch of each pair in turn."""
+    epoch_bound = True
+    """Begins anew with each epoch of the engine."""
+    per_iteration = False
+    """True for a metric whose `value` tensor is to be seen in `state.metrics` at every iteration."""
+    result_keys: tuple[str, ...] = ()
+    """The keys of a value that is a mapping, where they are known before the run; others can then watch them."""
+
+    _updates: int
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        """Surrounds `update` and `compute`, so that a metric of one's own has only plain functions of its states."""
+        super().__init_subclass__(**options)
+        for name, surround in (("update", _prepared), ("compute", _checked)):
+            if name in vars(cls):
+                setattr(cls, name, surround(vars(cls)[name]))
+
+    def __init__(self, output_transform: OutputTransform | None = None) -> None:
+        if output_transform is not None and not callable(output_transform):
+            raise TypeError(
+                f"the output_transform of {type(self).__name__} must be a function, but is {output_transform!r}"
+            )
+        self.output_transform = output_transform
+        self.declarations: dict[str, Declaration] = {}
+        """The states by name."""
+        self._defaults: dict[str, torch.Tensor] = {}
+        self._settled = False  # the states are known to be where the data are
+        self.add_state("_updates", 0, "sum")
+
+    def add_state(self, name: str, default: torch.Tensor | int, reduction: Reduction) -> None:
+        """Declares a state, from then on the attribute `name`; `reset` sets it to a copy of `default`.
+
+        `reduction` makes one value of those of the ranks: "sum" (the default must be zeros), "max", "min", or "cat".
+        Under "cat" the attribute is a list that `update` appends to and `compute` reads as `torch.cat(self.name)`. A
+        default of shape (0,) under the others stands for a shape that only the data tell. A default that is an int is
+        counted on the host (samples, say: shapes are known there). All ranks hold a state in the dtype of its default.
+
+        Raises ValueError if the name is taken or the default does not fit the reduction.
+        """
+        if hasattr(self, name) or not name.isidentifier():
+            raise ValueError(
+                f"{type(self).__name__} can't have a state {name!r}: the name is taken, or not an identifier"
+            )
+        declaration = Declaration.of(default, reduction)
+        self.declarations[name] = declaration
+        self._defaults[name] = declaration.default
+        setattr(self, name, declaration.begin(declaration.default))
+
+    # -- what a metric does --------------------------------------------------------------------------------------------
+
+    def reset(self) -> None:
+        """Forgets all that was seen. A metric that overrides this calls `super().reset()`."""
+        for name, declaration in self.declarations.items():
+            setattr(self, name, declaration.begin(self._defaults[name]))
+        self._settled = False
+
+    @abstractmethod
+    def update(self, output: Any) -> None:
+        """Takes one output into the states."""
+
+    @abstractmethod
+    def compute(self) -> Any:
+        """The value: a number, a tensor or a mapping of them. Raises NotComputableError before any update."""
+
+    # -- on an engine --------------------------------------------------------------------------------------------------
+
+    def attach(self, engine: Engine[Any, Any], name: str) -> None:
+        """Measures the engine's output each epoch, into `engine.state.metrics[name]`.
+
+        Raises ValueError if the engine has a metric of that name.
+        """
+        MetricGroup.of(engine).add(name, self)
+
+    def detach(self, engine: Engine[Any, Any]) -> None:
+        """Measures that engine no longer. Raises ValueError if it did not."""
+        if not self.is_attached(engine):
+            raise ValueError(f"this {type(self).__name__} is not attached to this engine")
+        MetricGroup.of(engine).remove(self)
+
+    def is_attached(self, engine: Engine[Any, Any]) -> bool:
+        """Whether it is attached to that engine by itself; not as a part of a derived metric."""
+        return any(self in group.metrics.values() for group in engine.find_handlers(MetricGroup))
+
+    def observe(self, output: Any) -> None:
+        """Updates from an engine's output, through the output_transform."""
+        if self.output_transform is not None:
+            output = self.output_transform(output)
+        if self.skip_unrolling or not isinstance(output, tuple | list) or not output:
+            self.update(output)
+        elif all(isinstance(part, tuple | list) for part in output):
+            for each in zip(*output, strict=True):
+                self.update(each)
+        else:
+            self.update(output)
+
+    # -- for the group that measures an engine -------------------------------------------------------------------------
+
+    def derive(self, function: Callable[..., Any], *operands: Any) -> Metric:
+        from leyden.metrics.derived import Derived
+
+        return Derived(function, *operands)
+
+    def sources(self) -> tuple[Metric, ...]:
+        """The metrics with states that this one's value comes from: itself, or a derived metric's operands."""
+        return (self,)
+
+    def private(self) -> tuple[Metric, ...]:
+        """Metrics that this one resets for itself, so that nobody else can use them on the same engine."""
+        return ()
+
+    def result(self, values: Mapping[Metric, Any]) -> Any:
+        """The value, from those of its sources."""
+        return values[self]
+
+    @contextmanager
+    def holding(self, states: Mapping[str, State]) -> Iterator[None]:
+        """Lets `compute` see other states, those of all ranks; the own ones come back afterwards."""
+        own = {name: getattr(self, name) for name in self.declarations}
+        vars(self).update(states)
+        try:
+            yield
+        finally:
+            vars(self).update(own)
+
+    def state_dict(self) -> dict[str, torch.Tensor | int]:
+        """A copy of this rank's states."""
+        return {
+            name: getattr(self, name) if declaration.counter else as_tensor(getattr(self, name)).clone()
+            for name, declaration in self.declarations.items()
+        }
+
+    def load_state_dict(self, state_dict: Mapping[str, torch.Tensor | int]) -> None:
+        """Goes on from such states. Raises ValueError if they are not those of this metric."""
+        if state_dict.keys() != self.declarations.keys():
+            raise ValueError(
+                f"{type(self).__name__} has the states {', '.join(self.declarations)}, "
+                f"but was given {', '.join(state_dict)}"
+            )
+        for name, declaration in self.declarations.items():
+            value = state_dict[name]
+            if declaration.counter:
+                setattr(self, name, int(value))
+            else:
+                tensor = torch.as_tensor(value).clone()
+                setattr(self, name, [tensor] if declaration.reduction == "cat" else tensor)
+        self._settled = False
+
+    # -- around update and compute -------------------------------------------------------------------------------------
+
+    def _pick(self, output: Any) -> Any:
+        keys = self.required_output_keys
+        if keys is not None and isinstance(output, Mapping):
+            if missing := [key for key in keys if key not in output]:
+                raise ValueError(
+                    f"{type(self).__name__} needs {', '.join(missing)} in its output, but found {described(output)}; "
+                    "give it an output_transform that makes one with these keys"
+                )
+            output = tuple(output[key] for key in keys)
+        return detached(output)
+
+    def _settle(self, output: Any) -> None:
+        """Brings the states to the device of the data."""
+        device = device_of(output)
+        if device is None:
+            return
+        self._settled = True
+        for name, declaration in self.declarations.items():
+            if declaration.counter:
+                continue
+            self._defaults[name] = moved(self._defaults[name], device)
+            state = getattr(self, name)
+            setattr(
+                self, name, [moved(each, device) for each in state] if isinstance(state, list) else moved(state, device)
+            )
+
+    def _check_updated(self) -> None:
+        require_samples(self, self._updates)
+
+
+def _prepared(update: Callable[[Any, Any], None]) -> Callable[[Any, Any], None]:
+    """An update that gets a tuple for a mapping, tensors without a graph, and states on the device of the data."""
+
+    @wraps(update)
+    def prepared(self: Metric, output: Any) -> None:
+        output = self._pick(output)
+        if not self._settled:
+            self._settle(output)
+        update(self, output)
+        self._updates += 1
+
+    return prepared
+
+
+def _checked(compute: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """A compute that is not asked before there was an update."""
+
+    @wraps(compute)
+    def checked(self: Metric) -> Any:
+        self._check_updated()
+        return compute(self)
+
+    return checked

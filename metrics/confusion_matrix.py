@@ -1,0 +1,71 @@
+"""How often each class was taken for each other."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import torch
+
+from leyden.metrics.base import OutputTransform
+from leyden.metrics.classification import ClassificationMetric, bin_counts
+from leyden.metrics.errors import require_samples
+from leyden.metrics.outputs import described
+from leyden.metrics.states import widened
+
+
+class ConfusionMatrix(ClassificationMetric):
+    """The matrix (num_classes, num_classes) of counts, int64: rows are true classes, columns predicted ones.
+
+    `(y_pred, y)`: scores (N, C, ...) and class indices (N, ...), or class indices both; with two classes also what is
+    binary to `ClassificationMetric`. `average`: "samples" divides by the number of samples N, "recall" each row by its
+    sum, "precision" each column by its sum (0 where that is 0). Elements whose class is none of 0, ..., num_classes - 1
+    are left out.
+
+    `state.metrics` gets a tensor on the CPU.
+    """
+
+    matrix: torch.Tensor
+    samples: int
+
+    def __init__(
+        self,
+        num_classes: int,
+        average: Literal["samples", "recall", "precision"] | None = None,
+        output_transform: OutputTransform | None = None,
+        threshold: float = 0.5,
+    ) -> None:
+        super().__init__(output_transform, threshold=threshold)
+        if average not in (None, "samples", "recall", "precision"):
+            raise ValueError(f'average is None, "samples", "recall" or "precision", but got {average!r}')
+        if isinstance(num_classes, bool) or not isinstance(num_classes, int) or num_classes < 2:
+            raise ValueError(f"a confusion matrix needs num_classes, at least 2, but got {num_classes!r}")
+        self.num_classes = num_classes
+        self.average = average
+        self.add_state("matrix", torch.zeros(num_classes, num_classes, dtype=torch.int64), "sum")
+        self.add_state("samples", 0, "sum")
+
+    def update(self, output: Any) -> None:
+        kind, y_pred, y, found = self.labels(output)
+        classes = self.num_classes
+        if kind == "multiclass" and found != classes:
+            raise ValueError(f"this ConfusionMatrix has num_classes={classes}, but found {described(output)}")
+        if kind == "binary" and classes > 2 and y_pred.dtype == torch.bool:
+            raise ValueError(
+                f"ConfusionMatrix(num_classes={classes}) needs scores (N, {classes}, ...) or class indices as y_pred, "
+                f"but found {described(output)}"
+            )
+        y_pred, y = y_pred.long(), y.long()
+        valid = (y >= 0) & (y < classes) & (y_pred >= 0) & (y_pred < classes)
+        cells = torch.where(valid, y * classes + y_pred, classes * classes)
+        self.matrix += bin_counts(cells, classes * classes + 1)[:-1].view(classes, classes)
+        self.samples += len(output[1])
+
+    def compute(self) -> torch.Tensor:
+        require_samples(self, self.samples)
+        if self.average is None:
+            return self.matrix.clone()
+        matrix = widened(self.matrix)
+        if self.average == "samples":
+            return matrix / self.samples
+        whole = matrix.sum(dim=1, keepdim=True) if self.average == "recall" else matrix.sum(dim=0, keepdim=True)
+        return matrix / whole.clamp(min=1)

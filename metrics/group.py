@@ -1,0 +1,193 @@
+"""The metrics of one engine: updated together, reduced together, written into its state."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from leyden import distributed as dist
+from leyden.engine import Engine, Events, Order
+from leyden.metrics.errors import NotComputableError
+from leyden.metrics.reduction import reduced_states
+from leyden.metrics.results import plain
+
+if TYPE_CHECKING:
+    from leyden.metrics.base import Metric
+
+
+class _Live:
+    """A metric whose tensor stands in `state.metrics` at every iteration; `shown` is the tensor that was put there."""
+
+    __slots__ = ("metric", "name", "shown")
+
+    def __init__(self, name: str, metric: Any) -> None:
+        self.name = name
+        self.metric = metric
+        self.shown: torch.Tensor | None = None
+
+
+class MetricGroup:
+    """The handler behind `metric.attach(engine, name)`: one for an engine, however many metrics it has.
+
+    A metric that several derived ones use is updated, reduced and computed once. Where an epoch ends, all states are
+    reduced with one collective for each reduction and dtype; in one process with none. A run that goes on in mid-epoch
+    goes on with the states of that epoch, also from a state dict (which holds this rank's part).
+    """
+
+    def __init__(self) -> None:
+        self.metrics: dict[str, Metric] = {}
+        self._sources: dict[Metric, str] = {}  # with the name under which its state is saved
+        self._updated: tuple[Metric, ...] = ()
+        self._live: tuple[_Live, ...] = ()
+        self._in_epoch = False
+        self._waiting: dict[str, Any] = {}  # loaded states of metrics that are not attached yet
+
+    @staticmethod
+    def of(engine: Engine[Any, Any]) -> MetricGroup:
+        """The engine's group, attached to it if it has none."""
+        found: list[MetricGroup] = engine.find_handlers(MetricGroup)
+        if found:
+            return found[0]
+        group = MetricGroup()
+        engine.attach(group)
+        return group
+
+    def attach(self, engine: Engine[Any, Any]) -> None:
+        engine.add_event_handler(Events.STARTED, self.start, order=Order.METRICS)
+        engine.add_event_handler(Events.EPOCH_STARTED, self.start_epoch, order=Order.METRICS)
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self.update, order=Order.METRICS)
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self.complete, order=Order.METRICS)
+        engine.declare_metrics(self.names)
+
+    def names(self) -> list[str]:
+        """What will come up in `state.metrics`."""
+        return [each for name, metric in self.metrics.items() for each in (name, *metric.result_keys)]
+
+    def add(self, name: str, metric: Metric) -> None:
+        """Raises ValueError for a name that is taken, TypeError for one that is no string."""
+        if not isinstance(name, str) or not name:
+            raise TypeError(f"a metric is attached under a name, but got {name!r}")
+        if taken := sorted({name, *metric.result_keys} & set(self.names())):
+            raise ValueError(
+                f'the engine has a metric "{taken[0]}" already, beside: {", ".join(sorted(self.names()))}; '
+                f"attach this {type(metric).__name__} under another name, or detach() the other first"
+            )
+        self._check_private(name, metric)
+        self.metrics[name] = metric
+        self._arrange()
+
+    def _check_private(self, name: str, metric: Metric) -> None:
+        metrics = (*self.metrics.values(), metric)
+        shared = {source for each in metrics for source in each.sources()}
+        for each in metrics:
+            if spoilt := shared.intersection(each.private()):
+                raise ValueError(
+                    f"{type(each).__name__} resets its {type(spoilt.pop()).__name__} at each iteration, but that one "
+                    f'is also measured for itself on this engine (found when attaching "{name}"); give each its own'
+                )
+
+    def remove(self, metric: Metric) -> None:
+        """Forgets a metric, under all its names."""
+        self.metrics = {name: each for name, each in self.metrics.items() if each is not metric}
+        self._arrange()
+
+    def _arrange(self) -> None:
+        """Finds the metrics that have states, each once."""
+        self._sources = {}
+        for name, metric in self.metrics.items():
+            for position, source in enumerate(metric.sources()):
+                saved_as = name if source is metric else f"{name}[{position}]"
+                self._sources.setdefault(source, saved_as)
+        self._updated = tuple(self._sources)
+        self._live = tuple(_Live(name, metric) for name, metric in self.metrics.items() if metric.per_iteration)
+        for source, saved_as in self._sources.items():
+            if saved_as in self._waiting:
+                source.load_state_dict(self._waiting.pop(saved_as))
+
+    # -- events --------------------------------------------------------------------------------------------------------
+
+    def start(self, engine: Engine[Any, Any]) -> None:
+        if engine.state.iteration == 0:
+            self._reset(self._updated)
+
+    def start_epoch(self) -> None:
+        self._in_epoch = True
+        self._reset(tuple(metric for metric in self._updated if metric.epoch_bound))
+
+    def update(self, engine: Engine[Any, Any]) -> None:
+        state = engine.state
+        output = state.output
+        for metric in self._updated:
+            metric.observe(output)
+        for live in self._live:
+            if live.metric.value is not live.shown:
+                live.shown = state.metrics[live.name] = live.metric.value
+
+    def complete(self, engine: Engine[Any, Any]) -> None:
+        """Computes every metric over all ranks and writes the values into the state."""
+        self._in_epoch = False
+        values = self._values()
+        for name, metric in self.metrics.items():
+            engine.state.metrics[name] = value = plain(metric.result(values))
+            if isinstance(value, Mapping):
+                self._write_items(engine, name, value)
+        for live in self._live:
+            live.shown = None
+
+    def _values(self) -> dict[Metric, Any]:
+        metrics = self._updated
+        alone = dist.world_size() == 1
+        states = [{} for _ in metrics] if alone else reduced_states(metrics)
+        values = {}
+        for metric, reduced in zip(metrics, states, strict=True):
+            with metric.holding(reduced):
+                try:
+                    values[metric] = metric.compute()
+                except NotComputableError as error:
+                    error.add_note(f'This is the engine\'s metric "{self._sources[metric]}", at the end of an epoch.')
+                    raise
+        return values
+
+    def _write_items(self, engine: Engine[Any, Any], name: str, value: Mapping[Any, Any]) -> None:
+        for key, item in value.items():
+            if key in self.metrics:
+                raise ValueError(
+                    f'the value of the metric "{name}" has an item "{key}", but the engine has a metric of that name; '
+                    "attach one of them under another name"
+                )
+            if isinstance(key, str):
+                engine.state.metrics[key] = item
+
+    def _reset(self, metrics: tuple[Metric, ...]) -> None:
+        for metric in metrics:
+            metric.reset()
+
+    # -- state ---------------------------------------------------------------------------------------------------------
+
+    def state_dict(self) -> dict[str, Any]:
+        """The states of this rank: of all metrics within an epoch, else of those that live longer than one."""
+        sources = {
+            saved_as: metric.state_dict()
+            for metric, saved_as in self._sources.items()
+            if self._in_epoch or not metric.epoch_bound
+        }
+        return {"rank": dist.rank(), "in_epoch": self._in_epoch, "sources": sources}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Goes on from such states; those of metrics that are not attached yet wait for them."""
+        self._in_epoch = state_dict["in_epoch"]
+        self._reset(self._updated)
+        if state_dict["rank"] != dist.rank():
+            # Taken over, the part of another rank would count twice, and this rank's not at all.
+            if state_dict["sources"]:
+                warnings.warn(
+                    f"rank {dist.rank()} was given the metric states of rank {state_dict['rank']}, and begins with "
+                    "empty ones: what this rank saw in the epoch that goes on is missing from its metrics",
+                    stacklevel=2,
+                )
+            return
+        self._waiting = dict(state_dict["sources"])
+        self._arrange()

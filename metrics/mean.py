@@ -1,0 +1,49 @@
+"""The mean of what a step gives."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from leyden.metrics.base import Metric, OutputTransform
+from leyden.metrics.errors import require_samples
+from leyden.metrics.outputs import described
+
+
+class Mean(Metric):
+    """The mean of a number, or of all elements of a tensor, over an epoch.
+
+    A pair (value, count) weighs the value by a whole number: a batch's mean by its size. Sums are kept in float64.
+
+    Raises TypeError for an output that is neither.
+    """
+
+    required_output_keys = None
+    skip_unrolling = True
+
+    total: torch.Tensor
+    count: int
+
+    def __init__(self, output_transform: OutputTransform | None = None) -> None:
+        super().__init__(output_transform)
+        self.add_state("total", torch.tensor(0.0, dtype=torch.float64), "sum")
+        self.add_state("count", 0, "sum")
+
+    def update(self, output: Any) -> None:
+        value, count = output if isinstance(output, tuple | list) and len(output) == 2 else (output, 1)
+        if not isinstance(value, torch.Tensor | int | float) or not isinstance(count, int):
+            raise TypeError(
+                f"Mean takes a number, a tensor, or (value, whole number), but found {described(output)}; "
+                "give it an output_transform that picks one of the engine's output"
+            )
+        if isinstance(value, torch.Tensor):
+            self.total += value.sum(dtype=self.total.dtype) * count
+            self.count += value.numel() * count
+        else:
+            self.total += float(value) * count
+            self.count += count
+
+    def compute(self) -> torch.Tensor:
+        require_samples(self, self.count)
+        return self.total / self.count

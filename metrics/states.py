@@ -1,0 +1,83 @@
+"""What a metric declares about each thing it accumulates, and how such a state is begun, moved and kept."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, TypeAlias, get_args
+
+import torch
+
+Reduction: TypeAlias = Literal["sum", "max", "min", "cat"]
+State: TypeAlias = torch.Tensor | list[torch.Tensor] | int
+"""A tensor; a list of tensors under "cat"; a Python number for what is counted on the host."""
+
+UNKNOWN = torch.Size([0])
+"""The shape of a state whose shape only the data tell, before they came."""
+
+
+@dataclass(frozen=True, slots=True)
+class Declaration:
+    """One state: its value at reset, and how the values of the ranks become one."""
+
+    default: torch.Tensor
+    reduction: Reduction
+    counter: bool
+    """The state is a Python int."""
+
+    @classmethod
+    def of(cls, default: torch.Tensor | int, reduction: Reduction) -> Declaration:
+        """Raises ValueError for a default that does not fit the reduction, TypeError for no tensor or int."""
+        if reduction not in get_args(Reduction):
+            raise ValueError(f"a state is reduced by one of {', '.join(get_args(Reduction))}, but got {reduction!r}")
+        if isinstance(default, bool) or not isinstance(default, torch.Tensor | int):
+            raise TypeError(f"the default of a state must be a tensor or a whole number, but is {default!r}")
+        counter = isinstance(default, int)
+        tensor = torch.as_tensor(default).detach().clone()
+        if reduction == "cat" and (tensor.ndim == 0 or len(tensor) > 0):
+            raise ValueError(f'a state reduced by "cat" begins empty, as torch.empty(0), but its default is {tensor}')
+        if reduction != "cat" and tensor.dtype == torch.bool:
+            raise ValueError(f"a state reduced by {reduction!r} can't be of torch.bool; use torch.int64")
+        if reduction == "sum" and bool(tensor.any()):
+            raise ValueError(
+                f'a state reduced by "sum" begins with zeros, since every rank adds its own, but found {default}'
+            )
+        return cls(tensor, reduction, counter)
+
+    @property
+    def shaped_by_data(self) -> bool:
+        """Its shape is not known before data come (the number of classes, say)."""
+        return self.reduction != "cat" and self.default.shape == UNKNOWN
+
+    def begin(self, default: torch.Tensor) -> State:
+        """The state after a reset; `default` is this declaration's, on the device of the data."""
+        if self.counter:
+            return int(self.default)
+        return [default] if self.reduction == "cat" else default.clone()
+
+    def neutral(self, shape: torch.Size) -> torch.Tensor:
+        """What a rank that saw no data brings into the reduction of a state that has this shape elsewhere."""
+        dtype = self.default.dtype
+        if self.reduction == "sum":
+            return torch.zeros(shape, dtype=dtype)
+        if dtype.is_floating_point:
+            return torch.full(shape, -torch.inf if self.reduction == "max" else torch.inf, dtype=dtype)
+        info = torch.iinfo(dtype)
+        return torch.full(shape, info.min if self.reduction == "max" else info.max, dtype=dtype)
+
+
+def as_tensor(state: State) -> torch.Tensor:
+    """A state as one tensor, whatever its form."""
+    return torch.cat(state) if isinstance(state, list) else torch.as_tensor(state)
+
+
+def moved(tensor: torch.Tensor, device: torch.device, dtype: torch.dtype | None = None) -> torch.Tensor:
+    """The tensor on a device; in float32 for float64 where the device has no float64 (Apple's mps)."""
+    dtype = tensor.dtype if dtype is None else dtype
+    if device.type == "mps" and dtype == torch.float64:
+        dtype = torch.float32
+    return tensor.to(device, dtype)
+
+
+def widened(tensor: torch.Tensor) -> torch.Tensor:
+    """Counts as floats that hold them exactly (up to 2**53; on mps 2**24)."""
+    return moved(tensor, tensor.device, torch.float64)

@@ -1,0 +1,185 @@
+"""Measures on each rank what its shard holds. Run: python measuring.py RANKS; prints what each rank found, as JSON."""
+
+import json
+import sys
+from contextlib import contextmanager
+
+import torch
+import torch.distributed
+from torch import nn
+
+from leyden import distributed as dist
+from leyden.engine import Engine, Events, Order
+from leyden.metrics import (
+    Accuracy,
+    ConfusionMatrix,
+    Loss,
+    Mean,
+    MeanSquaredError,
+    Metric,
+    NotComputableError,
+    Precision,
+    Recall,
+    RunningAverage,
+)
+
+SAMPLES, CLASSES = 101, 4
+COLLECTIVES = ("all_reduce", "all_gather", "all_gather_object", "all_gather_into_tensor", "broadcast", "barrier")
+
+
+class Values(Metric):
+    """Every value by "cat", the extremes and, per column of unknown number, the largest."""
+
+    required_output_keys = None
+
+    def __init__(self):
+        super().__init__()
+        self.add_state("values", torch.empty(0), "cat")
+        self.add_state("rows", torch.empty(0, dtype=torch.float64), "cat")
+        self.add_state("truths", torch.empty(0, dtype=torch.bool), "cat")
+        self.add_state("least", torch.tensor(torch.inf), "min")
+        self.add_state("columns", torch.empty(0), "max")
+
+    def update(self, output):
+        scores = output[0]
+        self.values.append(scores[:, 0])
+        self.rows.append(scores.double())
+        self.truths.append(scores[:, 0] > 0.5)
+        self.least = torch.minimum(self.least, scores.min())
+        largest = scores.max(0).values
+        self.columns = torch.maximum(self.columns, largest) if self.columns.numel() else largest
+
+    def compute(self):
+        return {
+            "median": torch.cat(self.values).median(),
+            "rows": torch.cat(self.rows).sort(0).values.tolist(),
+            "truths": torch.cat(self.truths).sum(),
+            "least": self.least,
+            "columns": self.columns.tolist(),
+        }
+
+
+def data(classes=CLASSES):
+    generator = torch.Generator().manual_seed(0)
+    scores = torch.rand(SAMPLES, classes, generator=generator)
+    return scores, torch.randint(0, classes, (SAMPLES,), generator=generator)
+
+
+def shard(sizes):
+    """This rank's batches of at most 8 samples. `sizes`: samples of each rank but the last, which has the rest."""
+    ends = [*torch.tensor(sizes).cumsum(0).tolist(), SAMPLES] if dist.world_size() > 1 else [SAMPLES]
+    begin = ([0, *ends])[dist.rank()]
+    scores, y = (each[begin : ends[dist.rank()]] for each in data())
+    return list(zip(scores.split(8), y.split(8), strict=True)) if len(y) else []
+
+
+@contextmanager
+def counted(calls):
+    """Notes the collectives of torch.distributed."""
+    originals = {name: getattr(torch.distributed, name) for name in COLLECTIVES}
+
+    def noting(name):
+        def call(*arguments, **options):
+            calls.append(name)
+            return originals[name](*arguments, **options)
+
+        return call
+
+    for name in COLLECTIVES:
+        setattr(torch.distributed, name, noting(name))
+    try:
+        yield
+    finally:
+        for name, original in originals.items():
+            setattr(torch.distributed, name, original)
+
+
+def engine_of(metrics):
+    engine = Engine(lambda engine, batch: batch, training=False)
+    for name, metric in metrics.items():
+        metric.attach(engine, name)
+    return engine
+
+
+def measure(batches, metrics, max_epochs=2):
+    """`state.metrics` after two epochs. A rank without batches ends its epochs as they begin."""
+    engine = engine_of(metrics)
+    if not batches:
+        engine.add_event_handler(Events.EPOCH_STARTED, engine.terminate_epoch)
+    values = engine.run(batches or data(), max_epochs=max_epochs).metrics
+    return {name: value.tolist() if isinstance(value, torch.Tensor) else value for name, value in values.items()}
+
+
+def all_metrics():
+    p, r = Precision(average="macro"), Recall(average="macro")
+    return {
+        "accuracy": Accuracy(),
+        "loss": Loss(nn.functional.cross_entropy),
+        "precision": Precision(),
+        "recall": Recall(average="weighted"),
+        "f1": 2 * p * r / (p + r),
+        "matrix": ConfusionMatrix(CLASSES),
+        "mse": MeanSquaredError(lambda output: (output[0], nn.functional.one_hot(output[1], CLASSES))),
+        "mean": Mean(lambda output: output[0]),
+    }
+
+
+def count_collectives(metrics, batches):
+    calls = []
+    with counted(calls):
+        measure(batches, metrics, max_epochs=1)
+    return calls
+
+
+def smoothing():
+    """Each rank averages its own constant, 10 * (rank + 1), seen at iterations and at the end of each epoch."""
+    engine, seen, calls = engine_of({}), [], []
+    for name in ("smooth", "other"):
+        RunningAverage(output_transform=lambda output: 10.0 * (dist.rank() + 1), epoch_bound=False).attach(engine, name)
+    note = lambda: seen.append(engine.state.metrics["smooth"])  # noqa: E731
+    engine.add_event_handler(Events.ITERATION_COMPLETED, note)
+    engine.add_event_handler(Events.EPOCH_COMPLETED, note, order=Order.SAVERS)
+    with counted(calls):
+        engine.run([0, 0], max_epochs=2)
+    return {"seen": seen, "collectives": calls}
+
+
+def error_of(function):
+    try:
+        function()
+    except (NotComputableError, ValueError) as error:
+        return f"{type(error).__name__}: {error}"
+    return None
+
+
+def mixed_classes():
+    outputs = [(torch.rand(6, 3 + dist.rank()), torch.zeros(6, dtype=torch.int64))]
+    return measure(outputs, {"precision": Precision()})
+
+
+def scenarios():
+    ranks = dist.world_size()
+    uneven = [SAMPLES - 5 * (ranks - 1)] + [5] * (ranks - 2)
+    one_empty = [0] + [SAMPLES // (ranks - 1)] * (ranks - 2) if ranks > 1 else []
+    accuracy = Accuracy()
+    measure(shard(uneven), {"accuracy": accuracy})
+    return {
+        "uneven": measure(shard(uneven), all_metrics()),
+        "one empty": measure(shard(one_empty), all_metrics()),
+        "uneven values": measure(shard(uneven), {"values": Values()}),
+        "values, one empty": measure(shard(one_empty), {"values": Values()}),
+        "collectives": count_collectives(all_metrics(), shard(uneven)),
+        "collectives of counts": count_collectives(
+            {"accuracy": Accuracy(), "matrix": ConfusionMatrix(4)}, shard(uneven)
+        ),
+        "collectives of values": count_collectives({"a": Values()["median"], "b": Values()["median"]}, shard(uneven)),
+        "nobody": error_of(lambda: measure([], {"accuracy": Accuracy()})),
+        "mixed classes": error_of(mixed_classes) if ranks > 1 else None,
+        "own value": accuracy.compute().item(),
+        "own shard": (torch.cat([x.argmax(1) == y for x, y in shard(uneven)]).double().mean()).item(),
+        "smoothing": smoothing(),
+    }
+
+
+if __name__ == "__main__":
+    print(json.dumps(dist.launch(scenarios, int(sys.argv[1]))))
