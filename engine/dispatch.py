@@ -66,6 +66,22 @@ def leading_arguments(
     )
 
 
+def check_process(process: Any) -> None:
+    """Raises TypeError unless it can be called with (engine, batch)."""
+    if not callable(process):
+        raise TypeError(f"an engine needs a process function of (engine, batch), but got {process!r}")
+    try:
+        signature = inspect.signature(process)
+    except (TypeError, ValueError):
+        return  # built-ins may not tell their parameters
+    try:
+        signature.bind(None, None)
+    except TypeError as error:
+        raise TypeError(
+            f"the process function must take (engine, batch), but is {describe_handler(process)}{signature}: {error}"
+        ) from None
+
+
 class Entry:
     """One handler of one event, ready to be called."""
 
@@ -98,7 +114,7 @@ class Table:
     handlers all wait for a later count.
     """
 
-    __slots__ = ("due", "engine", "entries", "event", "source")
+    __slots__ = ("due", "engine", "entries", "event", "last", "source")
 
     def __init__(self, engine: Any, event: Event, source: Any = None) -> None:
         self.engine = engine
@@ -106,6 +122,7 @@ class Table:
         self.source = source
         self.entries: tuple[Entry, ...] = ()
         self.due = NEVER
+        self.last = 0
 
     def add(self, entry: Entry) -> None:
         # Whoever is firing walks the old tuple to its end; a change shows from the next firing on.
@@ -121,11 +138,20 @@ class Table:
         """Finds the next count anew, from what its entries wait for."""
         self.due = min((entry.due for entry in self.entries), default=NEVER)
 
-    def rearm(self) -> None:
-        """Forgets how far the count had come: for a run that begins, or a count that was set back."""
+    def rearm(self, wake: bool = True) -> None:
+        """Forgets how far the count had come, as it may have been set back; `wake` also wakes who sleeps."""
         for entry in self.entries:
-            entry.due = 0
+            if wake or entry.filter is not None:
+                entry.due = 0
         self.settle()
+
+    def fire_at(self, count: int) -> None:
+        """Fires at a count that may have gone back since the last time: one that a user keeps."""
+        if count < self.last:
+            self.rearm()
+        self.last = count
+        if count >= self.due:
+            self.fire(count)
 
     def fire(self, count: int, event_args: tuple[Any, ...] = ()) -> None:
         """Runs the handlers that are due at this count."""
@@ -176,7 +202,7 @@ class RemovableEventHandle:
         self._places.clear()
 
     def defer_until(self, count: int) -> None:
-        """Lets the handler sleep until its event's count reaches `count`; until then it costs nothing.
+        """Lets the handler sleep until its event's count reaches `count`, or a run begins; until then it costs nothing.
 
         Called by the handler itself, to pace its work by what it finds (a progress bar by the clock, say).
         """

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from leyden import distributed as dist
 from leyden.engine.describe import describe
-from leyden.engine.dispatch import leading_arguments
+from leyden.engine.dispatch import check_process
 from leyden.engine.events import Event, Events
 from leyden.engine.feed import Cursor, Feed
 from leyden.engine.filters import NEVER
@@ -26,7 +26,7 @@ Batch = TypeVar("Batch")
 Output = TypeVar("Output")
 Process = Callable[["Engine[Batch, Output]", Batch], Output]
 
-ANY_STOP = frozenset(Stop)
+ANY_STOP = frozenset({Stop.TERMINATE, Stop.EPOCH, Stop.INTERRUPT})
 BEFORE_STEP = frozenset({Stop.TERMINATE, Stop.EPOCH})  # an interrupt lets the running iteration finish
 
 
@@ -41,10 +41,7 @@ class Engine(Registry, Generic[Batch, Output]):
 
     def __init__(self, process: Process[Batch, Output], *, training: bool = True) -> None:
         super().__init__()
-        if len(leading_arguments(process, (self, "a batch"), (), {})) != 2:
-            raise TypeError(
-                f"the process function must take (engine, batch) as required parameters, but is {process!r}"
-            )
+        check_process(process)
         self.process = process
         self.training = training
         self.state = State()
@@ -96,6 +93,8 @@ class Engine(Registry, Generic[Batch, Output]):
         continues = self._feed.iterator is not None and data is self._data
         self._running = True
         self._stops.clear()
+        if self._poll is not None:
+            self._poll.wishes.clear()
         failure: BaseException | None = None
         started_at = time.perf_counter()
         try:
@@ -109,11 +108,12 @@ class Engine(Registry, Generic[Batch, Output]):
                 self._run_epochs()
             except Terminated:
                 self._fire(Events.TERMINATE)
+            except Interrupted:
+                self._fire(Events.INTERRUPT)
+                return self.state
             self.state.times["COMPLETED"] = time.perf_counter() - started_at
             limits.ended = True
             self._fire(Events.COMPLETED, self.state.epoch)
-        except Interrupted:
-            self._fire(Events.INTERRUPT)
         except BaseException as error:
             failure = error
             limits.ended = True
@@ -131,17 +131,23 @@ class Engine(Registry, Generic[Batch, Output]):
         while not limits.reached(state, cursor.epoch_open):
             started_at = time.perf_counter()
             try:
-                self._open_epoch()
-                self._run_epoch()
+                if not cursor.epoch_cut:
+                    self._open_epoch()
+                    self._run_epoch()
             except EpochTerminated:
+                cursor.epoch_cut = True
                 self._fire(Events.TERMINATE_SINGLE_EPOCH)
             self._heed(ENDS_RUN)
             for update in self.updates.values():
                 update.flush()
-            cursor.epoch_open = False
+            cursor.epoch_open = cursor.epoch_cut = False
             state.times["EPOCH_COMPLETED"] = time.perf_counter() - started_at
             self._fire(Events.EPOCH_COMPLETED, state.epoch)
+            if self._poll is not None and limits.reached(state, epoch_open=False):
+                self._poll.wishes.add(Stop.FINISH)
             self._heed(ENDS_RUN)
+            if Stop.FINISH in self._stops:
+                break
 
     def _open_epoch(self) -> None:
         """Begins the next epoch, unless one is open already, and makes its data ready."""
@@ -151,7 +157,7 @@ class Engine(Registry, Generic[Batch, Output]):
             state.epoch += 1
             cursor.epoch_open = True
             cursor.epoch_start = state.iteration
-            self._rearm()
+            self._rearm(wake=False)
             self._fire(Events.EPOCH_STARTED, state.epoch)
         if opens and not feed.streams(self._limits.epoch_length):
             self._begin_pass()
@@ -207,8 +213,7 @@ class Engine(Registry, Generic[Batch, Output]):
         state, feed, limits = self.state, self._feed, self._limits
         if limits.length is None:
             state.epoch_length = state.iteration - self.cursor.epoch_start
-            if state.iteration == 0 and not feed.may_be_empty:
-                raise ValueError(f"the data of the run is empty: {type(feed.data).__name__} gave no batch")
+            feed.require_batch(state.iteration)
             if feed.one_shot or state.epoch_length == 0:
                 limits.tell_exhausted(state, feed)
             return False
@@ -219,6 +224,7 @@ class Engine(Registry, Generic[Batch, Output]):
         try:
             state.batch = next(self._feed.iterator)  # type: ignore[arg-type]
         except StopIteration:
+            self._feed.require_batch(state.iteration)
             limits.tell_exhausted(state, self._feed)
             return False
         return True
@@ -349,22 +355,21 @@ class Engine(Registry, Generic[Batch, Output]):
         if count >= table.due:
             table.fire(count)
 
-    def _rearm(self) -> None:
+    def _rearm(self, wake: bool = True) -> None:
         for table in self._tables.values():
-            table.rearm()
+            table.rearm(wake)
         for update in self.updates.values():
-            update.rearm()
+            update.rearm(wake)
 
     def state_dict(self) -> dict[str, Any]:
         """Where the run stands, the user's keys of the state, and the states of the attached handlers; plain data and
         tensors.
         """
-        return snapshot(self)
+        return snapshot(self, fixed_length=self._limits.epoch_length is not None)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Goes on from such a state at the next `run`. Raises ValueError for a mapping that is not one."""
-        restore(self, state_dict)
-        self._limits.restored = True
+        self._limits.restore(restore(self, state_dict), self.state)
         self._feed.iterator = None
         self._rearm()
 

@@ -24,6 +24,8 @@ class Cursor:
 
     epoch_open: bool = False
     """EPOCH_STARTED was fired, EPOCH_COMPLETED not yet."""
+    epoch_cut: bool = False
+    """`terminate_epoch` ended it; only its last event is still to come."""
     epoch_start: int = 0
     pass_start: int = 0
     """When the present pass over the data began."""
@@ -52,6 +54,11 @@ class Feed:
         """True if the data can be gone through only once."""
         self.iterator: Iterator[Any] | None = None
         """The present pass; None until it is begun."""
+
+    def require_batch(self, iterations: int) -> None:
+        """Raises ValueError if the data ended and the run has not had a single batch."""
+        if iterations == 0 and not self.may_be_empty:
+            raise ValueError(f"the data of the run is empty: {type(self.data).__name__} gave no batch")
 
     def streams(self, epoch_length: int | None) -> bool:
         """True if a pass goes on over the bounds of epochs: epochs of another length than the data's, or data without

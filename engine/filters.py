@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from bisect import bisect_left
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass
 from typing import Any
 
@@ -59,7 +59,7 @@ class Filter:
             raise TypeError(f"event_filter must be a function of (engine, count), but is {event_filter!r}")
         counts: tuple[int, ...] | None = None
         if once is not None:
-            numbers = [once] if isinstance(once, int) else list(once)
+            numbers = list(once) if isinstance(once, Sequence | Set) and not isinstance(once, str) else [once]
             if not numbers:
                 raise ValueError("once of an event names no count: give a number or a sequence of numbers")
             counts = tuple(sorted({_whole_number("once", number, 1) for number in numbers}))

@@ -53,6 +53,11 @@ class Limits:
                 "a run without data needs epoch_length (or max_iters): nothing else says when an epoch ends"
             )
 
+    def restore(self, fixed_length: bool, state: State) -> None:
+        """Takes note that a state was loaded; `fixed_length` if its epoch_length was a user's choice."""
+        self.restored = True
+        self.epoch_length = state.epoch_length if fixed_length else None
+
     def restarts(self, state: State, max_epochs: int | None, max_iters: int | None) -> bool:
         """True if the run begins from the beginning: the state has no limit, or this process has reached the one
         given.
@@ -92,13 +97,13 @@ class Limits:
             raise ValueError(f"max_iters={max_iters} is less than the {state.iteration} iterations run{advice}")
         if epoch_length is not None and not begins and state.epoch_length not in (None, epoch_length):
             raise ValueError(
-                f"epoch_length={epoch_length} differs from the {state.epoch_length} of the run that is continued{advice}"
+                f"epoch_length={epoch_length} is not the {state.epoch_length} of the run that is continued{advice}"
             )
         if max_epochs is not None or max_iters is not None:
             state.max_epochs, state.max_iters = max_epochs, max_iters
         elif state.max_epochs is None and state.max_iters is None:
             state.max_epochs = 1
-        if begins or epoch_length is not None:
+        if epoch_length is not None or (begins and not self.restored):
             self.epoch_length = epoch_length
         if self.epoch_length is None and feed.data is None:
             self.epoch_length = state.max_iters

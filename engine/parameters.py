@@ -46,7 +46,7 @@ class ParameterNames:
         if strangers and idle:
             raise ValueError(
                 f"the optimizer of update {update!r} trains {len(held)} parameters, {len(strangers)} of which its "
-                f"model does not have, and leaves out {len(idle)} of the model's ({idle[0]}, ...): they would learn nothing. "
+                f"model does not have, and leaves out {len(idle)} of the model's ({idle[0]}, ...), which would not learn. "
                 "Make the optimizer from this model's parameters, after whatever exchanges them; or pass all modules: "
                 "Update(engine, [model, loss], optimizer)"
             )

@@ -135,9 +135,7 @@ class Registry:
             raise ValueError(f"fire_event takes an event of the engine without a filter, but got {event}")
         counter = self._counters.get(key)
         count = 0 if counter is None else getattr(self.state, counter)
-        table = self._tables[key]
-        if count >= table.due:
-            table.fire(count)
+        self._tables[key].fire_at(count)
 
     def _resolve(self, event: AnyEvent) -> tuple[Event, Filter | None]:
         key, rule = (event.event, event.filter) if isinstance(event, FilteredEvent) else (event, None)
@@ -146,7 +144,7 @@ class Registry:
                 raise ValueError(
                     f"{key} is an event of an Update, and this engine has none: make Update(engine, ...) first"
                 )
-            return key, rule
+            return key, None if rule is not None and rule.open else rule
         if not isinstance(key, EventEnum | str) or key not in self._tables:
             known = ", ".join(str(each) for each in self._tables)
             raise ValueError(f"unknown event {str(key)!r}; this engine knows: {known}. Others: register_events() first")

@@ -15,6 +15,8 @@ class Stop(Enum):
     TERMINATE = "terminate"
     EPOCH = "epoch"
     INTERRUPT = "interrupt"
+    FINISH = "finish"
+    """A rank has reached its limit; asked by the engine itself, so that no rank begins an epoch alone."""
 
 
 ENDS_RUN = frozenset({Stop.TERMINATE, Stop.INTERRUPT})
@@ -46,7 +48,7 @@ class StopPoll:
     """
 
     def __init__(self) -> None:
-        self._agreement = dist.Agreement(5)  # terminate, epoch, interrupt, ranks done, next interval
+        self._agreement = dist.Agreement(len(Stop) + 2)  # the wishes, ranks done, next interval
         self._interval = 1
         self._polled_at = time.perf_counter()
         self.wishes: set[Stop] = set()

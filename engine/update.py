@@ -83,18 +83,13 @@ class Update:
         mean by weight over the window and all ranks: sum(weight * gradient) / sum(weight).
         """
         step = self.steps + 1
-        tables, slots = self.tables, self.slots
         if not self._begun:
+            slots = self.slots
             if slots.autocast is not None or slots.sync is not None:
                 owner = slots.owners["autocast" if slots.autocast is not None else "sync"]
                 raise RuntimeError(f"{owner} needs the forward pass inside `with update.forward():`, before backward()")
             self._begin_batch()
-        if step >= (started := tables[UpdateEvents.BACKWARD_STARTED]).due:
-            started.fire(step)
-        self._accumulate(loss, weight, retain_graph)
-        if step >= (completed := tables[UpdateEvents.BACKWARD_COMPLETED]).due:
-            completed.fire(step)
-        self._begun = False
+        self._accumulate(step, loss, weight, retain_graph)
         self._done += 1
         if self._done >= self._size:
             self._close_window(step)
@@ -119,8 +114,7 @@ class Update:
             self.optimizer.zero_grad()
             with self._forward:
                 loss = closure()
-            self._accumulate(loss, None, False)
-            self._begun = False
+            self._accumulate(count, loss, None, False)
             if count >= ready.due:
                 ready.fire(count)
             return loss.detach()
@@ -139,7 +133,9 @@ class Update:
                 engine = self.engine
                 self._size = min(size, engine.last_iteration - max(engine.state.iteration, 1) + 1)
 
-    def _accumulate(self, loss: Loss, weight: torch.Tensor | float | None, retain_graph: bool) -> None:
+    def _accumulate(self, step: int, loss: Loss, weight: torch.Tensor | float | None, retain_graph: bool) -> None:
+        if step >= (started := self.tables[UpdateEvents.BACKWARD_STARTED]).due:
+            started.fire(step)
         losses = [loss] if isinstance(loss, torch.Tensor) else list(loss)
         if weight is not None:
             losses = [each * weight for each in losses]
@@ -155,6 +151,9 @@ class Update:
         else:
             inputs = None if self._alone else self.trainable()
             torch.autograd.backward(losses, retain_graph=retain_graph, inputs=inputs)
+        self._begun = False
+        if step >= (completed := self.tables[UpdateEvents.BACKWARD_COMPLETED]).due:
+            completed.fire(step)
 
     def _close_window(self, step: int) -> None:
         tables, scaler, optimizer = self.tables, self.slots.scaler, self.optimizer
@@ -211,10 +210,10 @@ class Update:
         """Before a run from the beginning."""
         self.steps = self._done = 0
 
-    def rearm(self) -> None:
+    def rearm(self, wake: bool = True) -> None:
         """Lets filters count from where the update stands."""
         for table in self.tables.values():
-            table.rearm()
+            table.rearm(wake)
 
     def trainable(self) -> list[torch.Tensor]:
         """The optimizer's parameters that require a gradient."""

@@ -1,0 +1,4 @@
+"""What is tied to one outside project: loggers of hosted services, adapters to other trainers and launchers.
+
+Each module here serves one such project and imports it only when its handler is made.
+"""

@@ -1,0 +1,20 @@
+"""Checkpoints: written whole or not at all, verified before they are read, read without executing anything."""
+
+from leyden.handlers.checkpoint.contents import CheckpointContents
+from leyden.handlers.checkpoint.errors import CheckpointDamagedError
+from leyden.handlers.checkpoint.handler import Checkpoint
+from leyden.handlers.checkpoint.leaves import TensorInfo
+from leyden.handlers.checkpoint.manifest import FileRecord, Manifest
+from leyden.handlers.checkpoint.reading import load_weights, read, verify
+
+__all__ = [
+    "Checkpoint",
+    "CheckpointContents",
+    "CheckpointDamagedError",
+    "FileRecord",
+    "Manifest",
+    "TensorInfo",
+    "load_weights",
+    "read",
+    "verify",
+]

@@ -1,0 +1,75 @@
+"""What a checkpoint folder holds, written and read as a whole."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from leyden.handlers.checkpoint.codec import Json, decode, tensors_in
+from leyden.handlers.checkpoint.directory import write_file
+from leyden.handlers.checkpoint.errors import CheckpointDamagedError
+from leyden.handlers.checkpoint.leaves import TensorInfo
+from leyden.handlers.checkpoint.manifest import MANIFEST, FileRecord, Manifest
+from leyden.handlers.checkpoint.tensors import read_tensors
+
+STATE = "state.json"
+PARTS = {"models", "versions", "optimizers", "scalers", "engine", "extra", "ranks"}
+
+
+@dataclass(frozen=True)
+class CheckpointContents:
+    """What a checkpoint holds, without the values of its tensors.
+
+    tensors: name, shape over all ranks and dtype of each, by name. The names tell what they are:
+    `models/<update>/<module>/<parameter>`, `optimizers/<update>/state/<module>/<parameter>/<key>`, ...
+    outline: the whole state, with a TensorInfo in the place of each tensor.
+    """
+
+    path: Path
+    manifest: Manifest
+    tensors: dict[str, TensorInfo]
+    outline: dict[str, Any]
+    _json: Json
+
+    @classmethod
+    def read(cls, folder: Path) -> CheckpointContents:
+        """Raises CheckpointDamagedError for a folder that can't be read; hashes are not compared."""
+        manifest = Manifest.read(folder)
+        try:
+            state = json.loads((folder / STATE).read_bytes())
+            outline = decode(state, lambda info: info)
+            if not isinstance(outline, dict):
+                raise ValueError(f"it holds a {type(outline).__name__}")
+            if lacking := PARTS - outline.keys():
+                raise ValueError(f"it lacks {', '.join(sorted(lacking))}")
+            return cls(folder, manifest, tensors_in(state), outline, state)
+        except (OSError, ValueError, RecursionError) as error:
+            raise CheckpointDamagedError(f"{folder / STATE} can't be read: {type(error).__name__}: {error}") from None
+
+    def load(self, like: Mapping[str, torch.Tensor] | None = None) -> dict[str, Any]:
+        """The whole state, with its tensors; each is sharded over ranks as the one of its name in `like`, if there is
+        one.
+        """
+        loaded = read_tensors(self.path, self.tensors.values(), like)
+        state: dict[str, Any] = decode(self._json, lambda info: loaded[info.name])
+        return state
+
+    def load_model(self, update: str, module: str) -> dict[str, Any]:
+        """The state_dict of one model, on the CPU."""
+        state = self.outline["models"][update][module]
+        loaded = read_tensors(self.path, [item for item in state.values() if isinstance(item, TensorInfo)])
+        return {name: loaded[item.name] if isinstance(item, TensorInfo) else item for name, item in state.items()}
+
+
+def write_rest(folder: Path, state: Json, manifest: Manifest) -> Manifest:
+    """Completes a folder that has its tensors: the state, then the manifest of all files. Returns that manifest."""
+    write_file(folder / STATE, json.dumps(state, allow_nan=False).encode())
+    files = {path.name: FileRecord.of(path) for path in sorted(folder.iterdir())}
+    manifest = replace(manifest, files=files)
+    write_file(folder / MANIFEST, manifest.to_bytes())
+    return manifest

@@ -1,0 +1,5 @@
+"""What can be wrong with a checkpoint on disk."""
+
+
+class CheckpointDamagedError(ValueError):
+    """A checkpoint is not whole: a file is missing, cut short or altered, or can't be read. The message names it."""

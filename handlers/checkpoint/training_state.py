@@ -1,0 +1,122 @@
+"""From an engine and all that is attached to it to one tree of data, and back. README.md shows the tree."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+
+from leyden import distributed as dist
+from leyden.engine import Engine, GradientScaler
+from leyden.handlers.checkpoint import parts
+from leyden.handlers.checkpoint.contents import CheckpointContents
+from leyden.handlers.checkpoint.leaves import TensorInfo
+from leyden.handlers.checkpoint.rng import set_rng_state
+
+logger = logging.getLogger(__name__)
+
+
+class Stateful(Protocol):
+    """What `extra` takes."""
+
+    def state_dict(self) -> Any: ...
+    def load_state_dict(self, state_dict: Any) -> Any: ...
+
+
+def collect(engine: Engine[Any, Any], extra: Mapping[str, Stateful]) -> dict[str, Any]:
+    """All that all ranks share; the tensors are the live ones, not copies."""
+    updates = engine.updates
+    return {
+        "models": {name: _each(update.modules, parts.model_state) for name, update in updates.items()},
+        "versions": {name: _each(update.modules, parts.model_versions) for name, update in updates.items()},
+        "optimizers": {name: parts.optimizer_state(update) for name, update in updates.items()},
+        "scalers": {name: scaler.state_dict() for name, scaler in _scalers(engine).items()},
+        "engine": engine.state_dict(),
+        "extra": {name: item.state_dict() for name, item in extra.items()},
+    }
+
+
+def restore(engine: Engine[Any, Any], extra: Mapping[str, Stateful], contents: CheckpointContents) -> None:
+    """Puts everything back where it was.
+
+    Raises ValueError, before anything is changed, if the checkpoint is of other models, optimizers or extras.
+    """
+    if problems := _problems(engine, extra, contents.outline):
+        raise ValueError(f"{contents.path} does not fit what is to go on from it:\n  " + "\n  ".join(problems))
+    state = contents.load(_sharded(engine, contents.outline))
+    for name, update in engine.updates.items():
+        for key, module in update.modules.items():
+            parts.load_model(module, state["models"][name][key], state["versions"][name][key])
+        parts.load_optimizer(update, state["optimizers"][name])
+    for name, scaler in _scalers(engine).items():
+        if name in state["scalers"]:
+            scaler.load_state_dict(state["scalers"][name])
+    for name, item in extra.items():
+        item.load_state_dict(state["extra"][name])
+    _restore_rank(state["ranks"], contents.path)
+    engine.load_state_dict(state["engine"])
+
+
+def _restore_rank(ranks: Mapping[str, Any], path: Path) -> None:
+    if len(ranks) == dist.world_size():
+        set_rng_state(ranks[str(dist.rank())]["rng"])
+    else:
+        logger.info(
+            "%s was written by %d ranks, and there are %d now: random numbers go on from this run's own seeds",
+            path,
+            len(ranks),
+            dist.world_size(),
+        )
+
+
+def _problems(engine: Engine[Any, Any], extra: Mapping[str, Stateful], saved: Mapping[str, Any]) -> list[str]:
+    models = saved["models"]
+    problems = _difference("update", engine.updates, models)
+    for name, update in engine.updates.items():
+        if name not in models:
+            continue
+        differ = _difference(f"module of update {name!r}", update.modules, models[name])
+        problems += differ
+        if differ:
+            continue
+        for key, module in update.modules.items():
+            what = f"{type(parts.unwrapped(module)).__name__} of update {name!r}"
+            problems += parts.model_problems(module, models[name][key], what)
+        problems += parts.optimizer_problems(update, saved["optimizers"][name])
+    return problems + _difference("extra", extra, saved["extra"])
+
+
+def _difference(what: str, present: Mapping[str, Any], saved: Mapping[str, Any]) -> list[str]:
+    if present.keys() == saved.keys():
+        return []
+    here, there = (", ".join(map(repr, names)) or "none" for names in (present, saved))
+    return [f"{what}: the checkpoint has {there}; the run has {here}"]
+
+
+def _sharded(engine: Engine[Any, Any], saved: Mapping[str, Any]) -> dict[str, torch.Tensor]:
+    """Live tensors that are spread over ranks, by the name of the saved tensor that is to be spread in the same way."""
+    from torch.distributed.tensor import DTensor
+
+    like: dict[str, torch.Tensor] = {}
+    for name, update in engine.updates.items():
+        for key, module in update.modules.items():
+            for place, live in parts.model_state(module).items():
+                if isinstance(live, DTensor):
+                    like[saved["models"][name][key][place].name] = live
+        entries = saved["optimizers"][name]["state"]
+        for place, parameter in parts.parameters_by_key(update).items():
+            for info in entries.get(place, {}).values() if isinstance(parameter, DTensor) else ():
+                if isinstance(info, TensorInfo) and info.shape == tuple(parameter.shape):
+                    like[info.name] = parameter
+    return like
+
+
+def _scalers(engine: Engine[Any, Any]) -> dict[str, GradientScaler]:
+    return {name: scaler for name, update in engine.updates.items() if (scaler := update.slots.scaler) is not None}
+
+
+def _each(modules: Mapping[str, torch.nn.Module], function: Any) -> dict[str, Any]:
+    return {key: function(module) for key, module in modules.items()}

@@ -1,0 +1,281 @@
+"""What all loggers share: what is logged when, and how it gets to the backend without holding up the training."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum
+from functools import partial
+from typing import Any
+
+from leyden import distributed as dist
+from leyden.engine import Engine, Events, Order
+from leyden.handlers.loggers.delivery import Delivery
+from leyden.handlers.loggers.hyperparameters import flatten, hyperparameters
+from leyden.handlers.loggers.values import (
+    MetricChoice,
+    OutputTransform,
+    check_choice,
+    learning_rates,
+    metric_scalars,
+    output_scalars,
+    scalars,
+)
+
+FIRST = Order.METRICS - 10  # before a user's handlers of STARTED, which may log
+
+
+@dataclass(frozen=True, slots=True)
+class Value:
+    """A number at a step; `time` in seconds since 1970."""
+
+    name: str
+    number: float
+    step: int
+    time: float
+
+
+class Ending(Enum):
+    """How a run of the engine ended."""
+
+    FINISHED = "finished"
+    """By its limits or by `terminate`."""
+    STOPPED = "stopped"
+    """By `interrupt`, Ctrl-C or an exit: it may go on."""
+    FAILED = "failed"
+    """By an exception."""
+
+
+class Logger(ABC):
+    """Logs a run's parameters and curves; the base of all loggers.
+
+    Where a run starts: `params`, and what is found out about the engine; `params` win.
+    Every `every` iterations (never, if None) and at the end of each epoch: the output, if it is a scalar ("train/loss")
+    or a mapping of scalars ("train/<key>"), or what `output_transform` makes of it; those metrics that changed since;
+    the learning rates. At the end of each epoch: all metrics. `metrics`: "all", a list of names, or None.
+    Everything stands against `state.iteration`.
+
+    Rank 0 alone logs, and sees the output of its own rank. Between two logging points nothing is done, or copied from
+    the device. Sending happens beside the training: what can't be delivered is told once, kept and tried again, at the
+    end of the run for `patience` seconds more. An error at the start of a run, where the backend is opened, is raised.
+
+    A run that is continued, in this process or from a checkpoint, goes on in its place; one that starts from the
+    beginning has a new one.
+    """
+
+    def __init__(
+        self,
+        *,
+        every: int | None = 50,
+        metrics: MetricChoice = "all",
+        output_transform: OutputTransform | None = None,
+        learning_rates: bool = True,
+        params: Mapping[str, Any] | None = None,
+        patience: float = 30.0,
+    ) -> None:
+        check_choice(metrics, type(self).__name__)
+        self.every = every
+        self.metrics = metrics
+        self.output_transform = output_transform
+        self.learning_rates = learning_rates
+        self.params = dict(params or {})
+        self.patience = patience
+        self._engine: Engine[Any, Any] | None = None
+        self._delivery: Delivery[Value | tuple[str, str]] | None = None
+        self._early: list[Value] = []  # logged before the first run
+        self._opened = False
+        self._logged: dict[str, str] = {}  # parameters, by the backend's names
+        self._seen: dict[str, float] = {}  # metrics as they were at the last logging point
+        self._last_point = 0
+        self._told = False
+        self._ending = Ending.FINISHED
+        self._error: BaseException | None = None
+
+    # -- what a backend does -----------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def _open(self, engine: Engine[Any, Any], continues: bool) -> dict[str, str]:
+        """Opens the backend, and gives the parameters that it has already; `continues`: it is to go on in its place."""
+
+    @abstractmethod
+    def _write(self, values: list[Value]) -> None:
+        """Writes values; may raise, and is then given the same again. Runs in another thread while the engine runs."""
+
+    @abstractmethod
+    def _write_params(self, params: dict[str, str]) -> None:
+        """Writes parameters; like `_write`."""
+
+    @abstractmethod
+    def _close(self, ending: Ending | None, error: BaseException | None) -> None:
+        """Closes the backend; `ending` is None after a value was logged outside of a run. May be called again."""
+
+    def _clean(self, name: str) -> str:
+        """The name as the backend takes it."""
+        return name
+
+    @abstractmethod
+    def _place(self) -> str:
+        """Where the values go, for messages."""
+
+    # -- for a user's own handlers -----------------------------------------------------------------------------------
+
+    def log_metrics(self, metrics: Mapping[str, Any], step: int) -> None:
+        """Logs numbers or scalar tensors, or nested mappings of them, at a step (`engine.state.iteration`, say).
+
+        Before the first run they wait for its start; after a run they are written at once. Raises TypeError for others.
+        """
+        now = time.time()
+        values = []
+        for name, metric in metrics.items():
+            numbers = scalars(metric, name)
+            if not numbers:
+                kind = type(metric).__name__
+                raise TypeError(f"log_metrics takes numbers and scalar tensors, but {name!r} is a {kind}: {metric!r}")
+            values += [Value(key, number, step, now) for key, number in numbers.items()]
+        self._put(values)
+
+    def log_params(self, params: Mapping[str, Any]) -> None:
+        """Logs parameters, also nested ones (as `outer/inner`).
+
+        One that is there with another value stays as it is; a warning says so.
+        """
+        if self._opened:
+            self._put(list(self._new_params(flatten(params)).items()))
+        else:
+            self.params |= params
+
+    # -- the engine --------------------------------------------------------------------------------------------------
+
+    def attach(self, engine: Engine[Any, Any]) -> None:
+        """Raises ValueError if it is attached to an engine already."""
+        if self._engine is not None:
+            raise ValueError(
+                f"this {type(self).__name__} logs another engine already. Evaluate(evaluator, data, prefix=...) brings "
+                "an evaluator's metrics into the trainer, where they are logged; log_metrics() logs any other value"
+            )
+        if self.metrics is not None and self.metrics != "all":
+            engine.add_event_handler(Events.STARTED, self._check_metrics, order=FIRST)
+        if dist.rank() == 0:
+            engine.add_event_handler(Events.STARTED, self._begin, order=FIRST)
+            if self.every is not None:
+                point = Events.ITERATION_COMPLETED(every=self.every)
+                engine.add_event_handler(point, self._log_iteration, order=Order.SAVERS)
+            engine.add_event_handler(Events.EPOCH_COMPLETED, self._log_epoch, order=Order.SAVERS)
+            engine.add_event_handler(Events.INTERRUPT, self._note_interrupt)
+            engine.add_event_handler(Events.EXCEPTION_RAISED, self._note_exception)
+            engine.add_event_handler(Events.CLOSED, self._end, order=Order.SAVERS)
+        self._engine = engine
+
+    def _check_metrics(self, engine: Engine[Any, Any]) -> None:
+        for name in self.metrics or ():
+            engine.require_metric(name, type(self).__name__)
+
+    def _begin(self, engine: Engine[Any, Any]) -> None:
+        self._ending, self._error, self._told = Ending.FINISHED, None, False
+        self._last_point = engine.state.iteration
+        self._seen = metric_scalars(engine, self.metrics)  # of a restored state: old news
+        self._logged = self._open(engine, continues=not self._opened or engine.state.iteration > 0)
+        self._opened = True
+        if params := self._new_params(flatten(hyperparameters(engine) | self.params)):
+            self._write_params(params)
+        self._delivery = Delivery(self._send)
+        if self._early:
+            self._delivery.put(self._early)
+            self._early = []
+
+    def _log_iteration(self, engine: Engine[Any, Any]) -> None:
+        self._last_point = engine.state.iteration
+        metrics = metric_scalars(engine, self.metrics)
+        changed = {name: number for name, number in metrics.items() if self._seen.get(name) != number}
+        self._seen = metrics
+        self._log(engine, self._training_values(engine) | changed)
+
+    def _log_epoch(self, engine: Engine[Any, Any]) -> None:
+        values: dict[str, float] = {}
+        if self.every is not None and self._last_point != engine.state.iteration:
+            self._last_point = engine.state.iteration
+            values = self._training_values(engine)
+        self._seen = metric_scalars(engine, self.metrics)
+        self._log(engine, values | self._seen)
+
+    def _training_values(self, engine: Engine[Any, Any]) -> dict[str, float]:
+        values = output_scalars(engine, self.output_transform, prefix="train/" if engine.training else "")
+        return values | learning_rates(engine) if self.learning_rates else values
+
+    def _log(self, engine: Engine[Any, Any], numbers: dict[str, float]) -> None:
+        now = time.time()
+        self._put([Value(name, number, engine.state.iteration, now) for name, number in numbers.items()])
+
+    def _note_interrupt(self) -> None:
+        self._ending = Ending.STOPPED
+
+    def _note_exception(self, engine: Engine[Any, Any], error: BaseException) -> None:
+        self._ending = Ending.FAILED if isinstance(error, Exception) else Ending.STOPPED
+        self._error = error
+
+    def _end(self) -> None:
+        delivery, self._delivery = self._delivery, None
+        if delivery is None:
+            return
+        last = partial(self._close, self._ending, self._error)
+        if not delivery.close(last, self.patience):
+            self._warn(
+                f"{delivery.waiting} values and the end of the run could not be delivered to {self._place()} within "
+                f"{self.patience:g} s and are lost; the cause: {delivery.failure!r}"
+            )
+
+    # -- the way to the backend --------------------------------------------------------------------------------------
+
+    def _put(self, items: list[Value] | list[tuple[str, str]]) -> None:
+        if dist.rank() != 0 or not items:
+            return
+        if self._delivery is not None:
+            self._delivery.put(items)
+            self._tell_failure(self._delivery)
+        elif self._opened:
+            self._send(items)
+            self._close(None, None)
+        else:
+            self._early += [item for item in items if isinstance(item, Value)]
+
+    def _send(self, items: list[Value] | list[tuple[str, str]] | list[Value | tuple[str, str]]) -> None:
+        values = [item for item in items if isinstance(item, Value)]
+        params = dict(item for item in items if not isinstance(item, Value))
+        if params:
+            self._write_params(params)
+        if values:
+            self._write(values)
+
+    def _new_params(self, params: dict[str, str]) -> dict[str, str]:
+        """Those that are not logged yet; those that differ from what was logged are told."""
+        clean = {self._clean(name): text for name, text in params.items()}
+        new = {name: text for name, text in clean.items() if name not in self._logged}
+        differing = [
+            f"{name} (logged: {self._logged[name]}, now: {text})"
+            for name, text in clean.items()
+            if name not in new and self._logged[name] != text
+        ]
+        if differing and dist.rank() == 0:
+            self._warn(f"parameters that the run has already keep their first value: {'; '.join(differing)}")
+        self._logged |= new
+        return new
+
+    def _tell_failure(self, delivery: Delivery[Any]) -> None:
+        cause = delivery.failure
+        if cause is not None and not self._told:
+            self._told = True
+            self._warn(
+                f"{self._place()} takes no values at present ({type(cause).__name__}: {cause}); the training goes on, "
+                "they are kept and tried again"
+            )
+
+    def _flush(self) -> None:
+        """Lets what is logged so far arrive before a checkpoint that stands for it is written."""
+        if self._delivery is not None:
+            self._delivery.flush(timeout=5.0)
+
+    def _warn(self, message: str) -> None:
+        warnings.warn(f"{type(self).__name__}: {message}", stacklevel=3)

@@ -1,0 +1,67 @@
+"""What a run was made with, found out from its engine, so that nobody has to write it down."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch.nn.parameter import is_lazy
+
+from leyden import distributed as dist
+from leyden.engine import Engine, Update
+
+LONGEST_TEXT = 6000
+"""Characters of a parameter that MLflow's stores keep."""
+
+
+def hyperparameters(engine: Engine[Any, Any]) -> dict[str, Any]:
+    """The run's limits, batch size, ranks and device; of each update its model, optimizer and the optimizer's defaults.
+
+    What is unknown is left out. The names of an update's parameters begin with its name if the engine has several.
+    """
+    state = engine.state
+    found: dict[str, Any] = {
+        "max_epochs": state.max_epochs,
+        "max_iters": state.max_iters,
+        "epoch_length": state.epoch_length,
+        "batch_size": _batch_size(state.dataloader),
+        "world_size": dist.world_size(),
+        "device": dist.device(),
+    }
+    for update in engine.updates.values():
+        prefix = f"{update.name}/" if len(engine.updates) > 1 else ""
+        found |= {prefix + name: value for name, value in _of_update(update).items()}
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def _of_update(update: Update) -> dict[str, Any]:
+    parameters = [parameter for module in update.modules.values() for parameter in module.parameters()]
+    found: dict[str, Any] = {
+        "model": ", ".join(type(module).__name__ for module in update.modules.values()),
+        "optimizer": type(update.optimizer).__name__,
+    }
+    if not any(is_lazy(parameter) for parameter in parameters):
+        found["parameters"] = sum(parameter.numel() for parameter in parameters)
+        found["trainable_parameters"] = sum(p.numel() for p in parameters if p.requires_grad)
+    for name, value in update.optimizer.defaults.items():
+        if value is not None:
+            found[f"optimizer/{name}"] = value
+    return found
+
+
+def _batch_size(data: Any) -> int | None:
+    for source in (data, getattr(data, "batch_sampler", None)):
+        if isinstance(size := getattr(source, "batch_size", None), int):
+            return size
+    return None
+
+
+def flatten(params: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    """Parameters as text; those in a mapping are named `outer/inner`."""
+    flat: dict[str, str] = {}
+    for name, value in params.items():
+        if isinstance(value, Mapping):
+            flat |= flatten(value, f"{prefix}{name}/")
+        else:
+            flat[f"{prefix}{name}"] = str(value)[:LONGEST_TEXT]
+    return flat

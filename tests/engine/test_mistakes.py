@@ -1,0 +1,146 @@
+"""Bad input, one test each: the error says what was wrong, what was found, and what to do."""
+
+import pytest
+from torch.utils.data import DataLoader
+
+from leyden.engine import Engine, Events
+
+
+@pytest.fixture
+def engine():
+    return Engine(lambda engine, batch: None)
+
+
+@pytest.mark.parametrize("data", [3, object(), len], ids=["number", "object", "function"])
+def test_data_that_is_not_iterable(engine, data):
+    kind = type(data).__name__
+    with pytest.raises(TypeError, match=rf"the data of a run must be iterable .*, but is {kind}"):
+        engine.run(data)
+
+
+@pytest.mark.parametrize("data", [[], "", {}, DataLoader([])], ids=["list", "text", "mapping", "loader"])
+def test_data_that_says_it_is_empty(engine, data):
+    with pytest.raises(ValueError, match=rf"the data of the run is empty: len\({type(data).__name__}\) is 0"):
+        engine.run(data)
+
+
+@pytest.mark.parametrize("limits", [{}, {"epoch_length": 3}, {"max_iters": 3}], ids=str)
+def test_data_that_turns_out_to_be_empty(engine, limits):
+    with pytest.raises(ValueError, match="the data of the run is empty: list_iterator gave no batch"):
+        engine.run(iter([]), **limits)
+
+
+@pytest.mark.parametrize("data", [3, []], ids=["number", "list"])
+def test_set_data_takes_no_worse_data_than_run(engine, data):
+    with pytest.raises((TypeError, ValueError), match=r"the data of (a|the) run"):
+        engine.set_data(data)
+
+
+def no_parameters():
+    raise AssertionError
+
+
+def one_parameter(engine):
+    raise AssertionError
+
+
+def three_parameters(engine, batch, optimizer):
+    raise AssertionError
+
+
+def keyword_only(engine, *, batch):
+    raise AssertionError
+
+
+@pytest.mark.parametrize("process", [no_parameters, one_parameter, three_parameters, keyword_only])
+def test_a_process_function_of_other_parameters(process):
+    with pytest.raises(TypeError, match=rf"process function.*\(engine, batch\).*{process.__name__}"):
+        Engine(process)
+
+
+@pytest.mark.parametrize("process", [None, "step", 3], ids=repr)
+def test_a_process_function_that_is_none(process):
+    with pytest.raises(TypeError, match=rf"process function.*{process!r}"):
+        Engine(process)
+
+
+@pytest.mark.parametrize(
+    "process",
+    [
+        lambda engine, batch: None,
+        lambda engine, batch, scale=1: None,
+        lambda *arguments: None,
+        lambda engine, batch=None: None,
+    ],
+    ids=["two", "a default more", "variable", "a default"],
+)
+def test_what_can_be_called_with_engine_and_batch_is_a_process_function(process):
+    Engine(process).run([1])
+
+
+@pytest.mark.parametrize("event", ["started", "ITERATION_COMPLETED", 3, None], ids=repr)
+def test_an_unknown_event(engine, event):
+    with pytest.raises(ValueError, match=rf"unknown event '{event}'; this engine knows: Events.STARTED, Events.EPOCH_"):
+        engine.add_event_handler(event, lambda: None)
+
+
+@pytest.mark.parametrize("ask", ["has_event_handler", "remove_event_handler"])
+def test_asking_for_an_unknown_event(engine, ask):
+    with pytest.raises(ValueError, match="unknown event 'nothing'"):
+        getattr(engine, ask)(print, "nothing")
+
+
+def test_both_limits(engine):
+    with pytest.raises(ValueError, match=r"one limit, but got max_epochs=2 and max_iters=3"):
+        engine.run([1], max_epochs=2, max_iters=3)
+
+
+@pytest.mark.parametrize("value", [0, -1])
+@pytest.mark.parametrize("name", ["max_epochs", "max_iters", "epoch_length"])
+def test_a_limit_below_one(engine, name, value):
+    with pytest.raises(ValueError, match=f"{name} must be at least 1, but is {value}"):
+        engine.run([1], **{name: value})
+
+
+@pytest.mark.parametrize("value", [1.5, "3", True], ids=repr)
+@pytest.mark.parametrize("name", ["max_epochs", "max_iters", "epoch_length"])
+def test_a_limit_that_is_no_whole_number(engine, name, value):
+    with pytest.raises(TypeError, match=f"{name} must be a whole number, but is {value!r}"):
+        engine.run([1], **{name: value})
+
+
+def test_negative_every():
+    with pytest.raises(ValueError, match="every of an event must be at least 1, but is -5"):
+        Events.ITERATION_COMPLETED(every=-5)
+
+
+class Hook:
+    """A handler object."""
+
+    def attach(self, engine):
+        self.engine = engine
+
+
+@pytest.mark.parametrize("handler", [print, 3, Hook], ids=["function", "number", "class"])
+def test_attaching_what_is_no_handler(engine, handler):
+    with pytest.raises(TypeError, match=r"has no attach\(engine\)"):
+        engine.attach(handler)
+
+
+def test_attaching_twice(engine):
+    hook = Hook()
+    engine.attach(hook)
+    with pytest.raises(ValueError, match="this Hook is attached to this engine already"):
+        engine.attach(Hook(), hook)
+
+
+def test_neither_data_nor_length(engine):
+    with pytest.raises(ValueError, match=r"a run without data needs epoch_length \(or max_iters\)"):
+        engine.run(max_epochs=3)
+
+
+def test_bad_arguments_fire_no_event(engine):
+    for event in Events:
+        engine.add_event_handler(event, no_parameters)
+    with pytest.raises(ValueError, match="one limit"):
+        engine.run([1], max_epochs=1, max_iters=1)

@@ -1,0 +1,104 @@
+"""The main job, run as a user runs it: one process, two ranks, and again after a kill."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+EXAMPLE = Path(__file__).parents[2] / "examples" / "digits.py"
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+
+pytestmark = pytest.mark.timeout(240)
+
+
+def run_example(command: list[str], runs: Path, epochs: int = 15) -> str:
+    process = subprocess.run(
+        [*command, str(EXAMPLE), "--runs", str(runs), "--epochs", str(epochs)],
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=220,
+        check=False,
+    )
+    assert process.returncode == 0, process.stderr[-3000:]
+    return process.stdout
+
+
+def figure(output: str, title: str) -> float:
+    found = re.search(rf"^{title}\s+([\d.]+)", output, re.MULTILINE)
+    assert found is not None, output
+    return float(found[1])
+
+
+def query(runs: Path, sql: str) -> list[tuple[object, ...]]:
+    with sqlite3.connect(runs / "mlflow.db") as database:
+        return database.execute(sql).fetchall()
+
+
+@pytest.fixture(scope="module")
+def one_process(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    runs = tmp_path_factory.mktemp("one")
+    return runs, run_example([sys.executable], runs)
+
+
+def test_it_reaches_97_percent_within_a_minute_of_training(one_process: tuple[Path, str]) -> None:
+    _, output = one_process
+    assert figure(output, "test accuracy") >= 0.97
+    assert figure(output, "training time") < 60
+
+
+def test_it_leaves_one_finished_mlflow_run_with_parameters_and_curves(one_process: tuple[Path, str]) -> None:
+    runs, _ = one_process
+    assert query(runs, "select status from runs") == [("FINISHED",)]
+    parameters = dict(query(runs, "select key, value from params"))
+    assert parameters["max_epochs"] == "15"
+    points = dict(query(runs, "select key, count(distinct step) from metrics group by key"))
+    epochs = points["val/accuracy"]
+    assert isinstance(epochs, int)
+    assert epochs > 1
+    assert points["val/loss"] == epochs
+    assert points["loss"] >= epochs  # type: ignore[operator]
+
+
+def test_it_leaves_a_tensorboard_file_and_checkpoints(one_process: tuple[Path, str]) -> None:
+    runs, output = one_process
+    assert len(list((runs / "tensorboard").rglob("events.out.tfevents*"))) == 1
+    checkpoints = [folder for folder in (runs / "digits").iterdir() if not folder.name.startswith(".")]
+    assert 1 <= len(checkpoints) <= 4
+    assert f"sqlite:///{runs}/mlflow.db" in output
+
+
+def test_two_ranks_reach_the_same_and_log_one_run(one_process: tuple[Path, str], tmp_path: Path) -> None:
+    output = run_example(TORCHRUN, tmp_path)
+    assert "on 2 process(es)" in output
+    assert abs(figure(output, "test accuracy") - figure(one_process[1], "test accuracy")) <= 0.01
+    assert query(tmp_path, "select status from runs") == [("FINISHED",)]
+    assert len(list((tmp_path / "tensorboard").rglob("events.out.tfevents*"))) == 1
+
+
+def test_a_killed_run_goes_on_from_its_last_checkpoint(tmp_path: Path) -> None:
+    command = [sys.executable, str(EXAMPLE), "--runs", str(tmp_path), "--epochs", "15"]
+    killed = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while len(list((tmp_path / "digits").glob("epoch=*"))) < 2:
+        assert killed.poll() is None, "the run ended before it could be killed"
+        assert time.monotonic() < deadline, "no two checkpoints within two minutes"
+        time.sleep(0.02)
+    killed.send_signal(signal.SIGKILL)
+    killed.wait()
+    last = max(int(path.name.split("=")[1].split("-")[0]) for path in (tmp_path / "digits").glob("epoch=*"))
+
+    output = run_example([sys.executable], tmp_path)
+    assert figure(output, "test accuracy") >= 0.97
+    epochs = [row[0] for row in query(tmp_path, "select step from metrics where key = 'val/accuracy' order by step")]
+    assert len(epochs) == len(set(epochs)), "no epoch is trained twice after the checkpoint that was kept"
+    assert query(tmp_path, "select count(*) from runs") == [(1,)]
+    assert last >= 2

@@ -1,0 +1,164 @@
+"""A checkpoint that is not as it was written is found out, told, and passed over; nothing in it is ever executed."""
+
+import json
+import pickle
+import random
+import shutil
+
+import pytest
+
+from leyden.engine import Events
+from leyden.handlers.checkpoint import Checkpoint, CheckpointDamagedError, read, verify
+from leyden.handlers.checkpoint.manifest import FileRecord, Manifest
+
+NEWEST = "epoch=0002-iteration=00000010"
+TENSORS = "shard-00001-model-00001-of-00001.safetensors"
+
+
+@pytest.fixture
+def kept(make_run, tmp_path):
+    """A directory with the checkpoints of two epochs."""
+    run = make_run(Checkpoint(tmp_path / "kept"))
+    run.trainer.run(run.data, max_epochs=2)
+    return tmp_path / "kept"
+
+
+def cut(name):
+    def damage(folder):
+        data = (folder / name).read_bytes()
+        (folder / name).write_bytes(data[: len(data) // 2])
+
+    return damage
+
+
+def flip(name):
+    def damage(folder):
+        data = bytearray((folder / name).read_bytes())
+        data[len(data) // 2] ^= 4
+        (folder / name).write_bytes(data)
+
+    return damage
+
+
+def half_renamed(folder):
+    for path in folder.iterdir():
+        path.unlink()
+
+
+DAMAGES = {
+    "tensors cut": (cut(TENSORS), f"{TENSORS} has .* bytes instead of"),
+    "tensors flipped": (flip(TENSORS), f"{TENSORS} was altered"),
+    "tensors gone": (lambda folder: (folder / TENSORS).unlink(), f"lacks its file {TENSORS}"),
+    "state cut": (cut("state.json"), "state.json has .* bytes instead of"),
+    "state flipped": (flip("state.json"), "state.json was altered"),
+    "manifest cut": (cut("manifest.json"), "no usable manifest.json: it is no manifest"),
+    "manifest flipped": (flip("manifest.json"), "no usable manifest.json: it (was altered|is no manifest)"),
+    "manifest gone": (lambda folder: (folder / "manifest.json").unlink(), "no usable manifest.json: there is none"),
+    "nothing in it": (half_renamed, "no usable manifest.json: there is none"),
+    "tensors of another": (
+        lambda folder: shutil.copy(folder / TENSORS, folder / "shard-00002.safetensors"),
+        "has shard-00002.safetensors, which manifest.json does not list",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", DAMAGES)
+def test_the_one_before_is_used_and_the_damage_told(kind, make_run, kept) -> None:
+    damage, told = DAMAGES[kind]
+    damage(kept / NEWEST)
+    run = make_run(Checkpoint(kept, resume="auto"))
+    started = []
+    run.trainer.add_event_handler(Events.EPOCH_STARTED, lambda: started.append(run.trainer.state.epoch))
+    with pytest.warns(UserWarning, match=f"a damaged checkpoint is passed over: .*{NEWEST}.*{told}|{told}"):
+        run.trainer.run(run.data, max_epochs=3)
+    assert started == [2, 3]
+
+
+def test_where_none_is_whole_the_run_does_not_begin_anew(make_run, kept) -> None:
+    for folder in kept.iterdir():
+        flip(TENSORS)(folder)
+    run = make_run(Checkpoint(kept, resume="auto"))
+    with pytest.raises(CheckpointDamagedError, match=r"no checkpoint in .* is whole: .*0002.*0001.*Move them away"):
+        run.trainer.run(run.data, max_epochs=3)
+
+
+def test_any_flipped_bit_and_any_cut_is_found(kept) -> None:
+    dice = random.Random(0)
+    folder = kept / NEWEST
+    for path in sorted(folder.iterdir()) * 30:
+        whole = path.read_bytes()
+        flipped = bytearray(whole)
+        flipped[dice.randrange(len(whole))] ^= 1 << dice.randrange(8)
+        for damaged in (flipped, whole[: dice.randrange(len(whole))]):
+            path.write_bytes(damaged)
+            with pytest.raises(CheckpointDamagedError):
+                verify(folder)
+        path.write_bytes(whole)
+    verify(folder)
+
+
+class Bomb:
+    """What a pickle can do to who loads it."""
+
+    def __init__(self, place):
+        self.place = place
+
+    def __reduce__(self):
+        return (open, (str(self.place), "w"))
+
+
+@pytest.mark.parametrize("name", [TENSORS, "state.json", "manifest.json", ".metadata"])
+def test_a_pickle_in_the_place_of_a_file_is_not_loaded(name, make_run, kept, tmp_path) -> None:
+    """Not even one with a manifest that vouches for it."""
+    folder = kept / NEWEST
+    manifest = Manifest.read(folder)
+    (folder / name).write_bytes(pickle.dumps(Bomb(tmp_path / "executed")))
+    if name != "manifest.json":
+        forged = {**manifest.files, name: FileRecord.of(folder / name)}
+        values = {**vars(manifest), "files": forged}
+        (folder / "manifest.json").write_bytes(Manifest(**values).to_bytes())
+        verify(folder)
+    run = make_run(Checkpoint(kept, resume="auto"))
+    if name in (TENSORS, "state.json"):
+        with pytest.raises(CheckpointDamagedError, match="can't be read"):
+            run.trainer.run(run.data, max_epochs=3)
+    elif name == "manifest.json":
+        with pytest.warns(UserWarning, match=f"{NEWEST} has no usable manifest.json"):
+            run.trainer.run(run.data, max_epochs=3)
+    else:
+        run.trainer.run(run.data, max_epochs=3)
+    assert not (tmp_path / "executed").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"schema": 2}, "it has schema 2, of leyden .*; this one reads up to 1"),
+        ({"serial": "1"}, "a count is not a whole number"),
+        ({"metrics": {"a": "b"}}, "a metric is not a number"),
+    ],
+)
+def test_a_manifest_of_another_kind(change, said, kept) -> None:
+    folder = kept / NEWEST
+    values = {**vars(Manifest.read(folder)), **change}
+    (folder / "manifest.json").write_bytes(Manifest(**values).to_bytes())
+    with pytest.raises(CheckpointDamagedError, match=said):
+        read(folder)
+
+
+def test_a_manifest_that_reaches_out_of_its_folder(kept, tmp_path) -> None:
+    (tmp_path / "secret").write_text("x")
+    folder = kept / NEWEST
+    manifest = Manifest.read(folder)
+    files = {**manifest.files, "../../secret": FileRecord.of(tmp_path / "secret")}
+    (folder / "manifest.json").write_bytes(Manifest(**{**vars(manifest), "files": files}).to_bytes())
+    with pytest.raises(CheckpointDamagedError, match=r"lacks its file \.\./\.\./secret"):
+        verify(folder)
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, "[]", "{}", json.dumps({"models": {"$call": 1}})])
+def test_a_state_that_is_none(text, kept) -> None:
+    folder = kept / NEWEST
+    (folder / "state.json").write_text(text)
+    with pytest.raises(CheckpointDamagedError, match=r"state.json can't be read"):
+        read(folder)

@@ -1,0 +1,20 @@
+"""Several cases one after the other in the same ranks: starting processes takes longer than the cases do."""
+
+import importlib
+import traceback
+
+import torch
+
+from leyden import distributed as dist
+
+
+def run_cases(names):
+    """{case: (its value, None) or (None, its traceback)} of this rank."""
+    outcomes = {}
+    for module, name in names:
+        torch.manual_seed(100 + dist.rank())  # ranks differ in all that is not made equal
+        try:
+            outcomes[name] = (getattr(importlib.import_module(module), name)(), None)
+        except Exception:
+            outcomes[name] = (None, traceback.format_exc())
+    return outcomes

@@ -1,0 +1,156 @@
+"""How the house stands: which folders are packages, and which room may import which.
+
+The rooms from the ground up: distributed, engine, metrics, handlers, contrib. A room imports itself and the floors
+below it.
+"""
+
+import ast
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+FLOORS = ("distributed", "engine", "metrics", "handlers", "contrib")
+
+
+def files_by_module() -> dict[str, Path]:
+    """Every module of the package by the name under which it is imported."""
+    modules = {}
+    for floor in FLOORS:
+        for path in sorted((ROOT / floor).rglob("*.py")):
+            parts = path.relative_to(ROOT).with_suffix("").parts
+            modules[".".join(("leyden", *parts)).removesuffix(".__init__")] = path
+    return modules
+
+
+MODULES = files_by_module()
+
+
+def imported_modules(statement: ast.Import | ast.ImportFrom, importer: str) -> Iterator[str]:
+    """Yield the modules of leyden that one import statement reads, however it is written."""
+    if isinstance(statement, ast.Import):
+        names = [alias.name for alias in statement.names]
+    else:
+        base = statement.module or ""
+        if statement.level:
+            package = importer.split(".")
+            strip = statement.level - (MODULES[importer].name == "__init__.py")
+            base = ".".join([*package[: len(package) - strip], *([base] if base else [])])
+        # `from package import name` reads a module where one has that name, and the package itself otherwise.
+        names = [child if (child := f"{base}.{alias.name}") in MODULES else base for alias in statement.names]
+    return (name for name in names if name.split(".")[0] == "leyden")
+
+
+def all_imports() -> Iterator[tuple[str, int, str]]:
+    """Yield (module, line, imported module) for every import of leyden's, inside functions and for types included."""
+    for module, path in MODULES.items():
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import | ast.ImportFrom):
+                yield from ((module, node.lineno, target) for target in imported_modules(node, module))
+
+
+def statements_run_at_import(tree: ast.AST) -> Iterator[ast.Import | ast.ImportFrom]:
+    """Yield the import statements that run when the module itself is imported."""
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            yield node
+        elif isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+            yield from statements_run_at_import(ast.Module(node.orelse, []))
+        elif not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+            yield from statements_run_at_import(node)
+
+
+def floor_of(module: str) -> int:
+    return FLOORS.index(module.split(".")[1])
+
+
+def find_circle(graph: dict[str, set[str]]) -> list[str]:
+    """Return the modules of one circle in the order in which they import each other, or an empty list."""
+    done: set[str] = set()
+
+    def walk(module: str, trail: list[str]) -> list[str]:
+        if module in trail:
+            return [*trail[trail.index(module) :], module]
+        if module in done:
+            return []
+        for target in sorted(graph.get(module, ())):
+            if circle := walk(target, [*trail, module]):
+                return circle
+        done.add(module)
+        return []
+
+    return next((circle for module in sorted(graph) if (circle := walk(module, []))), [])
+
+
+def test_every_folder_with_an_init_is_a_listed_package() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    folders = {name for name, path in MODULES.items() if path.name == "__init__.py"}
+    assert set(project["tool"]["setuptools"]["packages"]) == folders
+
+
+def test_every_folder_with_modules_has_an_init() -> None:
+    assert {path.parent for path in MODULES.values() if not (path.parent / "__init__.py").exists()} == set()
+
+
+def test_every_floor_is_mapped_and_ships_its_types() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    assert project["tool"]["setuptools"]["package-dir"] == {f"leyden.{floor}": floor for floor in FLOORS}
+    assert [floor for floor in FLOORS if not (ROOT / floor / "py.typed").exists()] == []
+
+
+def test_leyden_is_a_namespace_that_nothing_at_the_root_shadows() -> None:
+    assert not (ROOT / "leyden").exists()
+    assert not (ROOT / "leyden.py").exists()
+    assert not (ROOT / "__init__.py").exists()
+
+
+def test_a_room_imports_itself_and_the_floors_below() -> None:
+    upwards = [
+        f"{MODULES[module].relative_to(ROOT)}:{line} imports {target}"
+        for module, line, target in all_imports()
+        if target == "leyden" or floor_of(target) > floor_of(module)
+    ]
+    assert upwards == []
+
+
+def test_what_a_module_imports_from_leyden_is_there() -> None:
+    missing = [
+        f"{MODULES[module].relative_to(ROOT)}:{line} imports {target}"
+        for module, line, target in all_imports()
+        if target not in MODULES
+    ]
+    assert missing == []
+
+
+def test_no_modules_import_each_other_in_a_circle() -> None:
+    graph = {}
+    for module, path in MODULES.items():
+        statements = statements_run_at_import(ast.parse(path.read_text()))
+        graph[module] = {target for statement in statements for target in imported_modules(statement, module)}
+    assert find_circle(graph) == []
+
+
+def test_a_circle_would_be_found() -> None:
+    assert find_circle({"a": {"b"}, "b": {"c"}, "c": {"b"}}) == ["b", "c", "b"]
+    assert find_circle({"a": {"b", "c"}, "b": {"c"}, "c": set()}) == []
+
+
+@pytest.mark.parametrize(
+    ("line", "targets"),
+    [
+        ("import leyden.handlers.stopping", ["leyden.handlers.stopping"]),
+        ("from leyden import handlers", ["leyden.handlers"]),
+        ("from leyden.engine import Engine", ["leyden.engine"]),
+        ("from . import backends", ["leyden.distributed.backends"]),
+        ("from .. import handlers", ["leyden.handlers"]),
+        ("from ..handlers import EarlyStopping", ["leyden.handlers"]),
+        ("import torch, leyden.engine", ["leyden.engine"]),
+        ("from torch import nn", []),
+    ],
+)
+def test_each_way_to_write_an_import_is_understood(line: str, targets: list[str]) -> None:
+    (statement,) = ast.parse(line).body
+    assert isinstance(statement, ast.Import | ast.ImportFrom)
+    assert list(imported_modules(statement, "leyden.distributed")) == targets
