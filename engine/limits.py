@@ -97,7 +97,8 @@ class Limits:
             raise ValueError(f"max_iters={max_iters} is less than the {state.iteration} iterations run{advice}")
         if epoch_length is not None and not begins and state.epoch_length not in (None, epoch_length):
             raise ValueError(
-                f"epoch_length={epoch_length} is not the {state.epoch_length} of the run that is continued{advice}"
+                f"epoch_length={epoch_length} differs from the {state.epoch_length} of the run that is "
+                f"continued{advice}"
             )
         if max_epochs is not None or max_iters is not None:
             state.max_epochs, state.max_iters = max_epochs, max_iters

@@ -46,9 +46,9 @@ class ParameterNames:
         if strangers and idle:
             raise ValueError(
                 f"the optimizer of update {update!r} trains {len(held)} parameters, {len(strangers)} of which its "
-                f"model does not have, and leaves out {len(idle)} of the model's ({idle[0]}, ...), which would not learn. "
-                "Make the optimizer from this model's parameters, after whatever exchanges them; or pass all modules: "
-                "Update(engine, [model, loss], optimizer)"
+                f"model does not have, and leaves out {len(idle)} of the model's ({idle[0]}, ...): the model would not "
+                "learn. Make the optimizer from this model's parameters, after whatever exchanges them; or pass all "
+                "modules that it trains: Update(engine, [model, loss], optimizer)"
             )
         self._names = {id(parameter): names[id(parameter)] for parameter in held if id(parameter) in names}
 
