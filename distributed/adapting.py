@@ -42,7 +42,7 @@ def auto_model(model: nn.Module, sync_bn: bool = False, **kwargs: Any) -> nn.Mod
     if not is_initialized():
         raise RuntimeError("auto_model needs the process group: call leyden.distributed.initialize() first")
     if sync_bn:
-        model = nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
+        model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
     if not any(parameter.requires_grad for parameter in model.parameters()):
         return model
     return DistributedDataParallel(model, device_ids=None if here.type == "cpu" else [here.index], **kwargs)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from numbers import Integral, Real
-from typing import Any, NamedTuple, NoReturn, TypeVar, cast, overload
+from typing import Any, NamedTuple, TypeVar, cast, overload
 
 import torch
 
@@ -109,7 +109,7 @@ def broadcast(value: Any, src: int = 0) -> Any:
     header = _Header.of(value) if backend.place.rank == src else None
     header = cast(_Header, backend.broadcast_object(header, src))
     if header.kind == "unsupported":
-        _unsupported("broadcast", header.content, "a string (broadcast_object takes any object)")
+        raise _unsupported("broadcast", header.content, "a string (broadcast_object takes any object)")
     if header.kind == "value":
         return header.content
     if backend.place.rank == src:
@@ -178,12 +178,12 @@ def _as_number(value: object, function: str, more: str = "") -> bool | int | flo
         return int(value)
     if isinstance(value, Real):
         return float(value)
-    _unsupported(function, type(value).__name__, more)
+    raise _unsupported(function, type(value).__name__, more)
 
 
-def _unsupported(function: str, found: str, more: str) -> NoReturn:
+def _unsupported(function: str, found: str, more: str) -> TypeError:
     allowed = "a tensor, a number (int, float, bool)" + (f" or {more}" if more else "")
-    raise TypeError(f"{function} takes {allowed}, but got {found}")
+    return TypeError(f"{function} takes {allowed}, but got {found}")
 
 
 def _check_truth(op: str, is_truth: bool, found: str) -> None:

@@ -84,7 +84,7 @@ def launch(
     store = None
     if nodes is None:
         # The parent serves the store, on a port that the system picks: no race for a free one.
-        store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)  # type: ignore[attr-defined]
+        store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
         nodes = Nodes(0, 1, "127.0.0.1", store.port)
     processes: list[BaseProcess] = []
     receivers: list[Connection] = []

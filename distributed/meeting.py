@@ -17,7 +17,7 @@ _CALL = "leyden/call"
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.005, 0.5  # seconds between two looks into the store
 
 
-def open_store(environment: Environment, timeout: timedelta) -> dist.PrefixStore:  # type: ignore[name-defined]
+def open_store(environment: Environment, timeout: timedelta) -> dist.PrefixStore:
     """The store of the ranks that the environment describes, with keys that no earlier attempt of theirs has used.
 
     Raises:
@@ -26,7 +26,7 @@ def open_store(environment: Environment, timeout: timedelta) -> dist.PrefixStore
     """
     host, port = environment.meeting_point()
     place = environment.place
-    store = dist.TCPStore(  # type: ignore[attr-defined]
+    store = dist.TCPStore(
         host,
         port,
         place.world_size,
@@ -37,10 +37,10 @@ def open_store(environment: Environment, timeout: timedelta) -> dist.PrefixStore
     # A torchrun agent keeps its store when it restarts its workers, with the addresses of the dead in it (pytorch
     # issues 135712, 167288). Agents count restarts each for itself, so the ranks find their own word for an attempt.
     attempt = _agree_on_attempt(store, place, timeout) if environment.launcher == "torchrun" else "only"
-    return dist.PrefixStore(f"leyden/{attempt}", store)  # type: ignore[attr-defined]
+    return dist.PrefixStore(f"leyden/{attempt}", store)
 
 
-def layout_by_host(store: dist.PrefixStore, place: Place) -> Place:  # type: ignore[name-defined]
+def layout_by_host(store: dist.PrefixStore, place: Place) -> Place:
     """Work out which ranks share a node by what each says its host is."""
     store.set(f"host-{place.rank}", socket.gethostname())
     hosts = store.multi_get([f"host-{rank}" for rank in range(place.world_size)])
@@ -55,7 +55,7 @@ def layout_by_host(store: dist.PrefixStore, place: Place) -> Place:  # type: ign
     )
 
 
-def _agree_on_attempt(store: dist.TCPStore, place: Place, timeout: timedelta) -> str:  # type: ignore[name-defined]
+def _agree_on_attempt(store: dist.TCPStore, place: Place, timeout: timedelta) -> str:
     """A word that all ranks of this attempt share, found in a store that may still hold words of earlier ones.
 
     Rank 0 calls out a new word; each other rank answers the word it reads with one of its own; rank 0 closes the
@@ -66,7 +66,7 @@ def _agree_on_attempt(store: dist.TCPStore, place: Place, timeout: timedelta) ->
         store.set(_CALL, call)
         answers = [f"{call}/answer-{rank}" for rank in range(1, place.world_size)]
         store.wait(answers, timeout)
-        store.set(f"{call}/closed", b",".join(store.multi_get(answers)))
+        store.set(f"{call}/closed", b",".join(store.multi_get(answers)))  # type: ignore[arg-type]
         return call
     answer = uuid.uuid4().hex
     heard = ""

@@ -157,6 +157,8 @@ class Engine(Registry, Generic[Batch, Output]):
             state.epoch += 1
             cursor.epoch_open = True
             cursor.epoch_start = state.iteration
+            if not feed.streams(self._limits.epoch_length):
+                cursor.pass_start = state.iteration
             self._rearm(wake=False)
             self._fire(Events.EPOCH_STARTED, state.epoch)
         if opens and not feed.streams(self._limits.epoch_length):
@@ -231,11 +233,15 @@ class Engine(Registry, Generic[Batch, Output]):
 
     # -- stopping --------------------------------------------------------------------------------------------
 
-    def terminate(self) -> None:
+    def terminate(self, *, diverged: bool = False) -> None:
         """Ends the run after the event or the step it is called in: TERMINATE, COMPLETED, CLOSED follow.
 
-        Where ranks share their stops, all end after the same iteration, at most 128 iterations later.
+        Where ranks share their stops, all end after the same iteration, at most 128 iterations later. `diverged` says
+        that the numbers are lost, and sets `state.diverged` on all of them.
         """
+        if diverged:
+            self.state.diverged = True
+            self._wish(Stop.DIVERGED)
         self._wish(Stop.TERMINATE)
 
     def terminate_epoch(self) -> None:
@@ -268,15 +274,20 @@ class Engine(Registry, Generic[Batch, Output]):
     def _heed(self, allowed: frozenset[Stop]) -> None:
         """Obeys between iterations, where ranks may wait for each other."""
         if self._poll is not None:
-            self._stops |= self._poll.meet()
+            self._take(self._poll.meet())
         self._obey(allowed)
         self._stops.discard(Stop.EPOCH)  # where no epoch runs there is none to end
 
     def _ask(self, iteration: int) -> int:
         """Lets the ranks' poll advance; gives the iteration at which it is due again."""
         assert self._poll is not None
-        self._stops |= self._poll.poll(iteration)
+        self._take(self._poll.poll(iteration))
         return self._poll.due
+
+    def _take(self, decided: set[Stop]) -> None:
+        self._stops |= decided
+        if Stop.DIVERGED in decided:
+            self.state.diverged = True
 
     def targets(self, name: str | None, who: object) -> list[Update]:
         """The updates that a handler of the step works on: the one of that name, or all.
@@ -308,7 +319,7 @@ class Engine(Registry, Generic[Batch, Output]):
         self._data = data
         for deal in self.data_setup:
             data = deal(data)
-        feed = Feed(data, may_be_empty=bool(self.data_setup))
+        feed = Feed(data, may_be_empty=bool(self.data_setup) and not self.training)  # a rank's share of an evaluation
         if not self._limits.restored and not self.cursor.epoch_open:
             self.cursor.pass_start = self.state.iteration
         elif same and feed.one_shot:

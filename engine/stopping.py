@@ -15,6 +15,8 @@ class Stop(Enum):
     TERMINATE = "terminate"
     EPOCH = "epoch"
     INTERRUPT = "interrupt"
+    DIVERGED = "diverged"
+    """Goes with TERMINATE: the numbers are lost."""
     FINISH = "finish"
     """A rank has reached its limit; asked by the engine itself, so that no rank begins an epoch alone."""
 

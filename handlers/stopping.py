@@ -49,6 +49,7 @@ class EarlyStopping:
         self.waited = 0
         """Evaluations since the best one."""
         self._times_set = 0
+        self._restored = False
 
     def attach(self, engine: Engine[Any, Any]) -> None:
         if isinstance(self.metric, str):
@@ -57,9 +58,12 @@ class EarlyStopping:
         engine.add_event_handler(Events.EPOCH_COMPLETED, self.check, order=Order.STOPPERS)
 
     def start(self, engine: Engine[Any, Any]) -> None:
-        """Forgets an earlier run, if this one is from the beginning."""
+        """Forgets an earlier run, if this one is from the beginning; a restored run that it had stopped stays so."""
         if engine.state.iteration == 0:
             self.best, self.waited = None, 0
+        elif self._restored and self.waited >= self.patience:
+            engine.terminate()
+        self._restored = False
 
     def check(self, engine: Engine[Any, Any]) -> None:
         """Compares the newest value with the best one."""
@@ -88,6 +92,7 @@ class EarlyStopping:
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.best = state_dict["best"]
         self.waited = state_dict["waited"]
+        self._restored = True
 
 
 class TerminateOnNan:
@@ -111,13 +116,12 @@ class TerminateOnNan:
         output = state.output if self._output_transform is None else self._output_transform(state.output)
         if _finite(output):
             return
-        state.diverged = True
         warnings.warn(
             f"the output of iteration {state.iteration} (epoch {state.epoch}) is not finite: {output}; the run ends. "
             "Lower the learning rate, clip gradients, or look for bad data in this batch",
             stacklevel=2,
         )
-        engine.terminate()
+        engine.terminate(diverged=True)
 
 
 def _finite(value: Any) -> bool:

@@ -29,6 +29,7 @@ class DataParallel:
     def __init__(self, *, sync_batch_norm: bool = False, **options: Any) -> None:
         self._sync_batch_norm = sync_batch_norm
         self._options = options
+        self._deals: list[Deal] = []
 
     def attach(self, engine: Engine[Any, Any]) -> None:
         dist.initialize()
@@ -64,6 +65,7 @@ class DataParallel:
         engine.share_stops()
         seed = dist.broadcast(torch.initial_seed() % 2**62)
         deal = Deal(dist.rank(), dist.world_size(), seed, even)
+        self._deals.append(deal)
         engine.data_setup.append(functools.partial(deal_data, deal=deal))
 
         def begin_epoch() -> None:
@@ -72,3 +74,11 @@ class DataParallel:
 
         # At STARTED too: a run that is resumed in mid-epoch does not begin that epoch again.
         engine.add_event_handler(Events.STARTED | Events.EPOCH_STARTED, begin_epoch, order=Order.METRICS)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"seeds": [deal.seed for deal in self._deals]}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        # Saved by another number of ranks, there may be none, or none wanted.
+        for deal, seed in zip(self._deals, state_dict["seeds"], strict=False):
+            deal.seed = seed

@@ -125,7 +125,7 @@ def deal_data(data: Any, deal: Deal) -> Any:
         return data
     if not isinstance(data, DataLoader):
         return _deal_batches(data, deal)
-    if _distributed_sampler(data) is not None or isinstance(data.batch_sampler or data.sampler, DealtSampler):
+    if _sampler_of(data, DistributedSampler | DealtSampler) is not None:
         return data
     if isinstance(data.dataset, IterableDataset):
         return _deal_batches(data, deal)
@@ -144,7 +144,7 @@ def deal_data(data: Any, deal: Deal) -> Any:
 
 def set_epoch_of_sampler(data: Any, epoch: int) -> None:
     """Tells a user's DistributedSampler which epoch begins; without that each epoch has the same order."""
-    sampler = _distributed_sampler(data) if isinstance(data, DataLoader) else None
+    sampler = _sampler_of(data, DistributedSampler) if isinstance(data, DataLoader) else None
     if sampler is not None:
         sampler.set_epoch(epoch)
 
@@ -157,12 +157,10 @@ def _deal_batches(data: Iterable[Any], deal: Deal) -> DealtBatches:
     return SizedDealtBatches(data, deal) if known else DealtBatches(data, deal)
 
 
-def _distributed_sampler(loader: DataLoader[Any]) -> DistributedSampler[Any] | None:
-    inner = getattr(loader.batch_sampler, "sampler", None)
-    for sampler in (loader.sampler, loader.batch_sampler, inner):
-        if isinstance(sampler, DistributedSampler):
-            return sampler
-    return None
+def _sampler_of(loader: DataLoader[Any], kind: Any) -> Any:
+    """The loader's sampler of that kind, at whichever of its three places; None if it has none."""
+    places = (loader.sampler, loader.batch_sampler, getattr(loader.batch_sampler, "sampler", None))
+    return next((sampler for sampler in places if isinstance(sampler, kind)), None)
 
 
 def _replace(loader: DataLoader[Any], name: str, value: Any) -> None:

@@ -37,7 +37,7 @@ def wait_for_a_new_one(process, directory, before):
     raise AssertionError(f"no checkpoint came, the process is at {process.poll()}")
 
 
-@pytest.mark.parametrize("kills", [5, pytest.param(40, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kills", [5, pytest.param(40, marks=[pytest.mark.slow, pytest.mark.timeout(600)])])
 def test_sigkill_at_random_moments(kills, tmp_path) -> None:
     dice = random.Random(kills)
     kept = tmp_path / "kept"
