@@ -65,7 +65,9 @@ class Evaluate:
             engine.state.metrics[self.prefix + name] = metrics[name]
 
     def _pass_on(self, engine: Engine[Any, Any]) -> None:
+        # Two evaluations may share one evaluator: the first of them keeps the list for both.
+        reached = next(each for each in engine.find_handlers(Evaluate) if each.evaluator is self.evaluator)._reached
         for handler in engine.handlers.values():
-            if isinstance(handler, ConcernsEvaluators) and id(handler) not in self._reached:
-                self._reached.add(id(handler))
+            if isinstance(handler, ConcernsEvaluators) and id(handler) not in reached:
+                reached.add(id(handler))
                 handler.attach_to_evaluator(self.evaluator)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import cmath
 import logging
 import math
 import threading
 import warnings
 from collections.abc import Callable, Mapping
 from datetime import timedelta
+from numbers import Complex, Integral
 from typing import Any
 
 import torch
@@ -54,7 +56,7 @@ class EarlyStopping:
     def attach(self, engine: Engine[Any, Any]) -> None:
         if isinstance(self.metric, str):
             engine.add_event_handler(Events.STARTED, engine.require_metric, self.metric, "EarlyStopping")
-        engine.add_event_handler(Events.STARTED, self.start)
+        engine.add_event_handler(Events.STARTED, self.start, order=Order.METRICS)
         engine.add_event_handler(Events.EPOCH_COMPLETED, self.check, order=Order.STOPPERS)
 
     def start(self, engine: Engine[Any, Any]) -> None:
@@ -64,6 +66,8 @@ class EarlyStopping:
         elif self._restored and self.waited >= self.patience:
             engine.terminate()
         self._restored = False
+        if isinstance(self.metric, str):
+            self._times_set = engine.state.metrics.times_set.get(self.metric, 0)
 
     def check(self, engine: Engine[Any, Any]) -> None:
         """Compares the newest value with the best one."""
@@ -126,12 +130,12 @@ class TerminateOnNan:
 
 def _finite(value: Any) -> bool:
     if isinstance(value, torch.Tensor):
-        return not value.is_floating_point() or bool(torch.isfinite(value).all())
+        return not (value.is_floating_point() or value.is_complex()) or bool(torch.isfinite(value).all())
     if isinstance(value, Mapping):
         return all(_finite(item) for item in value.values())
     if isinstance(value, list | tuple):
         return all(_finite(item) for item in value)
-    return not isinstance(value, int | float) or math.isfinite(value)
+    return isinstance(value, Integral) or not isinstance(value, Complex) or cmath.isfinite(complex(value))
 
 
 class TimeLimit:

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Sized
 from itertools import islice
 from typing import Any
 
+import numpy
 import torch
 from torch.utils.data import BatchSampler, DataLoader, DistributedSampler, IterableDataset, Sampler
 
@@ -41,38 +42,61 @@ class Deal:
 
     def pick(self, items: Iterable[Any]) -> list[Any]:
         """This rank's share of one pass, drawn in the common order."""
-        with _SameRandomness(self._next_seed()):
+        with _CommonRandomness(self._next_seed()):
             drawn = list(items)
         if self.even and drawn:
             missing = -len(drawn) % self.world_size
             drawn += (drawn * (-(-missing // len(drawn))))[:missing]
         return drawn[self.rank :: self.world_size]
 
+    def pick_as_they_come(self, items: Iterable[Any]) -> Iterator[Any]:
+        """The same for items without a known end."""
+        randomness = _CommonRandomness(self._next_seed())
+        with randomness:
+            iterator = iter(items)
+        while True:
+            with randomness:
+                round_of = list(islice(iterator, self.world_size))
+            # Without knowing the end beforehand nothing can fill the last round: training leaves it out.
+            if len(round_of) < (self.world_size if self.even else self.rank + 1):
+                return
+            yield round_of[self.rank]
+
     def _next_seed(self) -> int:
         self._passes += 1
         return (self.seed + 1_000_003 * self._epoch + 7_919 * (self._passes - 1)) % 2**63
 
 
-class _SameRandomness:
-    """Draws inside are the same on each rank, and leave the generators of python, numpy and torch as they were."""
+class _CommonRandomness:
+    """Draws inside follow a seed, each time from where the last ones ended; the generators of python, numpy and torch
+    are then as they were."""
 
     def __init__(self, seed: int) -> None:
         self._seed = seed
+        self._own: tuple[Any, ...] | None = None
 
     def __enter__(self) -> None:
-        import numpy
-
-        self._before = (torch.get_rng_state(), random.getstate(), numpy.random.get_state())
-        torch.default_generator.manual_seed(self._seed)
-        random.seed(self._seed)
-        numpy.random.seed(self._seed % 2**32)
+        self._others = self._get()
+        if self._own is not None:
+            self._set(self._own)
+        else:
+            torch.default_generator.manual_seed(self._seed)
+            random.seed(self._seed)
+            numpy.random.seed(self._seed % 2**32)
 
     def __exit__(self, *_: object) -> None:
-        import numpy
+        self._own = self._get()
+        self._set(self._others)
 
-        torch.set_rng_state(self._before[0])
-        random.setstate(self._before[1])
-        numpy.random.set_state(self._before[2])
+    @staticmethod
+    def _get() -> tuple[Any, ...]:
+        return torch.get_rng_state(), random.getstate(), numpy.random.get_state()
+
+    @staticmethod
+    def _set(states: tuple[Any, ...]) -> None:
+        torch.set_rng_state(states[0])
+        random.setstate(states[1])
+        numpy.random.set_state(states[2])
 
 
 class DealtSampler(Sampler[Any]):
@@ -83,7 +107,9 @@ class DealtSampler(Sampler[Any]):
         self.deal = deal
 
     def __iter__(self) -> Iterator[Any]:
-        return iter(self.deal.pick(self.sampler))
+        if has_length(self.sampler):
+            return iter(self.deal.pick(self.sampler))
+        return self.deal.pick_as_they_come(self.sampler)
 
     def __len__(self) -> int:
         return self.deal.count(len(self.sampler))
@@ -101,13 +127,20 @@ class DealtBatches:
         iterator = iter(self.batches)
         while len(round_of := list(islice(iterator, world_size))) == world_size:
             yield round_of[rank]
-        # Without knowing the end beforehand nothing can fill the last round: training leaves it out.
         if not self.deal.even and rank < len(round_of):
             yield round_of[rank]
 
 
 class SizedDealtBatches(DealtBatches):
-    """The same for an iterable that knows its length."""
+    """The same for an iterable that knows its length. Raises ValueError if training would leave a rank without a
+    batch.
+    """
+
+    def __init__(self, batches: Iterable[Any], deal: Deal) -> None:
+        super().__init__(batches, deal)
+        total = len(batches)  # type: ignore[arg-type]
+        if deal.even and 0 < total < deal.world_size:
+            raise ValueError(f"{deal.world_size} ranks can't train on {total} batches; give data with more of them")
 
     def __len__(self) -> int:
         total = len(self.batches)  # type: ignore[arg-type]
@@ -150,11 +183,17 @@ def set_epoch_of_sampler(data: Any, epoch: int) -> None:
 
 
 def _deal_batches(data: Iterable[Any], deal: Deal) -> DealtBatches:
+    return SizedDealtBatches(data, deal) if has_length(data) else DealtBatches(data, deal)
+
+
+def has_length(data: Any) -> bool:
+    """True if len() of it works: a loader over an IterableDataset or a sampler without end may only seem to have
+    one.
+    """
     try:
-        known = isinstance(data, Sized) and len(data) >= 0
-    except TypeError:  # a DataLoader over an IterableDataset
-        known = False
-    return SizedDealtBatches(data, deal) if known else DealtBatches(data, deal)
+        return isinstance(data, Sized) and len(data) >= 0
+    except (TypeError, NotImplementedError):
+        return False
 
 
 def _sampler_of(loader: DataLoader[Any], kind: Any) -> Any:

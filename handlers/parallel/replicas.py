@@ -32,6 +32,8 @@ class Replicas:
                 continue  # the user's own: it synchronises by itself, only the window is told to it
             if any(parameter.requires_grad for parameter in module.parameters()):
                 self._replicas.append(DistributedDataParallel(module, **self._options))
+            else:
+                _broadcast(module)
 
     def begin(self, update: Update, closing: bool) -> None:
         for module in update.modules.values():
@@ -52,6 +54,13 @@ class Replicas:
             if parameter.grad is None:  # another rank may have one: all take part
                 parameter.grad = torch.zeros_like(parameter)
             parameter.grad.copy_(dist.all_reduce(parameter.grad) / world_size)
+
+
+def _broadcast(module: nn.Module) -> None:
+    """Gives a module that is not trained rank 0's values; one that is gets them from DistributedDataParallel."""
+    with torch.no_grad():
+        for tensor in (*module.parameters(), *module.buffers()):
+            tensor.copy_(dist.broadcast(tensor))
 
 
 def synchronise_batch_norm(module: nn.Module) -> None:

@@ -17,9 +17,9 @@ class ClipGradients:
     """Clips gradients before each optimizer step: their joint norm to `norm`, or each value to `value`.
 
     `norm_type`: the order of the norm (2.0, inf, ...). The norm before clipping is `state.metrics["grad_norm"]`
-    ("name/grad_norm" for each of several updates); it is copied from the device only if someone reads it. `update`
-    names the one update it is for; by default all. The same arithmetic as torch.nn.utils.clip_grad_norm_ and
-    clip_grad_value_.
+    ("name/grad_norm" for each update, where the engine has several); it is copied from the device only if someone reads
+    it. `update` names the one update it is for; by default all. The same arithmetic as torch.nn.utils.clip_grad_norm_
+    and clip_grad_value_.
 
     Raises ValueError unless exactly one positive bound is given, and for an engine without an Update.
     """
@@ -43,12 +43,11 @@ class ClipGradients:
         self._update = update
 
     def attach(self, engine: Engine[Any, Any]) -> None:
-        updates = engine.targets(self._update, self)
-        for update in updates:
+        for update in engine.targets(self._update, self):
             if self.norm is None:
                 update.add_event_handler(UpdateEvents.GRADIENTS_READY, self.clip_values)
                 continue
-            name = "grad_norm" if len(updates) == 1 else f"{update.name}/grad_norm"
+            name = "grad_norm" if len(engine.updates) == 1 else f"{update.name}/grad_norm"
             engine.declare_metrics(name)
             update.add_event_handler(UpdateEvents.GRADIENTS_READY, functools.partial(self.clip_norm, name=name))
 
