@@ -57,6 +57,7 @@ class Update:
         self._done = 0  # batches of it that went backward
         self._begun = False  # the batch in work has been counted into its window
         self._weight: torch.Tensor | float | None = None
+        self._scaler_state: dict[str, Any] | None = None  # loaded before its scaler was attached
         self._alone = True
         self.uniform = False
         """All parameters have one device and dtype, so that one operation can work on all gradients."""
@@ -198,6 +199,7 @@ class Update:
         elsewhere.
         """
         self._names.tie()
+        self._restore_scaler()
         self._alone = len(self.engine.updates) == 1
         kinds = {(p.device, p.dtype, p.layout) for group in self.optimizer.param_groups for p in group["params"]}
         self.uniform = len(kinds) == 1
@@ -229,8 +231,14 @@ class Update:
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.steps = state_dict["steps"]
-        if self.slots.scaler is not None and "scaler" in state_dict:
-            self.slots.scaler.load_state_dict(state_dict["scaler"])
+        self._scaler_state = state_dict.get("scaler")
+        self._restore_scaler()
+
+    def _restore_scaler(self) -> None:
+        """Gives the scaler its saved state, which waits where the scaler is attached only later."""
+        if self._scaler_state is not None and self.slots.scaler is not None:
+            self.slots.scaler.load_state_dict(self._scaler_state)
+            self._scaler_state = None
 
     def describe(self) -> str:
         models = ", ".join(type(module).__name__ for module in self.modules.values())

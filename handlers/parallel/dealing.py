@@ -54,11 +54,14 @@ class Deal:
         randomness = _CommonRandomness(self._next_seed())
         with randomness:
             iterator = iter(items)
+        first: list[Any] = []
         while True:
             with randomness:
                 round_of = list(islice(iterator, self.world_size))
-            # Without knowing the end beforehand nothing can fill the last round: training leaves it out.
-            if len(round_of) < (self.world_size if self.even else self.rank + 1):
+            first = first or round_of
+            if self.even and round_of and first:
+                round_of += (first * self.world_size)[: self.world_size - len(round_of)]
+            if self.rank >= len(round_of):
                 return
             yield round_of[self.rank]
 

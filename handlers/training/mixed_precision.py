@@ -34,16 +34,24 @@ class MixedPrecision:
 
     def attach(self, engine: Engine[Any, Any]) -> None:
         if not engine.training and not engine.updates:
-            self.attach_to_evaluator(engine)
+            if engine.find_handlers(MixedPrecision):
+                raise ValueError(
+                    "MixedPrecision and MixedPrecision both set the autocast of one engine; attach only one"
+                )
+            self._wrap(engine)
             return
         for update in engine.targets(self._update, self):
             update.slots.claim("autocast", self, None)
             if self.precision == "fp16":
-                update.slots.claim("scaler", self, None)
+                update.slots.claim("scaler", self, LossScaler(update.optimizer, **self._scaler_options))
             engine.setup.add(Stage.MATERIALISE, functools.partial(self._fill, update))
 
     def attach_to_evaluator(self, engine: Engine[Any, Any]) -> None:
-        """Runs the engine's whole process function under autocast, on the device of its parameters' process."""
+        """Runs the evaluator's whole process function under autocast, unless it has a precision of its own."""
+        if not engine.find_handlers(MixedPrecision):
+            self._wrap(engine)
+
+    def _wrap(self, engine: Engine[Any, Any]) -> None:
         dtype = DTYPES[self.precision]
         if dtype is None:
             return
@@ -62,10 +70,11 @@ class MixedPrecision:
         dtype = DTYPES[self.precision]
         if dtype is None:
             return
-        device = update.trainable()[0].device.type
+        # Of the modules, not of the optimizer, which may still hold what a move has exchanged.
+        device = next(p.device.type for module in update.modules.values() for p in module.parameters())
         update.slots.autocast = _autocast(device, dtype)
-        if self.precision == "fp16":
-            update.slots.scaler = LossScaler(update.optimizer, device, **self._scaler_options)
+        if isinstance(update.slots.scaler, LossScaler):
+            update.slots.scaler.place(device)
 
 
 def _autocast(device: str, dtype: torch.dtype) -> torch.autocast:
@@ -80,12 +89,19 @@ def _autocast(device: str, dtype: torch.dtype) -> torch.autocast:
 class LossScaler:
     """torch.amp.GradScaler for one optimizer, telling whether it stepped without asking the device a second time."""
 
-    def __init__(self, optimizer: torch.optim.Optimizer, device: str, **options: Any) -> None:
-        self._scaler = torch.amp.GradScaler(device, **options)
+    def __init__(self, optimizer: torch.optim.Optimizer, **options: Any) -> None:
+        self._options = options
+        self._scaler = torch.amp.GradScaler("cpu", **options)
         self._stepped = False
         # A fused optimizer is always called and skips on the device, so only the scale tells.
         self._skips_itself = getattr(optimizer, "_step_supports_amp_scaling", False)
         optimizer.register_step_post_hook(self._note_step)
+
+    def place(self, device: str) -> None:
+        """Goes on on the device that the setup of a run has found."""
+        state = self._scaler.state_dict()
+        self._scaler = torch.amp.GradScaler(device, **self._options)
+        self._scaler.load_state_dict(state)
 
     def _note_step(self, *_: Any) -> None:
         self._stepped = True

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from leyden.engine import Engine, Events, UpdateEvents
+from leyden.engine import Engine, Events, Order, UpdateEvents
 
 Scheduler = torch.optim.lr_scheduler.LRScheduler
 
@@ -38,26 +38,37 @@ class Schedule:
         self.per = per
         self.every = every
         self.metric = metric
+        self._times_set = 0
 
     def attach(self, engine: Engine[Any, Any]) -> None:
+        updates = [update for update in engine.updates.values() if update.optimizer is self.scheduler.optimizer]
+        if not updates and (engine.updates or self.per == "step"):
+            there = ", ".join(update.name for update in engine.targets(None, self))
+            raise ValueError(
+                f"the {type(self.scheduler).__name__} schedules an optimizer that no update of the engine has "
+                f"({there}); make the scheduler from the optimizer that the trainer was given"
+            )
         if self.per == "epoch":
             engine.add_event_handler(Events.EPOCH_COMPLETED(every=self.every), self.step)
             if self.metric is not None:
                 engine.add_event_handler(Events.STARTED, engine.require_metric, self.metric, "Schedule")
-            return
-        for update in engine.targets(None, self):
-            if update.optimizer is self.scheduler.optimizer:
-                update.add_event_handler(UpdateEvents.STEP_COMPLETED(every=self.every), self.scheduler.step)
-                return
-        raise ValueError(
-            f"the {type(self.scheduler).__name__} schedules an optimizer that no update of the engine has "
-            f"({', '.join(engine.updates)}); make the scheduler from the optimizer that the trainer was given"
-        )
+                engine.add_event_handler(Events.STARTED, self.start, order=Order.METRICS)
+        else:
+            updates[0].add_event_handler(UpdateEvents.STEP_COMPLETED(every=self.every), self.scheduler.step)
+
+    def start(self, engine: Engine[Any, Any]) -> None:
+        """Takes a value that is there already, restored perhaps, for an old one."""
+        assert self.metric is not None
+        self._times_set = engine.state.metrics.times_set.get(self.metric, 0)
 
     def step(self, engine: Engine[Any, Any]) -> None:
+        """Steps for an epoch; on a metric only if the epoch brought a new value of it."""
         if self.metric is None:
             self.scheduler.step()
-        else:
+            return
+        times_set = engine.state.metrics.times_set.get(self.metric, 0)
+        if times_set != self._times_set:
+            self._times_set = times_set
             self.scheduler.step(engine.state.metrics[self.metric])
 
     def state_dict(self) -> dict[str, Any]:

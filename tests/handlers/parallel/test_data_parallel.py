@@ -20,7 +20,7 @@ def trained(*handlers):
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Dropout(0.5), nn.Linear(4, 1))
     trainer = supervised_trainer(model, torch.optim.SGD(model.parameters(), lr=0.1), nn.MSELoss())
-    loader = DataLoader([(torch.rand(3), torch.rand(1)) for _ in range(10)], batch_size=3, shuffle=True)
+    loader = DataLoader([(torch.rand(3), torch.rand(1)) for _ in range(12)], batch_size=3, shuffle=True)
     trainer.attach(*handlers, Evaluate(supervised_evaluator(model), loader))
     seen = []
     trainer.add_event_handler(Events.STARTED, lambda engine: seen.append(engine.state.dataloader is loader))
