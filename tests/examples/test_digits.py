@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import runpy
 import signal
 import sqlite3
 import subprocess
@@ -12,6 +13,9 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
+
+from leyden.engine import Engine
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "digits.py"
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
@@ -82,6 +86,24 @@ def test_two_ranks_reach_the_same_and_log_one_run(one_process: tuple[Path, str],
     assert abs(figure(output, "test accuracy") - figure(one_process[1], "test accuracy")) <= 0.01
     assert query(tmp_path, "select status from runs") == [("FINISHED",)]
     assert len(list((tmp_path / "tensorboard").rglob("events.out.tfevents*"))) == 1
+
+
+def test_metrics_of_two_uneven_shards_are_those_of_one_process(tmp_path: Path) -> None:
+    script = Path(__file__).parent / "scripts" / "evaluate_all_digits.py"
+    command = [*TORCHRUN, str(script), str(tmp_path / "seen.pt")]
+    subprocess.run(command, env=os.environ | {"OMP_NUM_THREADS": "1"}, check=True, timeout=120)
+    seen = torch.load(tmp_path / "seen.pt")
+    assert seen["seen"] == [899, 898]
+
+    evaluator = Engine(lambda engine, batch: batch, training=False)
+    for name, metric in runpy.run_path(str(script))["make_metrics"]().items():
+        metric.attach(evaluator, name)
+    alone = evaluator.run([seen["output"]]).metrics
+    assert list(seen["metrics"]) == list(alone)
+    for name, value in alone.items():
+        torch.testing.assert_close(torch.as_tensor(seen["metrics"][name]), torch.as_tensor(value), rtol=1e-6, atol=0)
+    assert torch.equal(seen["metrics"]["confusion"], alone["confusion"])
+    assert seen["metrics"]["accuracy"] == alone["accuracy"]
 
 
 def test_a_killed_run_goes_on_from_its_last_checkpoint(tmp_path: Path) -> None:
