@@ -180,7 +180,7 @@ class Engine(Registry, Generic[Batch, Output]):
         iteration = state.iteration
         while iteration < self.last_iteration:
             iteration += 1
-            state.batch = state.output = None
+            state.batch = None
             if iteration >= get_batch_started.due:
                 get_batch_started.fire(iteration)
                 if stops:
@@ -190,6 +190,7 @@ class Engine(Registry, Generic[Batch, Output]):
             except StopIteration:
                 if not self._refill(iteration):
                     return
+            state.output = None
             if iteration >= get_batch_completed.due:
                 get_batch_completed.fire(iteration)
                 if stops:
@@ -311,6 +312,7 @@ class Engine(Registry, Generic[Batch, Output]):
     def set_data(self, data: Iterable[Batch]) -> None:
         """Takes the next batches from other data; the length of the epoch stays as it is."""
         self._set_feed(data)
+        self.cursor.pass_start = self.state.iteration
         if self._running:
             self._begin_pass()
 

@@ -29,6 +29,9 @@ class EventEnum(Enum):
     def __or__(self, other: AnyEvent) -> EventsList:
         return EventsList.join(self, other)
 
+    def __ror__(self, other: str) -> EventsList:
+        return EventsList.join(other, self)
+
     # By identity: Enum's own hash is a Python function over the name, and a step looks events up.
     __hash__ = object.__hash__
 
@@ -45,6 +48,9 @@ class FilteredEvent:
 
     def __or__(self, other: AnyEvent) -> EventsList:
         return EventsList.join(self, other)
+
+    def __ror__(self, other: str) -> EventsList:
+        return EventsList.join(other, self)
 
     def __str__(self) -> str:
         return f"{self.event}({self.filter})"
@@ -65,6 +71,9 @@ class EventsList:
 
     def __or__(self, other: AnyEvent) -> EventsList:
         return EventsList.join(self, other)
+
+    def __ror__(self, other: str) -> EventsList:
+        return EventsList.join(other, self)
 
     def __iter__(self) -> Iterator[EventEnum | FilteredEvent | str]:
         return iter(self.events)

@@ -79,7 +79,10 @@ class ParameterNames:
                         )
                     self._optimizer.state[new] = state
                 group["params"][place] = new
-                self._names[id(new)] = name
+        names = {id(parameter): name for name, parameter in current.items()}
+        held = [parameter for group in self._optimizer.param_groups for parameter in group["params"]]
+        # Made anew: the id of a parameter that is gone may be another's one day.
+        self._names = {id(parameter): names[id(parameter)] for parameter in held if id(parameter) in names}
 
 
 def _shape(value: object) -> tuple[int, ...]:

@@ -221,7 +221,11 @@ class Registry:
         Raises TypeError for what has no `attach`, ValueError for a handler that is attached already.
         """
         for handler in handlers:
-            if isinstance(handler, type) or not isinstance(handler, Attachable):
+            if isinstance(handler, type):
+                raise TypeError(
+                    f"the class {handler.__name__} has no attach(engine) to call; attach an object: {handler.__name__}(...)"
+                )
+            if not isinstance(handler, Attachable):
                 raise TypeError(
                     f"{handler!r} has no attach(engine); a plain function is added by add_event_handler or on"
                 )

@@ -56,8 +56,8 @@ def supervised_trainer(
     device: str | torch.device | None = None,
     non_blocking: bool = False,
     prepare_batch: PrepareBatch | None = None,
-    output_transform: Callable[[Any, Any, Any, torch.Tensor], Any] | None = None,
     model_transform: Callable[[Any], Any] | None = None,
+    output_transform: Callable[[Any, Any, Any, torch.Tensor], Any] | None = None,
     model_fn: Callable[[nn.Module, Any], Any] | None = None,
 ) -> Engine[Any, Any]:
     """An engine that trains `model` on batches of (input, target).
@@ -116,8 +116,8 @@ def supervised_evaluator(
     device: str | torch.device | None = None,
     non_blocking: bool = False,
     prepare_batch: PrepareBatch | None = None,
-    output_transform: Callable[[Any, Any, Any], Any] | None = None,
     model_transform: Callable[[Any], Any] | None = None,
+    output_transform: Callable[[Any, Any, Any], Any] | None = None,
     model_fn: Callable[[nn.Module, Any], Any] | None = None,
 ) -> Engine[Any, Any]:
     """An engine that evaluates `model` on batches of (input, target), without gradients and in eval mode.

@@ -220,11 +220,12 @@ def test_an_update_that_is_not_there():
         engine.attach(MixedPrecision("bf16", update="third"))
 
 
-def test_a_device_without_autocast():
+@pytest.mark.parametrize(("precision", "dtype"), [("bf16", "bfloat16"), ("fp16", "float16")])
+def test_a_device_without_autocast(precision, dtype):
     model = net()
     trainer = supervised_trainer(model, sgd(model), loss_fn, device="meta")
-    trainer.attach(MixedPrecision("bf16"))
-    with pytest.raises(ValueError, match=r"bfloat16 on the device 'meta', for which torch has no autocast; train in"):
+    trainer.attach(MixedPrecision(precision))
+    with pytest.raises(ValueError, match=rf"{dtype} on the device 'meta', for which torch has no autocast; train in"):
         trainer.run(batches(1))
 
 
