@@ -222,9 +222,8 @@ class Registry:
         """
         for handler in handlers:
             if isinstance(handler, type):
-                raise TypeError(
-                    f"the class {handler.__name__} has no attach(engine) to call; attach an object: {handler.__name__}(...)"
-                )
+                name = handler.__name__
+                raise TypeError(f"the class {name} has no attach(engine) to call; attach an object: {name}(...)")
             if not isinstance(handler, Attachable):
                 raise TypeError(
                     f"{handler!r} has no attach(engine); a plain function is added by add_event_handler or on"
