@@ -36,7 +36,7 @@ def counts_of(event, batches=10, epochs=1, **limits):
         ({"every": 2, "after": 3, "before": 8}, [4, 6]),
         ({"event_filter": lambda engine, count: count in (1, 5)}, [1, 5]),
     ],
-    ids=str,
+    ids=lambda value: " ".join(value) if isinstance(value, dict) else str(value),
 )
 def test_counts_of_iterations(rule, expected):
     assert counts_of(Events.ITERATION_COMPLETED(**rule)) == expected

@@ -9,13 +9,14 @@ sys.path.insert(0, str(Path(__file__).parent / "scripts"))
 
 
 class Outcomes:
-    """What the cases of a module of scripts/ gave on two ranks, all run in one launch."""
+    """What cases, (a function of scripts/, its arguments), gave on two ranks, all run in one launch."""
 
     def __init__(self, by_rank):
         self.by_rank = by_rank
 
-    def __getitem__(self, case):
-        """[rank 0's, rank 1's]; fails with the traceback of a case that raised."""
+    def __getitem__(self, key):
+        """[rank 0's, rank 1's] of a function by name, or of (name, argument); fails where the case raised."""
+        case = key if isinstance(key, tuple) else (key,)
         for rank, outcomes in enumerate(self.by_rank):
             if (trace := outcomes[case][1]) is not None:
                 pytest.fail(f"on rank {rank} the case {case} raised\n{trace}", pytrace=False)
@@ -29,7 +30,7 @@ def on_two_ranks():
     def launch(*cases):
         from running_cases import run_cases
 
-        names = [(case.__module__, case.__name__) for case in cases]
+        names = [(function.__module__, function.__name__, *arguments) for function, *arguments in cases]
         return Outcomes(dist.launch(run_cases, 2, args=(names,), backend="gloo", timeout=20))
 
     return launch

@@ -11,7 +11,8 @@ pytestmark = pytest.mark.timeout(90)
 
 @pytest.fixture(scope="module")
 def outcomes(on_two_ranks):
-    return on_two_ranks(*data_cases.CASES)
+    by_kind = [(function, kind) for function in (data_cases.training, data_cases.evaluation) for kind in KINDS]
+    return on_two_ranks(*by_kind, *((case,) for case in data_cases.CASES))
 
 
 def samples(*shares):
@@ -23,7 +24,7 @@ def samples(*shares):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_ranks_train_the_same_number_of_batches_on_samples_of_their_own(outcomes, kind):
-    ours, theirs = (rank[kind] for rank in outcomes["training"])
+    ours, theirs = outcomes["training", kind]
     assert len(ours) == len(theirs) > 0
     counts = Counter(samples(ours, theirs))
     twice = sum(counts.values()) - len(counts)
@@ -52,15 +53,25 @@ def test_the_same_seed_gives_the_same_order(outcomes):
     assert outcomes["three_epochs"] != outcomes["three_epochs_of_another_seed"]
 
 
+def test_a_restored_run_has_the_orders_of_the_run_without_a_break(outcomes):
+    for rank in outcomes["restored"]:
+        assert rank["restored"] == {epoch: rank["whole"][epoch] for epoch in (2, 3)}
+
+
+def test_a_generator_is_gone_through_once_as_in_one_process(outcomes):
+    for rank in outcomes["exhausted_generator"]:
+        assert rank["events"] == ["epoch_started", *["iteration_completed"] * 2, "epoch_completed", "completed"]
+        (warning,) = rank["said"]
+        assert "is exhausted after 2 iterations, in epoch 1, before max_epochs=3 is reached" in warning
+
+
 def test_an_epoch_of_two_passes_sees_each_sample_twice(outcomes):
     ours, theirs = outcomes["epochs_longer_than_the_data"]
-    passes = [samples(rank[epoch][half]) for rank in (ours, theirs) for epoch in (1, 2) for half in HALVES]
+    halves = (slice(0, 3), slice(3, 6))
+    passes = [samples(rank[epoch][half]) for rank in (ours, theirs) for epoch in (1, 2) for half in halves]
     for first, second in zip(passes[:4], passes[4:], strict=True):
         assert sorted(first + second) == list(range(12))
     assert len({str(each) for each in passes}) == 8
-
-
-HALVES = (slice(0, 3), slice(3, 6))
 
 
 def test_weighted_sampling_with_replacement(outcomes):
@@ -95,7 +106,7 @@ def test_data_without_a_batch_is_not_trained_on_in_silence(outcomes, kind):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_each_sample_is_evaluated_once(outcomes, kind):
-    ours, theirs = (rank[kind] for rank in outcomes["evaluation"])
+    ours, theirs = outcomes["evaluation", kind]
     assert sorted(samples(ours, theirs)) == list(range(TOTAL))
     assert ours
     assert theirs
@@ -117,11 +128,20 @@ def test_data_is_dealt_once_however_often_it_is_asked_for(outcomes, case, evalua
 
 
 def test_uneven_shards_in_mid_epoch(outcomes):
-    for rank, (evaluated, total) in zip(
-        outcomes["evaluation_in_mid_epoch"], [([0, 2, 4], 5), ([1, 3], 5)], strict=True
-    ):
-        assert rank["iterations"] == 5
-        assert rank["evaluated"] == {1: evaluated * 2}, total
+    ours, theirs = outcomes["evaluation_in_mid_epoch"]
+    assert ours == {"iterations": 5, "evaluated": {1: [0, 2, 4] * 2}}
+    assert theirs == {"iterations": 5, "evaluated": {1: [1, 3] * 2}}
+
+
+def test_data_that_can_be_gone_through_only_once(outcomes):
+    for rank in outcomes["evaluation_of_exhausted_data"]:
+        assert "the data of the run is empty" in rank
+
+
+@pytest.mark.timeout(40)
+def test_an_empty_shard_of_an_evaluator_that_was_made_as_any_engine_is(on_two_ranks):
+    outcomes = on_two_ranks((data_cases.evaluation_by_an_engine_of_ones_own,))
+    assert outcomes["evaluation_by_an_engine_of_ones_own"] == [{1: [[5]]}, {}]
 
 
 def test_an_evaluator_alone(outcomes):

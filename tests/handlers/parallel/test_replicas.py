@@ -10,7 +10,7 @@ pytestmark = pytest.mark.timeout(90)
 
 @pytest.fixture(scope="module")
 def outcomes(on_two_ranks):
-    return on_two_ranks(*replica_cases.CASES)
+    return on_two_ranks(*((case,) for case in replica_cases.CASES))
 
 
 def same(models, others):

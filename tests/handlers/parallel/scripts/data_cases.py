@@ -89,8 +89,8 @@ def trained_on(data, epochs=1, seed=None, **arguments):
     return batches
 
 
-def training():
-    return {kind: trained_on(make())[1] for kind, make in KINDS.items()}
+def training(kind):
+    return trained_on(KINDS[kind]())[1]
 
 
 def three_epochs():
@@ -140,6 +140,35 @@ def generators_after_drawing():
     return numbers_in_steps(shuffled) == numbers_in_steps(None, epoch_length=3)
 
 
+def restored():
+    """A trainer made anew, with another seed, goes on with the orders of the one whose state it has."""
+
+    def make(seed):
+        torch.manual_seed(seed)
+        trainer = trainer_of()
+        trainer.attach(DataParallel())
+        return trainer, note_batches(trainer)
+
+    first, before = make(1)
+    first.run(KINDS["shuffled"](), max_epochs=1)
+    state = first.state_dict()
+    first.run(KINDS["shuffled"](), max_epochs=3)
+    second, after = make(2)
+    second.load_state_dict(state)
+    second.run(KINDS["shuffled"](), max_epochs=3)
+    return {"whole": before, "restored": after}
+
+
+def exhausted_generator():
+    """What a run over it fires, and what it says."""
+    trainer, events = trainer_of(), []
+    trainer.attach(DataParallel())
+    for event in (Events.EPOCH_STARTED, Events.ITERATION_COMPLETED, Events.EPOCH_COMPLETED, Events.COMPLETED):
+        trainer.add_event_handler(event, events.append, event.value)
+    said = error_of(lambda: trainer.run((i for i in range(4)), max_epochs=3))
+    return {"events": events, "said": said}
+
+
 def own_distributed_sampler():
     loader = DataLoader(range(12), batch_size=2, sampler=DistributedSampler(range(12), seed=3))
     trainer = trainer_of()
@@ -169,8 +198,8 @@ def evaluated(data, *attached_to_evaluator, epochs=1, evaluations=1):
     return batches
 
 
-def evaluation():
-    return {kind: evaluated(make())[0] for kind, make in KINDS.items()}
+def evaluation(kind):
+    return evaluated(KINDS[kind]())[0]
 
 
 def evaluation_of_one_sample():
@@ -184,6 +213,20 @@ def evaluation_twice_by_one_evaluator():
 
 def evaluation_by_an_evaluator_that_deals_itself():
     return evaluated(KINDS["sequential"](), DataParallel())
+
+
+def evaluation_of_exhausted_data():
+    """The second evaluation has nothing to evaluate, on no rank."""
+    return error_of(lambda: evaluated(iter([[0], [1], [2]]), epochs=2))
+
+
+def evaluation_by_an_engine_of_ones_own():
+    """Made as any engine is: `Evaluate` says that it evaluates. One rank has nothing to evaluate."""
+    trainer, evaluator = trainer_of(), Engine(lambda engine, batch: batch)
+    trainer.attach(DataParallel(), Evaluate(evaluator, DataLoader([5], batch_size=4)))
+    batches = note_batches(evaluator)
+    trainer.run([[0], [1]])
+    return batches
 
 
 def evaluation_in_mid_epoch():
@@ -217,7 +260,7 @@ def empty_data():
     def run(data):
         trainer = trainer_of()
         trainer.attach(DataParallel())
-        trainer.run(data, max_epochs=2)
+        trainer.run(data)
 
     return {
         "list": error_of(lambda: run([])),
@@ -293,9 +336,10 @@ def failed_and_run_again():
 
 
 CASES = [
-    training, three_epochs, three_epochs_again, three_epochs_of_another_seed, epochs_longer_than_the_data,
-    weighted_sampling, generators_after_drawing, own_distributed_sampler, evaluation, evaluation_of_one_sample,
+    three_epochs, three_epochs_again, three_epochs_of_another_seed, epochs_longer_than_the_data,
+    restored, weighted_sampling, exhausted_generator, generators_after_drawing, own_distributed_sampler, evaluation_of_one_sample,
     evaluation_twice_by_one_evaluator, evaluation_by_an_evaluator_that_deals_itself, evaluation_in_mid_epoch,
+    evaluation_of_exhausted_data,
     an_evaluator_alone, empty_data, terminated, interrupted, early_stopping, diverged, terminated_when_it_was_over,
     failed_and_run_again,
 ]  # fmt: skip

@@ -9,12 +9,13 @@ from leyden import distributed as dist
 
 
 def run_cases(names):
-    """{case: (its value, None) or (None, its traceback)} of this rank."""
+    """{(function's name, *arguments): (its value, None) or (None, its traceback)} of this rank."""
     outcomes = {}
-    for module, name in names:
+    for module, *case in names:
+        name, *arguments = case
         torch.manual_seed(100 + dist.rank())  # ranks differ in all that is not made equal
         try:
-            outcomes[name] = (getattr(importlib.import_module(module), name)(), None)
+            outcomes[tuple(case)] = (getattr(importlib.import_module(module), name)(*arguments), None)
         except Exception:
-            outcomes[name] = (None, traceback.format_exc())
+            outcomes[tuple(case)] = (None, traceback.format_exc())
     return outcomes
