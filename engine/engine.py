@@ -51,6 +51,8 @@ class Engine(Registry, Generic[Batch, Output]):
         """Functions that prepare models, optimizers and the restored state, by `Stage`."""
         self.data_setup: list[Callable[[Any], Any]] = []
         """Functions from the data of a run to the data that is iterated (dealt to ranks, say)."""
+        self.data_may_be_empty = False
+        """What `data_setup` gives may be without a batch: a rank's share of an evaluation."""
         self.updates: dict[str, Update] = {}
         self.cursor = Cursor()
         self.last_iteration = NEVER
@@ -321,7 +323,7 @@ class Engine(Registry, Generic[Batch, Output]):
         self._data = data
         for deal in self.data_setup:
             data = deal(data)
-        feed = Feed(data, may_be_empty=bool(self.data_setup) and not self.training)  # a rank's share of an evaluation
+        feed = Feed(data, may_be_empty=self.data_may_be_empty)
         if not self._limits.restored and not self.cursor.epoch_open:
             self.cursor.pass_start = self.state.iteration
         elif same and feed.one_shot:

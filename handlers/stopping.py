@@ -23,7 +23,7 @@ class EarlyStopping:
     """Terminates the run once a metric has not improved in `patience` evaluations.
 
     `metric`: its name in the trainer's `state.metrics`, or a function of the engine that gives a score. `mode`: "max"
-    or "min", what better means. `min_delta`: the least change that counts. An epoch that brought no new value (no
+    or "min", what better means. `min_delta`: only a larger change counts. An epoch that brought no new value (no
     evaluation) does not count.
 
     Raises ValueError for a bad mode or patience, and at the start of a run for a metric that will not come up.
@@ -103,8 +103,8 @@ class TerminateOnNan:
     """Terminates the run when the output of an iteration has a number that is not finite (NaN or infinite).
 
     Looks into tensors, numbers and nested mappings and sequences of the output, or of `output_transform(output)`, after
-    each `every`-th iteration; each look copies one flag from the device. It warns, naming the iteration and what it
-    found, and sets `state.diverged`, so that no checkpoint keeps what is lost.
+    each `every`-th iteration; each look copies one flag a tensor from the device. It warns, naming the iteration and
+    what it found, and sets `state.diverged`, so that no checkpoint keeps what is lost.
     """
 
     def __init__(self, output_transform: Callable[[Any], Any] | None = None, *, every: int = 1) -> None:

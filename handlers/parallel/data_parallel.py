@@ -66,6 +66,7 @@ class DataParallel:
         seed = dist.broadcast(torch.initial_seed() % 2**62)
         deal = Deal(dist.rank(), dist.world_size(), seed, even)
         self._deals.append(deal)
+        engine.data_may_be_empty = not even
         engine.data_setup.append(functools.partial(deal_data, deal=deal))
 
         def begin_epoch() -> None:

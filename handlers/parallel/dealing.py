@@ -128,10 +128,28 @@ class DealtBatches:
     def __iter__(self) -> Iterator[Any]:
         rank, world_size = self.deal.rank, self.deal.world_size
         iterator = iter(self.batches)
+        came = False
         while len(round_of := list(islice(iterator, world_size))) == world_size:
+            came = True
             yield round_of[rank]
+        if not (came or round_of):  # on every rank alike, unlike an empty share
+            raise ValueError(f"the data of the run is empty: {type(self.batches).__name__} gave no batch")
         if not self.deal.even and rank < len(round_of):
             yield round_of[rank]
+
+
+class DealtIterator(DealtBatches, Iterator[Any]):
+    """The same for an iterator, which like it can be gone through only once."""
+
+    def __init__(self, batches: Iterator[Any], deal: Deal) -> None:
+        super().__init__(batches, deal)
+        self._rounds = super().__iter__()
+
+    def __iter__(self) -> Iterator[Any]:
+        return self
+
+    def __next__(self) -> Any:
+        return next(self._rounds)
 
 
 class SizedDealtBatches(DealtBatches):
@@ -186,6 +204,8 @@ def set_epoch_of_sampler(data: Any, epoch: int) -> None:
 
 
 def _deal_batches(data: Iterable[Any], deal: Deal) -> DealtBatches:
+    if isinstance(data, Iterator):
+        return DealtIterator(data, deal)
     return SizedDealtBatches(data, deal) if has_length(data) else DealtBatches(data, deal)
 
 

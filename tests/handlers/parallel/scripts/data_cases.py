@@ -337,7 +337,8 @@ def failed_and_run_again():
 
 CASES = [
     three_epochs, three_epochs_again, three_epochs_of_another_seed, epochs_longer_than_the_data,
-    restored, weighted_sampling, exhausted_generator, generators_after_drawing, own_distributed_sampler, evaluation_of_one_sample,
+    restored, weighted_sampling, exhausted_generator, generators_after_drawing, own_distributed_sampler,
+    evaluation_of_one_sample,
     evaluation_twice_by_one_evaluator, evaluation_by_an_evaluator_that_deals_itself, evaluation_in_mid_epoch,
     evaluation_of_exhausted_data,
     an_evaluator_alone, empty_data, terminated, interrupted, early_stopping, diverged, terminated_when_it_was_over,
