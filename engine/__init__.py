@@ -1,11 +1,12 @@
 """The loop: Engine, its events and state, and the Update that makes a training step composable."""
 
+from leyden.engine.data_setup import CompositeData, DataStage
 from leyden.engine.dispatch import RemovableEventHandle
 from leyden.engine.engine import Engine
 from leyden.engine.events import EventEnum, Events, EventsList, FilteredEvent, UpdateEvents
-from leyden.engine.registry import Attachable, Order
+from leyden.engine.registry import Attachable, Order, Selective
 from leyden.engine.setup import Stage
-from leyden.engine.slots import GradientScaler, GradientSync
+from leyden.engine.slots import GradientScaler, GradientSync, Tail
 from leyden.engine.state import MetricValues, State
 from leyden.engine.supervised import (
     create_supervised_evaluator,
@@ -18,6 +19,8 @@ from leyden.engine.update import Update
 
 __all__ = [
     "Attachable",
+    "CompositeData",
+    "DataStage",
     "Engine",
     "EventEnum",
     "Events",
@@ -28,8 +31,10 @@ __all__ = [
     "MetricValues",
     "Order",
     "RemovableEventHandle",
+    "Selective",
     "Stage",
     "State",
+    "Tail",
     "Update",
     "UpdateEvents",
     "create_supervised_evaluator",

@@ -19,12 +19,14 @@ def _lines(table: Table, indent: str) -> list[str]:
 
 
 def describe(engine: Engine[Any, Any]) -> str:
-    """The engine's attached handlers, then each event that has handlers, with their order and filters as they will
-    run.
+    """The engine's attached handlers, what they do before a run in the order of doing it, then each event that has
+    handlers, with their order and filters as they will run.
     """
     title = f"Engine of {describe_handler(engine.process)}, {engine.state}"
     attached = ", ".join(engine.handlers) or "nothing"
     lines = [title, f"attached: {attached}"]
+    for what, steps in (("setup", engine.setup.describe()), ("data", engine.data_setup.describe())):
+        lines += [what, *(f"      {step}" for step in steps)] if steps else []
     for table in engine.tables():
         lines += _lines(table, "  ")
     for update in engine.updates.values():

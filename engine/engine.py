@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from leyden import distributed as dist
+from leyden.engine.data_setup import DataSetup
 from leyden.engine.describe import describe
 from leyden.engine.dispatch import check_process
 from leyden.engine.events import Event, Events
@@ -49,14 +50,16 @@ class Engine(Registry, Generic[Batch, Output]):
         """Where the engine computes: the process's own device, unless who made the engine says otherwise."""
         self.setup = Setup()
         """Functions that prepare models, optimizers and the restored state, by `Stage`."""
-        self.data_setup: list[Callable[[Any], Any]] = []
-        """Functions from the data of a run to the data that is iterated (dealt to ranks, say)."""
+        self.data_setup = DataSetup()
+        """Functions from the data of a run to the data that is iterated (dealt to ranks, say), by `DataStage`."""
         self.data_may_be_empty = False
         """What `data_setup` gives may be without a batch: a rank's share of an evaluation."""
         self.updates: dict[str, Update] = {}
         self.cursor = Cursor()
         self.last_iteration = NEVER
         """The iteration at which the running epoch will end; NEVER while its length is unknown."""
+        self.run_end = NEVER
+        """The iteration at which the run will end by its limit; NEVER while that is unknown."""
         self._data: Iterable[Batch] | None = None
         self._feed = Feed(None)
         self._limits = Limits()
@@ -100,10 +103,10 @@ class Engine(Registry, Generic[Batch, Output]):
         failure: BaseException | None = None
         started_at = time.perf_counter()
         try:
-            self.setup.run(Stage.DEVICE, Stage.DATA)
+            # What is restored may say how data is dealt and batched, so the data comes last.
+            self.setup.run(Stage.DEVICE, Stage.RESTORE)
             if not continues:
                 self._set_feed(data)
-            self.setup.run(Stage.RESTORE, Stage.RESTORE)
             limits.settle(self.state, self._feed, max_epochs, max_iters, epoch_length, self.cursor.epoch_open)
             self._ready()
             try:
@@ -140,8 +143,9 @@ class Engine(Registry, Generic[Batch, Output]):
                 cursor.epoch_cut = True
                 self._fire(Events.TERMINATE_SINGLE_EPOCH)
             self._heed(ENDS_RUN)
+            ends = limits.reached(state, epoch_open=False)
             for update in self.updates.values():
-                update.flush()
+                update.flush(run_ends=ends)
             cursor.epoch_open = cursor.epoch_cut = False
             state.times["EPOCH_COMPLETED"] = time.perf_counter() - started_at
             self._fire(Events.EPOCH_COMPLETED, state.epoch)
@@ -168,6 +172,7 @@ class Engine(Registry, Generic[Batch, Output]):
         elif feed.iterator is None:
             self._begin_pass(skip=state.iteration - cursor.pass_start)
         self.last_iteration = self._limits.epoch_end(cursor.epoch_start, state.max_iters)
+        self.run_end = self._limits.run_end(cursor.epoch_start, state)
         self._heed(ANY_STOP)
         if self._poll is not None:
             self._poll.start_epoch(state.iteration)
@@ -321,9 +326,7 @@ class Engine(Registry, Generic[Batch, Output]):
     def _set_feed(self, data: Any) -> None:
         same = data is not None and data is self._data
         self._data = data
-        for deal in self.data_setup:
-            data = deal(data)
-        feed = Feed(data, may_be_empty=self.data_may_be_empty)
+        feed = Feed(self.data_setup(data), may_be_empty=self.data_may_be_empty)
         if not self._limits.restored and not self.cursor.epoch_open:
             self.cursor.pass_start = self.state.iteration
         elif same and feed.one_shot:

@@ -133,6 +133,14 @@ class Limits:
         end = NEVER if self.length is None else epoch_start + self.length
         return end if max_iters is None else min(end, max_iters)
 
+    def run_end(self, epoch_start: int, state: State) -> int:
+        """The iteration at which the run ends, seen from an epoch of it; NEVER if only the data knows."""
+        if state.max_iters is not None:
+            return state.max_iters
+        if self.length is None or state.max_epochs is None:
+            return NEVER
+        return epoch_start + (state.max_epochs - state.epoch + 1) * self.length
+
     def tell_exhausted(self, state: State, feed: Feed) -> None:
         """Says that the data ended for good before the run did; nothing is said where no more was wanted."""
         self.exhausted = True

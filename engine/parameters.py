@@ -58,10 +58,11 @@ class ParameterNames:
         Raises ValueError if a name is gone, or if a state does not fit the new parameter.
         """
         current = named_parameters(self._modules)
+        here = set(map(id, current.values()))
         for group in self._optimizer.param_groups:
             for place, old in enumerate(group["params"]):
                 name = self._names.get(id(old))
-                if name is None or current.get(name) is old:
+                if name is None or id(old) in here:  # perhaps under another name: wrapped in an adapter, say
                     continue
                 if name not in current:
                     raise ValueError(

@@ -42,6 +42,14 @@ class Attachable(Protocol):
     def attach(self, engine: Any) -> Any: ...
 
 
+@runtime_checkable
+class Selective(Protocol):
+    """A handler that can't work beside some others."""
+
+    def refuses(self, other: Any) -> str | None:
+        """Why the other handler can't be attached to the same engine, and what to do; None if it can."""
+
+
 class Registry:
     """The handlers of an engine. `Engine` is one; the loop itself is there."""
 
@@ -218,7 +226,8 @@ class Registry:
     def attach(self, *handlers: Attachable) -> None:
         """Calls `handler.attach(engine)` for each and remembers it; its state is part of `state_dict` from then on.
 
-        Raises TypeError for what has no `attach`, ValueError for a handler that is attached already.
+        Raises TypeError for what has no `attach`, ValueError for a handler that is attached already, and for two that
+        can't work together (`refuses`).
         """
         for handler in handlers:
             if isinstance(handler, type):
@@ -230,11 +239,20 @@ class Registry:
                 )
             if any(handler is other for other in self.handlers.values()):
                 raise ValueError(f"this {type(handler).__name__} is attached to this engine already")
+            self._check_company(handler)
             handler.attach(self)
             name = self._name_of(handler)
             self.handlers[name] = handler
             if name in self._handler_states and hasattr(handler, "load_state_dict"):
                 handler.load_state_dict(self._handler_states.pop(name))
+
+    def _check_company(self, handler: Attachable) -> None:
+        for other in self.handlers.values():
+            for one, another in ((handler, other), (other, handler)):
+                reason = one.refuses(another) if isinstance(one, Selective) else None
+                if reason is not None:
+                    names = f"{type(one).__name__} and {type(another).__name__}"
+                    raise ValueError(f"{names} can't both be attached to one engine: {reason}")
 
     def _name_of(self, handler: Attachable) -> str:
         kind = type(handler).__name__

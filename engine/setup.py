@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from enum import IntEnum
 
 
@@ -10,36 +11,52 @@ class Stage(IntEnum):
     """The stages of a run's setup, gone through before STARTED, whatever the order in which handlers were attached."""
 
     DEVICE = 1
+    """Where a model lies: device, dtype, memory format."""
     QUANTIZE = 2
-    TENSOR = 3
-    CONTEXT = 4
-    ACTIVATION_CHECKPOINTING = 5
-    COMPILE = 6
-    SHARD = 7
+    ADAPT = 3
+    """What is trained: adapters put in, parameters frozen."""
+    TENSOR = 4
+    CONTEXT = 5
+    ACTIVATION_CHECKPOINTING = 6
+    COMPILE = 7
+    SHARD = 8
     """Shard or replicate."""
-    MATERIALISE = 8
-    OPTIMIZER = 9
+    MATERIALISE = 9
+    OPTIMIZER = 10
     """Optimizers are made, or follow the parameters that earlier stages exchanged."""
-    AVERAGE = 10
-    SCHEDULE = 11
-    DATA = 12
-    RESTORE = 13
+    AVERAGE = 11
+    SCHEDULE = 12
+    DATA = 13
+    RESTORE = 14
+
+
+@dataclass
+class _Task:
+    stage: Stage
+    function: Callable[[], None]
+    owner: str
+    each_run: bool
+    waits: bool = True
 
 
 class Setup:
     """The functions of each stage. Each runs once in the engine's life, or at each run if it was added so."""
 
     def __init__(self) -> None:
-        self._functions: list[tuple[Stage, Callable[[], None], bool]] = []
+        self._tasks: list[_Task] = []
 
-    def add(self, stage: Stage, function: Callable[[], None], *, each_run: bool = False) -> None:
-        self._functions.append((stage, function, each_run))
-        self._functions.sort(key=lambda item: item[0])
+    def add(self, stage: Stage, function: Callable[[], None], *, owner: object = "", each_run: bool = False) -> None:
+        """Adds a function to a stage. `owner`: who `print(engine)` shows there, a handler or words; "" for nobody."""
+        name = owner if isinstance(owner, str) else type(owner).__name__
+        self._tasks.append(_Task(stage, function, name, each_run))
+        self._tasks.sort(key=lambda task: task.stage)
 
     def run(self, first: Stage, last: Stage) -> None:
         """Runs what waits in the stages from `first` to `last`. One that fails is tried again at the next run."""
-        for item in [item for item in self._functions if first <= item[0] <= last]:
-            _, function, each_run = item
-            function()
-            if not each_run:
-                self._functions.remove(item)
+        for task in [task for task in self._tasks if task.waits and first <= task.stage <= last]:
+            task.function()
+            task.waits = task.each_run
+
+    def describe(self) -> list[str]:
+        """A line for each function that has an owner, in the order in which they run."""
+        return [f"{task.stage.name}  {task.owner}" for task in self._tasks if task.owner]

@@ -5,12 +5,24 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from enum import Enum
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 
 if TYPE_CHECKING:
     from leyden.engine.update import Update
+
+
+class Tail(Enum):
+    """What becomes of an accumulation window that is not full when an epoch ends."""
+
+    STEP = "step"
+    """The optimizer steps with it."""
+    CARRY = "carry"
+    """The next epoch fills it; at the end of the run the optimizer steps with it."""
+    DROP = "drop"
+    """Its gradients are thrown away."""
 
 
 class GradientSync(Protocol):
@@ -24,6 +36,9 @@ class GradientSync(Protocol):
 
     def reduce(self, update: Update) -> None:
         """Reduces the gradients that are there: for a window that was cut short after its last backward pass."""
+
+    def rebuild(self, update: Update) -> None:
+        """Takes note that other parameters are trained from now on."""
 
 
 class GradientScaler(Protocol):
@@ -51,6 +66,12 @@ class Slots:
     scaler: GradientScaler | None = None
     window: Callable[[], int] | None = None
     """Batches in the window that begins now."""
+    tail: Tail = Tail.STEP
+    """What becomes of a window that an epoch's end cuts short."""
+    full_divisor: bool = False
+    """Losses are divided by what `window` said also in a window that is cut short; else by its own size."""
+    weight: Callable[[Any], torch.Tensor | float] | None = None
+    """From a batch to its weight in the window, for a backward pass that brings none of its own."""
     owners: dict[str, str] = field(default_factory=dict)
 
     def claim(self, slot: str, owner: object, value: Any) -> None:

@@ -15,7 +15,7 @@ from leyden.engine.dispatch import Handler, RemovableEventHandle, Table
 from leyden.engine.engine import Engine
 from leyden.engine.events import Event, UpdateEvents
 from leyden.engine.parameters import ParameterNames
-from leyden.engine.slots import Slots
+from leyden.engine.slots import Slots, Tail
 
 Loss = torch.Tensor | Sequence[torch.Tensor]
 
@@ -54,6 +54,7 @@ class Update:
         self.tables: dict[Event, Table] = {event: Table(engine, event, source=self) for event in UpdateEvents}
         self._names = ParameterNames(self.modules, optimizer, name)
         self._size = 1  # batches in the open window
+        self._divisor = 1  # of the losses in it
         self._done = 0  # batches of it that went backward
         self._begun = False  # the batch in work has been counted into its window
         self._weight: torch.Tensor | float | None = None
@@ -129,20 +130,26 @@ class Update:
         """Counts the batch into its window; a new window learns its size, which the end of the epoch may cut."""
         self._begun = True
         if self._done == 0:
-            size = self._size = 1 if self.slots.window is None else self.slots.window()
-            if size > 1:
+            slots = self.slots
+            size = self._size = self._divisor = 1 if slots.window is None else slots.window()
+            if size > 1 and slots.tail is not Tail.DROP:
                 engine = self.engine
-                self._size = min(size, engine.last_iteration - max(engine.state.iteration, 1) + 1)
+                end = engine.last_iteration if slots.tail is Tail.STEP else engine.run_end
+                self._size = min(size, end - max(engine.state.iteration, 1) + 1)
+                if not slots.full_divisor:
+                    self._divisor = self._size
 
     def _accumulate(self, step: int, loss: Loss, weight: torch.Tensor | float | None, retain_graph: bool) -> None:
         if step >= (started := self.tables[UpdateEvents.BACKWARD_STARTED]).due:
             started.fire(step)
         losses = [loss] if isinstance(loss, torch.Tensor) else list(loss)
+        if weight is None and self.slots.weight is not None:
+            weight = self.slots.weight(self.engine.state.batch)
         if weight is not None:
             losses = [each * weight for each in losses]
             self._weight = weight if self._weight is None else self._weight + weight
-        elif self._size > 1:
-            losses = [each / self._size for each in losses]
+        elif self._divisor > 1:
+            losses = [each / self._divisor for each in losses]
         if self.slots.scaler is not None:
             losses = [self.slots.scaler.scale(each) for each in losses]
         if self.slots.sync is not None:
@@ -183,12 +190,20 @@ class Update:
 
     # -- around the step -------------------------------------------------------------------------------------
 
-    def flush(self) -> None:
-        """Steps with what an epoch left in its window when it ended before anyone could know: data of unknown length,
-        `terminate_epoch`. The mean is then over the batches that came."""
-        if self._done == 0:
+    def flush(self, run_ends: bool = True) -> None:
+        """Deals with what an epoch left in its window, as the window's tail says.
+
+        It steps with a window that ended before anyone could know (data of unknown length, `terminate_epoch`); the mean
+        is then over the batches that came.
+        """
+        tail = self.slots.tail
+        if self._done == 0 or (tail is Tail.CARRY and not run_ends):
             return
-        if self._weight is None and self._done < self._size:
+        if tail is Tail.DROP:
+            self._done, self._weight = 0, None
+            self.optimizer.zero_grad()
+            return
+        if self._weight is None and self._done < self._size and not self.slots.full_divisor:
             scale_gradients(self.trainable(), self._size / self._done)
         if self.slots.sync is not None:
             self.slots.sync.reduce(self)
@@ -201,8 +216,7 @@ class Update:
         self._names.tie()
         self._restore_scaler()
         self._alone = len(self.engine.updates) == 1
-        kinds = {(p.device, p.dtype, p.layout) for group in self.optimizer.param_groups for p in group["params"]}
-        self.uniform = len(kinds) == 1
+        self._look_at_kinds()
         self._begun = False
         if self._done == 0:
             self._weight = None
@@ -211,6 +225,20 @@ class Update:
     def reset(self) -> None:
         """Before a run from the beginning."""
         self.steps = self._done = 0
+
+    def trainable_changed(self) -> None:
+        """To be called after parameters were frozen or unfrozen, or were given to the optimizer: who synchronises
+        gradients is told."""
+        if self.slots.sync is not None:
+            self.slots.sync.rebuild(self)
+        self._names = ParameterNames(self.modules, self.optimizer, self.name)
+        self._look_at_kinds()
+
+    def _look_at_kinds(self) -> None:
+        kinds = {
+            (p.device, p.dtype, p.layout, type(p)) for group in self.optimizer.param_groups for p in group["params"]
+        }
+        self.uniform = len(kinds) == 1
 
     def rearm(self, wake: bool = True) -> None:
         """Lets filters count from where the update stands."""

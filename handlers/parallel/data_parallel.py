@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from leyden import distributed as dist
-from leyden.engine import Engine, Events, Order, Stage
+from leyden.engine import DataStage, Engine, Events, Order, Stage
 from leyden.handlers.parallel.dealing import Deal, deal_data, set_epoch_of_sampler
 from leyden.handlers.parallel.replicas import Replicas, synchronise_batch_norm
 
@@ -47,7 +47,7 @@ class DataParallel:
             engine.setup.add(
                 Stage.DEVICE, functools.partial(self._prepare, list(update.modules.values()), engine.device)
             )
-            engine.setup.add(Stage.SHARD, functools.partial(replicas.replicate, update))
+            engine.setup.add(Stage.SHARD, functools.partial(replicas.replicate, update), owner=self)
         self._deal(engine, even=engine.training)
 
     def attach_to_evaluator(self, engine: Engine[Any, Any]) -> None:
@@ -67,7 +67,7 @@ class DataParallel:
         deal = Deal(dist.rank(), dist.world_size(), seed, even)
         self._deals.append(deal)
         engine.data_may_be_empty = not even
-        engine.data_setup.append(functools.partial(deal_data, deal=deal))
+        engine.data_setup.add(DataStage.DEAL, functools.partial(deal_data, deal=deal), owner=self)
 
         def begin_epoch() -> None:
             deal.set_epoch(engine.state.epoch)

@@ -48,6 +48,10 @@ class Replicas:
             losses = replica._post_forward(losses)
         return losses
 
+    def rebuild(self, update: Update) -> None:
+        self._replicas.clear()
+        self.replicate(update)
+
     def reduce(self, update: Update) -> None:
         world_size = dist.world_size()
         for parameter in update.trainable():

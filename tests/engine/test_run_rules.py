@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, IterableDataset
 
-from leyden.engine import Engine, Events, Stage
+from leyden.engine import DataStage, Engine, Events, Stage
 
 
 @pytest.fixture
@@ -369,6 +369,7 @@ def test_stages_run_in_their_order_before_started_and_once(engine):
     assert [stage.name for stage in Stage] == [
         "DEVICE",
         "QUANTIZE",
+        "ADAPT",
         "TENSOR",
         "CONTEXT",
         "ACTIVATION_CHECKPOINTING",
@@ -424,7 +425,7 @@ def test_a_stage_that_failed_is_tried_again_at_the_next_run(engine, seen):
 
 
 def test_data_is_dealt_as_the_setup_says(engine, seen):
-    engine.data_setup.append(lambda data: data[::2])
+    engine.data_setup.add(DataStage.DEAL, lambda data: data[::2])
     engine.run("abcde", max_epochs=2)
     assert [batch for _, _, batch in seen] == ["a", "c", "e", "a", "c", "e"]
     assert engine.state.epoch_length == 3

@@ -43,7 +43,7 @@ def test_in_one_process_it_fills_no_slot_and_prepares_nothing():
         line for line in before if not line.startswith("attached:")
     ]
     assert trainer.updates["default"].slots.owners == {}
-    assert trainer.data_setup == []
+    assert len(trainer.data_setup) == 0
     assert not torch.distributed.is_initialized()
 
 

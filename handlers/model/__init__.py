@@ -1,0 +1,1 @@
+"""Handlers that change a model before it is trained, in place."""

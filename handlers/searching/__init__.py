@@ -1,0 +1,1 @@
+"""Handlers that look for good settings before a run."""
