@@ -1,0 +1,61 @@
+"""A DataLoader with another batch size."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any, TypeVar
+
+from torch.utils.data import BatchSampler, DataLoader
+
+Loader = TypeVar("Loader", bound=DataLoader[Any])
+
+
+def with_batch_size(data: Loader, size: int) -> Loader:
+    """A copy of the loader that makes batches of `size` samples; the loader itself stays as it is.
+
+    Everything else is kept: dataset, sampler and its generator, collate_fn, drop_last, workers, the class. The sampler
+    is the same object, so loader and copy draw from the same random numbers. Samples of an IterableDataset are batched
+    anew as well.
+
+    Raises TypeError for what is no DataLoader and for a size that is no whole number; ValueError for a size below 1,
+    for a loader whose batch sampler is the user's own, and for one that does not batch (batch_size=None).
+    """
+    check_batch_size(size)
+    if not isinstance(data, DataLoader):
+        raise TypeError(
+            f"only a torch DataLoader's batch size can be changed, but the data is a {type(data).__name__}; "
+            "give a DataLoader over single samples"
+        )
+    batches = data.batch_sampler
+    if batches is None:
+        raise ValueError(
+            f"this {type(data).__name__} does not batch (batch_size=None), so its batch size can't be changed; "
+            "give it a batch_size and a dataset of single samples"
+        )
+    if data.batch_size is None or not isinstance(batches, BatchSampler):
+        raise ValueError(
+            f"this {type(data).__name__} has a batch sampler of its own ({type(batches).__name__}), which alone says "
+            "how large a batch is; give the loader a sampler and a batch_size instead"
+        )
+    changed = copy.copy(data)
+    # torchdata's StatefulDataLoader makes batches by a class of its own, which knows where it stands.
+    _replace(changed, "batch_sampler", type(batches)(batches.sampler, size, data.drop_last))
+    _replace(changed, "batch_size", size)
+    _replace(changed, "_iterator", None)
+    _replace(changed, "_IterableDataset_len_called", None)
+    if hasattr(changed, "_initial_iter_for_state_dict"):
+        _replace(changed, "_initial_iter_for_state_dict", False)
+    return changed
+
+
+def check_batch_size(size: Any) -> None:
+    """Raises TypeError for what is no whole number, ValueError for one below 1."""
+    if isinstance(size, bool) or not isinstance(size, int):
+        raise TypeError(f"a batch size is a whole number, but got {size!r}")
+    if size < 1:
+        raise ValueError(f"a batch size is at least 1, but got {size}")
+
+
+def _replace(loader: DataLoader[Any], name: str, value: Any) -> None:
+    # A DataLoader forbids assigning some of these, since its own iterator may be at work; a copy has none.
+    object.__setattr__(loader, name, value)
