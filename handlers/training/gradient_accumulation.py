@@ -2,28 +2,81 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from leyden.engine import Engine
+import torch
+
+from leyden.engine import Engine, Tail
+
+DIVISORS = {"window": False, "steps": True}
 
 
 class GradientAccumulation:
     """Steps the optimizer once in `steps` batches, with the mean of their gradients; the epoch's last window may be
     shorter.
 
+    `steps`: a number, or numbers by epoch: `{0: 1, 2: 4}` takes 4 batches a step from the third epoch on (epochs count
+    from 0 here; before the first of them it is 1). `weight(batch)`: a batch's weight in its window, the number of its
+    tokens, say; the gradient is then sum(weight * gradient) / sum(weight) over the window and all ranks, that of the
+    big batch. A weight given to `update.backward` goes first.
+
+    `tail`: what becomes of a window that an epoch's end cuts short. "step": the optimizer steps with it; "carry": the
+    next epoch fills it, the end of the run steps with it; "drop": its gradients are thrown away. `divide_by`: a loss is
+    divided by the size of its "window", so that a short one is not damped, or always by "steps", as Lightning does.
+
     In replicas gradients are exchanged once a window. `update` names the one update it is for; by default all.
 
     Raises ValueError for a number below 1, a second one on the same update, an engine without an Update.
     """
 
-    def __init__(self, steps: int, *, update: str | None = None) -> None:
-        if isinstance(steps, bool) or not isinstance(steps, int):
-            raise TypeError(f"GradientAccumulation takes a whole number of batches, but got {steps!r}")
-        if steps < 1:
-            raise ValueError(f"GradientAccumulation needs at least 1 batch a step, but got {steps}")
+    def __init__(
+        self,
+        steps: int | Mapping[int, int],
+        *,
+        weight: Callable[[Any], torch.Tensor | float] | None = None,
+        tail: str = "step",
+        divide_by: str = "window",
+        update: str | None = None,
+    ) -> None:
+        schedule = dict(steps) if isinstance(steps, Mapping) else {0: steps}
+        if not schedule:
+            raise ValueError("GradientAccumulation takes numbers of batches by epoch, but got an empty mapping")
+        for epoch, number in schedule.items():
+            _check(number, "a whole number of batches", 1, "batch a step")
+            _check(epoch, "epochs as whole numbers, counted from 0", 0, "as an epoch")
+        if tail not in [each.value for each in Tail]:
+            raise ValueError(f'GradientAccumulation takes tail="step", "carry" or "drop", but got {tail!r}')
+        if divide_by not in DIVISORS:
+            raise ValueError(f'GradientAccumulation takes divide_by="window" or "steps", but got {divide_by!r}')
+        if weight is not None and not callable(weight):
+            raise TypeError(f"GradientAccumulation takes weight= as a function of the batch, but got {weight!r}")
         self.steps = steps
+        self.tail = Tail(tail)
+        self.divide_by = divide_by
+        self.weight = weight
+        self._epochs = sorted(schedule)
+        self._numbers = [1, *(schedule[epoch] for epoch in self._epochs)]
         self._update = update
 
     def attach(self, engine: Engine[Any, Any]) -> None:
         for update in engine.targets(self._update, self):
-            update.slots.claim("window", self, lambda: self.steps)
+            update.slots.claim("window", self, self._size_on(engine))
+            update.slots.tail = self.tail
+            update.slots.full_divisor = DIVISORS[self.divide_by]
+            update.slots.weight = self.weight
+
+    def _size_on(self, engine: Engine[Any, Any]) -> Callable[[], int]:
+        if self._epochs == [0]:
+            number = self._numbers[1]
+            return lambda: number
+        state = engine.state
+        return lambda: self._numbers[bisect_right(self._epochs, state.epoch - 1)]
+
+
+def _check(number: object, what: str, least: int, of: str) -> None:
+    if isinstance(number, bool) or not isinstance(number, int):
+        raise TypeError(f"GradientAccumulation takes {what}, but got {number!r}")
+    if number < least:
+        raise ValueError(f"GradientAccumulation needs at least {least} {of}, but got {number}")

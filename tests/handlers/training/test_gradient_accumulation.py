@@ -1,5 +1,8 @@
 """Several batches to an optimizer step."""
 
+import itertools
+import re
+
 import pytest
 import torch
 from by_hand import batches, equal, loss_fn, net, sgd, train_by_hand, train_with
@@ -160,7 +163,183 @@ def test_weights_make_the_mean_over_all_tokens():
     assert close(ours, theirs)
 
 
+def train_by_hand_in_windows(model, optimizer, data, windows, divisors=None):
+    """Trains on batches window by window; a loss is divided by the size of its window, or by that divisor."""
+    rest = iter(data)
+    for window, divisor in zip(windows, divisors or windows, strict=True):
+        for x, y in itertools.islice(rest, window):
+            (loss_fn(model(x), y) / divisor).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+
+# -- a schedule --------------------------------------------------------------------------------------------------------
+
+
+def test_a_schedule_of_epochs_that_count_from_zero():
+    ours, theirs = net(), net()
+    trainer = supervised_trainer(ours, sgd(ours), loss_fn)
+    trainer.attach(GradientAccumulation({0: 1, 2: 4}))
+    steps = []
+    trainer.add_event_handler(Events.EPOCH_COMPLETED, lambda engine: steps.append(engine.state.step))
+    trainer.run(batches(6), max_epochs=4)
+    assert steps == [6, 12, 14, 16]
+    train_by_hand_in_windows(theirs, sgd(theirs), batches(6) * 4, [1] * 12 + [4, 2, 4, 2])
+    assert equal(ours, theirs)
+
+
+def test_before_the_first_epoch_of_a_schedule_each_batch_is_a_step():
+    model = net()
+    trainer = supervised_trainer(model, sgd(model), loss_fn)
+    trainer.attach(GradientAccumulation({1: 3}))
+    steps = steps_of(trainer)
+    trainer.run(batches(3), max_epochs=2)
+    assert steps == [1, 2, 3, 6]
+
+
+# -- the last window ---------------------------------------------------------------------------------------------------
+
+
+def test_a_last_window_that_is_carried_over_is_filled_by_the_next_epoch():
+    """And at the end of the run the optimizer steps with what is there: 30 batches are 7 windows of 4 and one of 2."""
+    ours, theirs = net(), net()
+    trainer = supervised_trainer(ours, sgd(ours), loss_fn)
+    trainer.attach(GradientAccumulation(4, tail="carry"))
+    steps = steps_of(trainer)
+    trainer.run(batches(10), max_epochs=3)
+    assert steps == [4, 8, 12, 16, 20, 24, 28, 30]
+    train_by_hand_in_windows(theirs, sgd(theirs), batches(10) * 3, [4] * 7 + [2])
+    assert equal(ours, theirs)
+
+
+def test_a_window_that_is_carried_over_to_a_later_run():
+    ours, theirs = net(), net()
+    trainer = supervised_trainer(ours, sgd(ours), loss_fn)
+    trainer.attach(GradientAccumulation(4, tail="carry"))
+    steps = steps_of(trainer)
+    with trainer.add_event_handler(Events.EPOCH_COMPLETED(once=1), trainer.terminate):
+        trainer.run(batches(6), max_epochs=2)
+    assert steps == [4]
+    trainer.run(batches(6), max_epochs=2)
+    assert steps == [4, 8, 12]
+    train_by_hand_in_windows(theirs, sgd(theirs), batches(6) * 2, [4] * 3)
+    assert equal(ours, theirs)
+
+
+def test_carried_over_where_the_data_has_no_length():
+    class Stream:
+        def __iter__(self):
+            return iter(batches(6))
+
+    ours, theirs = net(), net()
+    trainer = supervised_trainer(ours, sgd(ours), loss_fn)
+    trainer.attach(GradientAccumulation(4, tail="carry"))
+    trainer.run(Stream(), max_epochs=3)
+    train_by_hand_in_windows(theirs, sgd(theirs), batches(6) * 3, [4] * 4 + [2])
+    assert trainer.state.step == 5
+    assert close(ours, theirs)
+
+
+def test_a_last_window_that_is_dropped_leaves_nothing():
+    ours, theirs = net(), net()
+    trainer = supervised_trainer(ours, sgd(ours), loss_fn)
+    trainer.attach(GradientAccumulation(4, tail="drop"))
+    steps = steps_of(trainer)
+    trainer.run(batches(10), max_epochs=3)
+    assert steps == [4, 8, 14, 18, 24, 28]
+    train_by_hand_in_windows(theirs, sgd(theirs), batches(10)[:8] * 3, [4] * 6)
+    assert equal(ours, theirs)
+    assert all(parameter.grad is None for parameter in ours.parameters())
+
+
+def test_a_loss_may_be_divided_by_the_full_number_in_a_short_window_too():
+    ours, theirs = net(), net()
+    train_with(GradientAccumulation(4, divide_by="steps"), model=ours, optimizer=sgd(ours), data=batches(10))
+    train_by_hand_in_windows(theirs, sgd(theirs), batches(10) * 3, [4, 4, 2] * 3, [4] * 9)
+    assert equal(ours, theirs)
+
+
+def test_the_full_number_where_the_epoch_ends_unforeseen():
+    ours, theirs = net(), net()
+    trainer = supervised_trainer(ours, sgd(ours), loss_fn)
+    trainer.attach(GradientAccumulation(4, divide_by="steps"))
+    trainer.run(iter(batches(6)), max_epochs=1)
+    train_by_hand_in_windows(theirs, sgd(theirs), batches(6), [4, 2], [4, 4])
+    assert equal(ours, theirs)
+
+
+# -- weights -----------------------------------------------------------------------------------------------------------
+
+RAGGED = [1, 2, 3, 4, 5, 6]
+
+
+def ragged():
+    """Batches of 1 to 6 tokens, and the one batch of all of them."""
+    x, y = torch.randn(21, 6), torch.randn(21, 2)
+    return list(zip(x.split(RAGGED), y.split(RAGGED), strict=True)), (x, y)
+
+
+def test_a_weight_by_a_function_of_the_batch_makes_the_mean_over_all_tokens():
+    ours, theirs, by_means = net(), net(), net()
+    data, big_batch = ragged()
+    by_tokens = GradientAccumulation(6, weight=lambda batch: len(batch[0]))
+    train_with(by_tokens, model=ours, optimizer=sgd(ours), data=data)
+    train_by_hand(theirs, sgd(theirs), [big_batch], epochs=3)
+    assert close(ours, theirs)
+    train_with(GradientAccumulation(6), model=by_means, optimizer=sgd(by_means), data=data)
+    assert not close(by_means, theirs)
+
+
+def test_a_weight_given_to_backward_goes_first():
+    ours, theirs = net(), net()
+    data, big_batch = ragged()
+
+    def process(engine, batch):
+        x, y = batch
+        with update.forward():
+            loss = loss_fn(ours(x), y)
+        update.backward(loss, weight=len(x))
+
+    engine = Engine(process)
+    update = Update(engine, ours, sgd(ours))
+    engine.attach(GradientAccumulation(6, weight=lambda batch: 1.0))
+    engine.run(data, max_epochs=3)
+    train_by_hand(theirs, sgd(theirs), [big_batch], epochs=3)
+    assert close(ours, theirs)
+
+
+@pytest.mark.parametrize("tail", ["carry", "drop"])
+def test_weights_of_a_window_that_is_carried_over_or_dropped(tail):
+    ours, theirs = net(), net()
+    data, _ = ragged()  # windows of 4: the last two batches are left
+    trainer = supervised_trainer(ours, sgd(ours), loss_fn)
+    trainer.attach(GradientAccumulation(4, weight=lambda batch: len(batch[0]), tail=tail))
+    trainer.run(data, max_epochs=2)
+    order = data * 2 if tail == "carry" else data[:4] * 2
+    whole = [tuple(map(torch.cat, zip(*order[i : i + 4], strict=True))) for i in range(0, len(order), 4)]
+    train_by_hand(theirs, sgd(theirs), whole, epochs=1)
+    assert close(ours, theirs)
+
+
 # -- mistakes ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "words"),
+    [
+        ({"steps": {}}, ValueError, "got an empty mapping"),
+        ({"steps": {0: 0}}, ValueError, "needs at least 1 batch a step, but got 0"),
+        ({"steps": {-1: 2}}, ValueError, "needs at least 0 as an epoch, but got -1"),
+        ({"steps": {"0": 2}}, TypeError, "takes epochs as whole numbers, counted from 0, but got '0'"),
+        ({"steps": 2, "tail": "keep"}, ValueError, 'takes tail="step", "carry" or "drop", but got \'keep\''),
+        ({"steps": 2, "divide_by": "tokens"}, ValueError, 'takes divide_by="window" or "steps", but got \'tokens\''),
+        ({"steps": 2, "weight": 3}, TypeError, "takes weight= as a function of the batch, but got 3"),
+    ],
+    ids=str,
+)
+def test_arguments_that_make_no_sense(arguments, error, words):
+    with pytest.raises(error, match=re.escape(words)):
+        GradientAccumulation(**arguments)
 
 
 @pytest.mark.parametrize("steps", [0, -1])
