@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 
-from leyden.engine import Engine, Update, UpdateEvents
+from leyden.engine import Engine, Events, Order, Update, UpdateEvents
 
 EPSILON = 1e-6  # as in torch.nn.utils.clip_grad_norm_
+Bound = float | Sequence[float]
 
 
 class ClipGradients:
@@ -18,52 +20,100 @@ class ClipGradients:
 
     `norm_type`: the order of the norm (2.0, inf, ...). The norm before clipping is `state.metrics["grad_norm"]`
     ("name/grad_norm" for each update, where the engine has several); it is copied from the device only if someone reads
-    it. `update` names the one update it is for; by default all. The same arithmetic as torch.nn.utils.clip_grad_norm_
-    and clip_grad_value_.
+    it. The same arithmetic as torch.nn.utils.clip_grad_norm_ and clip_grad_value_.
 
-    Raises ValueError unless exactly one positive bound is given, and for an engine without an Update.
+    `per_group=True` takes each of the optimizer's parameter groups by itself; a sequence of bounds is one for each
+    group. The norms are then "grad_norm/0", "grad_norm/1", ... `foreach` as in torch: None takes the fast way where
+    there is one. `update` names the one update it is for; by default all. Values are clipped before norms.
+
+    Raises ValueError unless exactly one kind of positive bounds is given, for an engine without an Update, for a second
+    one of its kind on an update, and at the start of a run for more or fewer bounds than groups.
     """
 
     def __init__(
         self,
-        norm: float | None = None,
-        value: float | None = None,
+        norm: Bound | None = None,
+        value: Bound | None = None,
         *,
         norm_type: float = 2.0,
+        per_group: bool = False,
+        foreach: bool | None = None,
         update: str | None = None,
     ) -> None:
         if (norm is None) == (value is None):
             raise ValueError(f"ClipGradients takes either norm or value, but got norm={norm} and value={value}")
-        bound = norm if norm is not None else value
-        if bound is None or not bound > 0 or math.isnan(bound):
-            raise ValueError(f"ClipGradients needs a positive bound, but got {bound}")
+        bound = value if norm is None else norm
+        assert bound is not None
+        for each in bound if isinstance(bound, Sequence) else (bound,):
+            if not each > 0 or math.isnan(each):
+                raise ValueError(f"ClipGradients needs a positive bound, but got {each}")
         self.norm = norm
         self.value = value
         self.norm_type = norm_type
+        self.per_group = per_group or isinstance(bound, Sequence)
+        self.foreach = foreach
+        self._bound = bound
         self._update = update
+        self._kind = "value" if norm is None else "norm"
+        self._parts: dict[str, list[tuple[int | None, float, str]]] = {}
 
     def attach(self, engine: Engine[Any, Any]) -> None:
-        for update in engine.targets(self._update, self):
-            if self.norm is None:
-                update.add_event_handler(UpdateEvents.GRADIENTS_READY, self.clip_values)
-                continue
-            name = "grad_norm" if len(engine.updates) == 1 else f"{update.name}/grad_norm"
-            engine.declare_metrics(name)
-            update.add_event_handler(UpdateEvents.GRADIENTS_READY, functools.partial(self.clip_norm, name=name))
+        updates = engine.targets(self._update, self)
+        for other in engine.find_handlers(ClipGradients):
+            if other._kind == self._kind and (other._update == self._update or None in (other._update, self._update)):
+                raise ValueError(
+                    f"two ClipGradients bound the {self._kind} of one update's gradients; attach only one of them, or "
+                    "name the update that each is for"
+                )
+        for update in updates:
+            engine.add_event_handler(Events.STARTED, self.start, update, order=Order.METRICS)
+            if self._kind == "norm":
+                engine.declare_metrics(functools.partial(self._names, update))
+                update.add_event_handler(UpdateEvents.GRADIENTS_READY, self.clip_norm)
+            else:
+                update.add_event_handler(UpdateEvents.GRADIENTS_READY, self.clip_values, order=Order.DEFAULT - 1)
+
+    def _names(self, update: Update) -> list[str]:
+        name = "grad_norm" if len(update.engine.updates) == 1 else f"{update.name}/grad_norm"
+        return [f"{name}/{index}" for index in range(len(update.optimizer.param_groups))] if self.per_group else [name]
+
+    def start(self, update: Update) -> None:
+        """Settles what is clipped to what, and under which name its norm is told."""
+        number = len(update.optimizer.param_groups) if self.per_group else 1
+        bounds = list(self._bound) if isinstance(self._bound, Sequence) else [self._bound] * number
+        if len(bounds) != number:
+            raise ValueError(
+                f"ClipGradients has {len(bounds)} bounds, but the optimizer of update {update.name!r} has {number} "
+                "groups of parameters; give one bound for each, or one for all"
+            )
+        groups = range(number) if self.per_group else [None]
+        self._parts[update.name] = list(zip(groups, bounds, self._names(update), strict=True))
 
     def clip_values(self, engine: Engine[Any, Any], update: Update) -> None:
-        torch.nn.utils.clip_grad_value_(update.trainable(), self.value)  # type: ignore[arg-type]
+        for group, bound, _ in self._parts[update.name]:
+            torch.nn.utils.clip_grad_value_(_trainable(update, group), bound, self.foreach)
 
-    def clip_norm(self, engine: Engine[Any, Any], update: Update, *, name: str) -> None:
-        gradients = update.gradients()
-        if not gradients:
-            return
-        assert self.norm is not None
-        # torch's function calls five times as much Python around these same operations, at each step.
-        if update.uniform:
-            norms = torch._foreach_norm(gradients, self.norm_type)
-            total = torch.linalg.vector_norm(torch.stack(norms), self.norm_type)
-            torch._foreach_mul_(gradients, (self.norm / (total + EPSILON)).clamp(max=1.0))
-        else:
-            total = torch.nn.utils.clip_grad_norm_(update.trainable(), self.norm, self.norm_type)
-        engine.state.metrics[name] = total
+    def clip_norm(self, engine: Engine[Any, Any], update: Update) -> None:
+        for group, bound, name in self._parts[update.name]:
+            if update.uniform and self.foreach is not False:
+                gradients = update.gradients() if group is None else _gradients(update, group)
+                if not gradients:
+                    continue
+                # torch's function calls five times as much Python around these same operations, at each step.
+                norms = torch._foreach_norm(gradients, self.norm_type)
+                total = torch.linalg.vector_norm(torch.stack(norms), self.norm_type)
+                torch._foreach_mul_(gradients, (bound / (total + EPSILON)).clamp(max=1.0))
+            else:
+                parameters = _trainable(update, group)
+                total = torch.nn.utils.clip_grad_norm_(parameters, bound, self.norm_type, foreach=self.foreach)
+            engine.state.metrics[name] = total
+
+
+def _trainable(update: Update, group: int | None) -> list[torch.Tensor]:
+    if group is None:
+        return update.trainable()
+    return [parameter for parameter in update.optimizer.param_groups[group]["params"] if parameter.requires_grad]
+
+
+def _gradients(update: Update, group: int) -> list[torch.Tensor]:
+    return [p.grad for p in update.optimizer.param_groups[group]["params"] if p.grad is not None]

@@ -117,6 +117,94 @@ def test_the_norm_is_known_by_name_before_the_run():
     trainer.run(batches(1))
 
 
+@pytest.mark.parametrize("foreach", [True, False])
+def test_with_or_without_operations_on_lists(foreach):
+    ours, theirs = net(), net()
+    train_with(ClipGradients(norm=0.7, foreach=foreach), model=ours, optimizer=sgd(ours), data=batches(10))
+    clip = functools.partial(nn.utils.clip_grad_norm_, max_norm=0.7, foreach=foreach)
+    train_by_hand(theirs, sgd(theirs), batches(10), clip=clip)
+    assert equal(ours, theirs)
+
+
+# -- groups of parameters ----------------------------------------------------------------------------------------------
+
+
+def in_groups(model):
+    groups = [{"params": model[0].parameters()}, {"params": model[2].parameters(), "lr": 0.05}]
+    return torch.optim.SGD(groups, lr=0.1, momentum=0.9)
+
+
+def clip_groups(model, clip, bounds):
+    for layer, bound in zip((model[0], model[2]), bounds, strict=True):
+        clip(layer.parameters(), bound)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "clip", "bounds"),
+    [
+        ({"norm": 0.3, "per_group": True}, nn.utils.clip_grad_norm_, (0.3, 0.3)),
+        ({"norm": [0.3, 0.6]}, nn.utils.clip_grad_norm_, (0.3, 0.6)),
+        ({"norm": [0.3, 0.6], "foreach": False}, nn.utils.clip_grad_norm_, (0.3, 0.6)),
+        ({"value": (0.02, 0.1)}, nn.utils.clip_grad_value_, (0.02, 0.1)),
+    ],
+    ids=str,
+)
+def test_each_group_by_itself_to_the_bit(arguments, clip, bounds):
+    ours, theirs = net(), net()
+    train_with(ClipGradients(**arguments), model=ours, optimizer=in_groups(ours), data=batches(10))
+    train_by_hand(theirs, in_groups(theirs), batches(10), clip=lambda _: clip_groups(theirs, clip, bounds))
+    assert equal(ours, theirs)
+
+
+def test_each_group_has_its_norm():
+    model = net()
+    trainer = supervised_trainer(model, in_groups(model), loss_fn)
+    trainer.attach(ClipGradients(norm=0.3, per_group=True))
+    assert trainer.metric_names() == ["grad_norm/0", "grad_norm/1"]
+    seen = {}
+
+    @trainer.on(UpdateEvents.GRADIENTS_READY, order=-1)
+    def note(engine, update):
+        for index, layer in enumerate((model[0], model[2])):
+            seen[f"grad_norm/{index}"] = nn.utils.get_total_norm([p.grad for p in layer.parameters()]).item()
+
+    metrics = trainer.run(batches(1)).metrics
+    assert dict(metrics) == pytest.approx(seen)
+
+
+def test_more_bounds_than_groups():
+    model = net()
+    trainer = supervised_trainer(model, sgd(model), loss_fn)
+    trainer.attach(ClipGradients(norm=[1.0, 2.0]))
+    with pytest.raises(ValueError, match="has 2 bounds, but the optimizer of update 'default' has 1 groups"):
+        trainer.run(batches(1))
+
+
+@pytest.mark.parametrize("order", [("norm", "value"), ("value", "norm")])
+def test_values_then_the_norm_whatever_the_order_of_attaching(order):
+    ours, theirs = net(), net()
+    bounds = {"norm": 0.3, "value": 0.1}
+    train_with(
+        *(ClipGradients(**{kind: bounds[kind]}) for kind in order), model=ours, optimizer=sgd(ours), data=batches(9)
+    )
+
+    def clip(parameters):
+        parameters = list(parameters)
+        nn.utils.clip_grad_value_(parameters, 0.1)
+        nn.utils.clip_grad_norm_(parameters, 0.3)
+
+    train_by_hand(theirs, sgd(theirs), batches(9), clip=clip)
+    assert equal(ours, theirs)
+
+
+def test_two_of_a_kind():
+    model = net()
+    trainer = supervised_trainer(model, sgd(model), loss_fn)
+    trainer.attach(ClipGradients(norm=1.0))
+    with pytest.raises(ValueError, match="two ClipGradients bound the norm of one update's gradients"):
+        trainer.attach(ClipGradients(norm=2.0))
+
+
 # -- several updates ---------------------------------------------------------------------------------------------------
 
 
