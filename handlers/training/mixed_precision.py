@@ -6,45 +6,78 @@ import functools
 from typing import Any
 
 import torch
+from torch import nn
 
 from leyden.engine import Engine, Stage, Update
 
-DTYPES = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+AUTOCAST = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16, "fp8": torch.bfloat16}
+TRUE = {"bf16-true": torch.bfloat16, "fp64-true": torch.float64}
 
 
 class MixedPrecision:
     """Runs forward passes under torch.autocast, in bf16 or fp16; fp16 scales the loss and skips steps that overflow.
 
-    `precision`: "bf16", "fp16" or "fp32" (nothing is done). `update` names the one update it is for; by default all.
-    Evaluators that a trainer runs (`Evaluate`) get the same autocast, without scaling.
-    Further arguments go to torch.amp.GradScaler (`init_scale`, `growth_interval`, ...).
+    `precision`: "bf16", "fp16" or "fp32" (nothing is done); "fp8": linear layers multiply in float8 through torchao,
+    the rest is bf16. These leave parameters as they are, and, like torch.autocast, inputs and outputs too. "bf16-true"
+    and "fp64-true" change the model itself, its parameters, buffers and optimizer states, to that dtype; floating
+    inputs follow, and outputs come in it.
+
+    `update` names the one update it is for; by default all. Evaluators that a trainer runs (`Evaluate`) get the same
+    autocast, without scaling. Further arguments go to torch.amp.GradScaler (fp16: `init_scale`, `growth_interval`, ...)
+    or to `leyden.handlers.training.float8.convert_to_float8` (fp8: `recipe`, ...).
+
+    fp16 asks the device once a step whether it overflowed, as torch's GradScaler does; the others never do.
 
     Raises ValueError for an unknown precision, a second one on the same update, an engine without an Update, and, when
-    the run starts, for a device on which torch has no such autocast.
+    the run starts, for a device that has no such precision.
     """
 
-    def __init__(self, precision: str = "bf16", *, update: str | None = None, **scaler_options: Any) -> None:
-        if precision not in DTYPES:
-            raise ValueError(f"MixedPrecision knows the precisions {', '.join(DTYPES)}, but got {precision!r}")
-        if scaler_options and precision != "fp16":
-            raise ValueError(f"only fp16 scales the loss; {precision} has no use for: {', '.join(scaler_options)}")
+    def __init__(self, precision: str = "bf16", *, update: str | None = None, **options: Any) -> None:
+        known = [*AUTOCAST, *TRUE]
+        if precision not in known:
+            raise ValueError(f"MixedPrecision knows the precisions {', '.join(known)}, but got {precision!r}")
+        if options and precision not in ("fp16", "fp8"):
+            raise ValueError(f"only fp16 scales the loss; {precision} has no use for: {', '.join(options)}")
         self.precision = precision
         self._update = update
-        self._scaler_options = scaler_options
+        self._options = options
+        if precision == "fp8":
+            from leyden.handlers.training.float8 import convert_to_float8, require_torchao
+
+            require_torchao()
+            self._convert = functools.partial(convert_to_float8, **options)
 
     def attach(self, engine: Engine[Any, Any]) -> None:
         if not engine.training and not engine.updates:
-            if engine.find_handlers(MixedPrecision):
-                raise ValueError(
-                    "MixedPrecision and MixedPrecision both set the autocast of one engine; attach only one"
-                )
-            self._wrap(engine)
+            self._attach_to_lone_evaluator(engine)
             return
         for update in engine.targets(self._update, self):
             update.slots.claim("autocast", self, None)
+            if self.precision in TRUE:
+                engine.setup.add(Stage.DEVICE, functools.partial(self._cast, update), owner=self)
+                continue
+            if self.precision == "fp8":
+                convert = functools.partial(self._convert, update.modules)
+                engine.setup.add(Stage.QUANTIZE, convert, owner="MixedPrecision in fp8")
             if self.precision == "fp16":
-                update.slots.claim("scaler", self, LossScaler(update.optimizer, **self._scaler_options))
+                update.slots.claim("scaler", self, LossScaler(update.optimizer, **self._options))
             engine.setup.add(Stage.MATERIALISE, functools.partial(self._fill, update))
+
+    def _attach_to_lone_evaluator(self, engine: Engine[Any, Any]) -> None:
+        if engine.find_handlers(MixedPrecision):
+            raise ValueError("MixedPrecision and MixedPrecision both set the autocast of one engine; attach only one")
+        if self.precision in TRUE or self.precision == "fp8":
+            raise ValueError(
+                f"MixedPrecision changes the model of an Update for {self.precision}, and an evaluator has none; "
+                "attach it to the trainer that runs this evaluator, or change the model yourself: model.to(dtype)"
+            )
+        self._wrap(engine)
+
+    def _cast(self, update: Update) -> None:
+        dtype = TRUE[self.precision]
+        for module in update.modules.values():
+            module.to(dtype)
+            module.register_forward_pre_hook(functools.partial(_cast_inputs, dtype), with_kwargs=True)
 
     def attach_to_evaluator(self, engine: Engine[Any, Any]) -> None:
         """Runs the evaluator's whole process function under autocast, unless it has a precision of its own."""
@@ -52,7 +85,7 @@ class MixedPrecision:
             self._wrap(engine)
 
     def _wrap(self, engine: Engine[Any, Any]) -> None:
-        dtype = DTYPES[self.precision]
+        dtype = AUTOCAST.get(self.precision)
         if dtype is None:
             return
         process = engine.process
@@ -67,7 +100,7 @@ class MixedPrecision:
         engine.setup.add(Stage.MATERIALISE, lambda: contexts.update(autocast=_autocast(engine.device.type, dtype)))
 
     def _fill(self, update: Update) -> None:
-        dtype = DTYPES[self.precision]
+        dtype = AUTOCAST[self.precision]
         if dtype is None:
             return
         # Of the modules, not of the optimizer, which may still hold what a move has exchanged.
@@ -75,6 +108,25 @@ class MixedPrecision:
         update.slots.autocast = _autocast(device, dtype)
         if isinstance(update.slots.scaler, LossScaler):
             update.slots.scaler.place(device)
+
+
+def _cast_inputs(
+    dtype: torch.dtype, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    return tuple([_to_dtype(each, dtype) for each in args]), {name: _to_dtype(kwargs[name], dtype) for name in kwargs}
+
+
+def _to_dtype(value: Any, dtype: torch.dtype) -> Any:
+    """Casts the floating tensors in nested containers."""
+    if isinstance(value, torch.Tensor):
+        return value.to(dtype) if value.is_floating_point() else value
+    if isinstance(value, dict):
+        return {key: _to_dtype(item, dtype) for key, item in value.items()}
+    if isinstance(value, tuple) and hasattr(value, "_fields"):
+        return type(value)(*(_to_dtype(item, dtype) for item in value))
+    if isinstance(value, list | tuple):
+        return type(value)(_to_dtype(item, dtype) for item in value)
+    return value
 
 
 def _autocast(device: str, dtype: torch.dtype) -> torch.autocast:

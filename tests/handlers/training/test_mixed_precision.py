@@ -183,7 +183,9 @@ def test_each_update_may_have_its_own():
 
 
 def test_an_unknown_precision():
-    with pytest.raises(ValueError, match="knows the precisions fp32, bf16, fp16, but got 'half'"):
+    with pytest.raises(
+        ValueError, match="knows the precisions fp32, bf16, fp16, fp8, bf16-true, fp64-true, but got 'half'"
+    ):
         MixedPrecision("half")
 
 
