@@ -1,45 +1,16 @@
-"""Every scheduler of torch.optim.lr_scheduler, stepped as the loop by hand steps it."""
+"""Schedulers of torch as handlers: what they count, whom they stand beside, and on which metric they step."""
 
-import inspect
+import itertools
 import warnings
 
 import pytest
 from by_hand import batches, equal, loss_fn, net, sgd, train_by_hand, train_with
 from torch.optim import lr_scheduler
+from torch_schedulers import MAKE, by_handler
 
-from leyden.engine import Engine, Events, UpdateEvents, supervised_evaluator, supervised_trainer
+from leyden.engine import Engine, Events, Update, UpdateEvents, supervised_evaluator, supervised_trainer
 from leyden.handlers import Evaluate, GradientAccumulation, Schedule
-
-MAKE = {
-    "ChainedScheduler": lambda o: lr_scheduler.ChainedScheduler(
-        [lr_scheduler.ConstantLR(o, 0.1, total_iters=4), lr_scheduler.ExponentialLR(o, 0.9)]
-    ),
-    "ConstantLR": lambda o: lr_scheduler.ConstantLR(o, 0.5, total_iters=3),
-    "CosineAnnealingLR": lambda o: lr_scheduler.CosineAnnealingLR(o, T_max=12),
-    "CosineAnnealingWarmRestarts": lambda o: lr_scheduler.CosineAnnealingWarmRestarts(o, T_0=4, T_mult=2),
-    "CyclicLR": lambda o: lr_scheduler.CyclicLR(o, 0.01, 0.1, step_size_up=4),
-    "ExponentialLR": lambda o: lr_scheduler.ExponentialLR(o, 0.95),
-    "LambdaLR": lambda o: lr_scheduler.LambdaLR(o, lambda step: 1 / (1 + step)),
-    "LinearLR": lambda o: lr_scheduler.LinearLR(o, 0.1, total_iters=9),
-    "MultiStepLR": lambda o: lr_scheduler.MultiStepLR(o, [3, 11]),
-    "MultiplicativeLR": lambda o: lr_scheduler.MultiplicativeLR(o, lambda step: 0.97),
-    "OneCycleLR": lambda o: lr_scheduler.OneCycleLR(o, 0.1, total_steps=40),
-    "PolynomialLR": lambda o: lr_scheduler.PolynomialLR(o, total_iters=35, power=2),
-    "SequentialLR": lambda o: lr_scheduler.SequentialLR(
-        o, [lr_scheduler.LinearLR(o, 0.1, total_iters=5), lr_scheduler.ExponentialLR(o, 0.9)], milestones=[5]
-    ),
-    "StepLR": lambda o: lr_scheduler.StepLR(o, 3, gamma=0.5),
-}
-
-
-def test_no_scheduler_of_torch_is_left_out():
-    base = lr_scheduler.LRScheduler
-    there = {
-        name
-        for name, kind in vars(lr_scheduler).items()
-        if inspect.isclass(kind) and issubclass(kind, base) and kind is not base and not name.startswith("_")
-    }
-    assert there == {*MAKE, "ReduceLROnPlateau"}
+from leyden.handlers.checkpoint import Checkpoint
 
 
 def note_rates(trainer, optimizer, rates):
@@ -48,61 +19,12 @@ def note_rates(trainer, optimizer, rates):
     )
 
 
-def by_hand(make, per="step", every=1, window=1, epochs=3):
-    """Trains by hand with a scheduler; gives the model, and the learning rates that each step had."""
-    model, rates = net(), []
-    optimizer = sgd(model)
-    scheduler = make(optimizer)
-    done = {"step": 0, "epoch": 0}
-
-    def count(what):
-        done[what] += 1
-        if what == per and done[what] % every == 0:
-            scheduler.step()
-
-    train_by_hand(
-        model, optimizer, batches(10), epochs=epochs, window=window,
-        clip=lambda parameters: rates.append([group["lr"] for group in optimizer.param_groups]),
-        after_step=lambda: count("step"), after_epoch=lambda: count("epoch"),
-    )  # fmt: skip
-    return model, rates
-
-
-def by_handler(make, window=1, epochs=3, **arguments):
-    model, rates = net(), []
-    optimizer = sgd(model)
-    trainer = supervised_trainer(model, optimizer, loss_fn)
-    trainer.attach(Schedule(make(optimizer), **arguments), GradientAccumulation(window))
-    note_rates(trainer, optimizer, rates)
-    trainer.run(batches(10), max_epochs=epochs)
-    return model, rates
-
-
-@pytest.mark.parametrize("arguments", [{}, {"every": 3}, {"per": "epoch"}, {"per": "epoch", "every": 2}], ids=str)
-@pytest.mark.parametrize("name", MAKE)
-def test_it_is_the_loop_by_hand_to_the_bit(name, arguments):
-    epochs = 8 if "per" in arguments else 3
-    ours, our_rates = by_handler(MAKE[name], epochs=epochs, **arguments)
-    theirs, their_rates = by_hand(MAKE[name], epochs=epochs, **arguments)
-    assert our_rates == their_rates
-    assert len({rate for (rate,) in our_rates}) > 1  # it did something
-    assert equal(ours, theirs)
-
-
-@pytest.mark.parametrize("every", [1, 2])
-def test_under_accumulation_it_counts_steps_not_batches(every):
-    ours, our_rates = by_handler(MAKE["StepLR"], window=4, every=every, epochs=4)
-    theirs, their_rates = by_hand(MAKE["StepLR"], window=4, every=every, epochs=4)
-    assert len(our_rates) == 12
-    assert our_rates == their_rates
-    assert equal(ours, theirs)
-
-
 def test_torch_sees_the_right_order():
     """torch warns where a scheduler steps before its optimizer."""
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         by_handler(MAKE["OneCycleLR"])
+        by_handler(MAKE["StepLR"], warmup=3)
 
 
 # -- on a metric -------------------------------------------------------------------------------------------------------
@@ -178,29 +100,105 @@ def test_a_metric_that_will_not_come_up():
     assert trainer.state.iteration == 0
 
 
-# -- its state ---------------------------------------------------------------------------------------------------------
+# -- several of them ---------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", MAKE)
-def test_a_run_goes_on_from_its_state(name):
-    """Two epochs, then a third in a trainer made anew, have the learning rates of three epochs."""
-    _, expected = by_hand(MAKE[name])
+def two_updates(*make):
+    """An engine with an update for each of two models, whose optimizers have a scheduler each."""
+    models = {"one": net(), "two": net()}
 
-    model, rates = net(), []
+    def process(engine, batch):
+        x, y = batch
+        for update in updates:
+            with update.forward():
+                loss = loss_fn(models[update.name](x), y)
+            update.backward(loss)
+
+    engine = Engine(process)
+    updates = [Update(engine, model, sgd(model), name=name) for name, model in models.items()]
+    schedulers = [each(update.optimizer) for each, update in zip(make, updates, strict=True)]
+    return engine, models, schedulers
+
+
+def test_each_optimizer_has_its_own():
+    engine, models, (first, second) = two_updates(MAKE["OneCycleLR"], MAKE["StepLR"])
+    engine.attach(Schedule(first, every=2), Schedule(second, per="epoch"), GradientAccumulation(3, update="two"))
+    engine.run(batches(10), max_epochs=3)
+    for name, make, arguments in (
+        ("one", MAKE["OneCycleLR"], {"every": 2}),
+        ("two", MAKE["StepLR"], {"per": "epoch", "window": 3}),
+    ):
+        expected = net()
+        optimizer = sgd(expected)
+        scheduler, steps = make(optimizer), itertools.count(1)
+        if "per" in arguments:
+            after = {"after_epoch": scheduler.step}
+        else:
+            after = {"after_step": lambda scheduler=scheduler, steps=steps: next(steps) % 2 or scheduler.step()}
+        train_by_hand(expected, optimizer, batches(10), window=arguments.get("window", 1), **after)
+        assert equal(models[name], expected)
+
+
+def chained(optimizer):
+    return [lr_scheduler.LinearLR(optimizer, 0.1, total_iters=15), lr_scheduler.ExponentialLR(optimizer, 0.9)]
+
+
+def test_those_of_one_optimizer_are_chained():
+    """A warm-up per step and a decay per epoch, as a loop by hand chains them."""
+    ours, theirs = net(), net()
+    optimizer = sgd(ours)
+    rise, decay = chained(optimizer)
+    train_with(Schedule(rise), Schedule(decay, per="epoch"), model=ours, optimizer=optimizer, data=batches(10))
+    optimizer = sgd(theirs)
+    rise, decay = chained(optimizer)
+    train_by_hand(theirs, optimizer, batches(10), after_step=rise.step, after_epoch=decay.step)
+    assert equal(ours, theirs)
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+def test_those_of_one_event_step_in_the_order_of_attaching(reverse):
+    def order(schedulers):
+        return schedulers[::-1] if reverse else schedulers
+
+    ours, theirs = net(), net()
+    optimizer = sgd(ours)
+    train_with(*map(Schedule, order(chained(optimizer))), model=ours, optimizer=optimizer, data=batches(10))
+    optimizer = sgd(theirs)
+    schedulers = order(chained(optimizer))
+    train_by_hand(theirs, optimizer, batches(10), after_step=lambda: [each.step() for each in schedulers])
+    assert equal(ours, theirs)
+
+
+@pytest.mark.parametrize("name", ["CyclicLR", "CosineAnnealingWarmRestarts", "LambdaLR", "OneCycleLR", "SequentialLR"])
+@pytest.mark.parametrize("order", [1, -1])
+def test_one_that_heeds_no_other_refuses_company(name, order):
+    model = net()
     optimizer = sgd(model)
-    trainer = train_with(Schedule(MAKE[name](optimizer)), model=model, optimizer=optimizer, data=batches(10), epochs=2)
-    state = trainer.state_dict(), model.state_dict(), optimizer.state_dict()
+    trainer = supervised_trainer(model, optimizer, loss_fn)
+    first, second = [Schedule(MAKE["ExponentialLR"](optimizer)), Schedule(MAKE[name](optimizer))][::order]
+    trainer.attach(first)
+    said = f"Schedule and Schedule can't both .*: {name} sets the learning rate of their optimizer whatever the other"
+    with pytest.raises(ValueError, match=said):
+        trainer.attach(second)
 
-    again = net()
-    optimizer = sgd(again)
-    trainer = supervised_trainer(again, optimizer, loss_fn)
-    trainer.attach(Schedule(MAKE[name](optimizer)))
-    trainer.load_state_dict(state[0])
-    again.load_state_dict(state[1])
-    optimizer.load_state_dict(state[2])
-    note_rates(trainer, optimizer, rates)
-    trainer.run(batches(10), max_epochs=3)
-    assert rates == expected[20:]
+
+def test_one_with_a_warm_up_refuses_company():
+    model = net()
+    optimizer = sgd(model)
+    trainer = supervised_trainer(model, optimizer, loss_fn)
+    trainer.attach(Schedule(MAKE["ExponentialLR"](optimizer)))
+    with pytest.raises(ValueError, match="ChainedScheduler with a LinearLR as the warm-up"):
+        trainer.attach(Schedule(MAKE["StepLR"](optimizer), warmup=3))
+
+
+def test_one_that_heeds_no_other_may_schedule_another_optimizer():
+    engine, _, schedulers = two_updates(MAKE["OneCycleLR"], MAKE["LambdaLR"])
+    engine.attach(*map(Schedule, schedulers))
+    engine.run(batches(2))
+    assert [scheduler.last_epoch for scheduler in schedulers] == [2, 2]
+
+
+# -- its state ---------------------------------------------------------------------------------------------------------
 
 
 def test_the_states_of_two_schedules_are_kept_apart():
@@ -210,6 +208,20 @@ def test_the_states_of_two_schedules_are_kept_apart():
     trainer = train_with(*schedules, model=model, optimizer=optimizer, data=batches(10), epochs=2)
     handlers = trainer.state_dict()["handlers"]
     assert {name: state["last_epoch"] for name, state in handlers.items()} == {"Schedule": 20, "Schedule-2": 2}
+
+
+def test_several_go_on_from_their_checkpoint(tmp_path):
+    def run(*more, max_epochs):
+        engine, models, schedulers = two_updates(MAKE["OneCycleLR"], lambda o: chained(o)[0])
+        other = MAKE["ExponentialLR"](schedulers[1].optimizer)
+        engine.attach(Schedule(schedulers[0]), Schedule(schedulers[1]), Schedule(other, per="epoch"), *more)
+        engine.run(batches(10), max_epochs=max_epochs)
+        return models
+
+    expected = run(max_epochs=3)
+    run(Checkpoint(tmp_path), max_epochs=2)
+    again = run(Checkpoint(tmp_path, resume="auto"), max_epochs=3)
+    assert all(equal(again[name], expected[name]) for name in expected)
 
 
 # -- mistakes ----------------------------------------------------------------------------------------------------------
@@ -272,6 +284,32 @@ def test_an_unknown_pace(per):
 def test_a_plateau_per_step():
     with pytest.raises(ValueError, match='on a metric: "epoch"'):
         Schedule(plateau(sgd(net())), per="step", metric="loss")
+
+
+@pytest.mark.parametrize("name", ["ChainedScheduler", "SequentialLR"])
+def test_a_warm_up_of_schedulers_in_one(name):
+    with pytest.raises(ValueError, match=f"{name} is made of other schedulers, before which torch can't put a warm-up"):
+        Schedule(MAKE[name](sgd(net())), warmup=3)
+
+
+def test_a_warm_up_that_comes_too_late():
+    optimizer = sgd(net())
+    scheduler = MAKE["StepLR"](optimizer)
+    optimizer.step()
+    scheduler.step()
+    with pytest.raises(ValueError, match="a warm-up comes first, but this StepLR has stepped already"):
+        Schedule(scheduler, warmup=3)
+
+
+def test_a_warm_up_of_no_number_of_steps():
+    scheduler = MAKE["StepLR"](sgd(net()))
+    with pytest.raises(TypeError, match=r"a whole number of steps, but got warmup=0\.1"):
+        Schedule(scheduler, warmup=0.1)
+    with pytest.raises(ValueError, match="0 steps or more, but got warmup=-1"):
+        Schedule(scheduler, warmup=-1)
+    for start in (0, 1.5, float("nan")):
+        with pytest.raises(ValueError, match=f"a factor above 0 and at most 1, but is {start}"):
+            Schedule(scheduler, warmup=3, warmup_start=start)
 
 
 @pytest.mark.parametrize("every", [0, -2])
