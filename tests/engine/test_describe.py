@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from leyden.engine import Engine, Events, Order, Update, UpdateEvents
+from leyden.engine import DataStage, Engine, Events, Order, Stage, Update, UpdateEvents
 
 
 class Saver:
@@ -50,6 +50,27 @@ def test_events_handlers_filters_and_order():
         "      +0  note\n"
         "      +10  Saver.save  [every=2]"
     )
+
+
+def test_what_is_done_before_a_run_in_the_order_of_doing_it():
+    engine = Engine(train_step)
+    engine.data_setup.add(DataStage.LIMIT, list, owner="LimitBatches")
+    engine.data_setup.add(DataStage.DEAL, list, owner=Saver())
+    engine.data_setup.add(DataStage.SEED, list)  # of nobody
+    engine.setup.add(Stage.COMPILE, list, owner="Compile(mode=None)")
+    engine.setup.add(Stage.DEVICE, list, owner=Saver())
+    engine.setup.add(Stage.DATA, list)
+    before = str(engine)
+    assert before.splitlines()[2:] == [
+        "setup",
+        "      DEVICE  Saver",
+        "      COMPILE  Compile(mode=None)",
+        "data",
+        "      DEAL  Saver",
+        "      LIMIT  LimitBatches",
+    ]
+    engine.run([None])
+    assert str(engine).splitlines()[2:] == before.splitlines()[2:]  # what is done stays told
 
 
 def test_an_update_and_who_fills_its_slots():

@@ -144,3 +144,35 @@ def test_bad_arguments_fire_no_event(engine):
         engine.add_event_handler(event, no_parameters)
     with pytest.raises(ValueError, match="one limit"):
         engine.run([1], max_epochs=1, max_iters=1)
+
+
+class Loner:
+    """A handler that works beside no other."""
+
+    attached = False
+
+    def attach(self, engine):
+        self.attached = True
+
+    def refuses(self, other):
+        return f"it has to be alone, without the {type(other).__name__}"
+
+
+class Sociable:
+    """A handler that minds nobody."""
+
+    attached = False
+
+    def attach(self, engine):
+        self.attached = True
+
+
+@pytest.mark.parametrize("order", [(Loner, Sociable), (Sociable, Loner)], ids=["first", "last"])
+def test_a_handler_beside_one_that_refuses_it(engine, order):
+    first, second = (kind() for kind in order)
+    engine.attach(first)
+    words = "Loner and Sociable can't both be attached to one engine: it has to be alone, without the Sociable"
+    with pytest.raises(ValueError, match=words):
+        engine.attach(second)
+    assert not second.attached
+    assert list(engine.handlers.values()) == [first]

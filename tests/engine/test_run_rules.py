@@ -1,6 +1,7 @@
 """What a call of `run` means: where it begins, what it goes on with, when it ends."""
 
 import logging
+import sys
 
 import pytest
 import torch
@@ -429,6 +430,72 @@ def test_data_is_dealt_as_the_setup_says(engine, seen):
     engine.run("abcde", max_epochs=2)
     assert [batch for _, _, batch in seen] == ["a", "c", "e", "a", "c", "e"]
     assert engine.state.epoch_length == 3
+
+
+def test_the_stages_of_data_run_in_their_order_whatever_the_order_of_adding(engine, seen):
+    for stage in reversed(DataStage):
+        engine.data_setup.add(stage, lambda data, stage=stage: [f"{batch}{stage.name[0]}" for batch in data])
+    engine.run("x")
+    assert [batch for _, _, batch in seen] == ["xBDSLT"]
+
+
+class Parts:
+    """Data of two loaders."""
+
+    def __init__(self, *loaders):
+        self.loaders = loaders
+
+    def map_loaders(self, change):
+        return Parts(*map(change, self.loaders))
+
+    def __iter__(self):
+        return iter(zip(*self.loaders, strict=True))
+
+
+def test_data_of_several_loaders_is_dealt_by_each_and_limited_as_a_whole(engine, seen):
+    engine.data_setup.add(DataStage.LIMIT, lambda data: list(data)[:2])
+    engine.data_setup.add(DataStage.DEAL, lambda data: data[::2])
+    engine.run(Parts("abcdef", "uvwxyz"))
+    assert [batch for _, _, batch in seen] == [("a", "u"), ("c", "w")]
+
+
+def test_what_is_restored_is_known_when_the_data_is_made_ready(engine, seen):
+    finished = Engine(lambda engine, batch: None)
+    finished.run("ab", max_epochs=1)
+    state = finished.state_dict()
+    epochs = []
+    engine.setup.add(Stage.RESTORE, lambda: engine.load_state_dict(state))
+    engine.data_setup.add(DataStage.BATCH, lambda data: epochs.append(engine.state.epoch) or data)
+    engine.run("ab", max_epochs=2)
+    assert epochs == [1]
+
+
+# -- where a run will end --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("limits", "data", "ends"),
+    [
+        ({"max_epochs": 3}, "abcd", [12, 12, 12]),
+        ({"max_iters": 6}, "abcd", [6, 6]),
+        ({"max_epochs": 2, "epoch_length": 3}, "abcd", [6, 6]),
+    ],
+    ids=str,
+)
+def test_the_end_of_the_run_is_known_in_each_epoch(engine, limits, data, ends):
+    seen = []
+    engine.add_event_handler(
+        Events.ITERATION_COMPLETED, lambda engine: seen.append((engine.state.epoch, engine.run_end))
+    )
+    engine.run(data, **limits)
+    assert list(dict(seen).values()) == ends
+
+
+def test_the_end_of_a_run_over_data_of_unknown_length_is_not_known(engine):
+    seen = set()
+    engine.add_event_handler(Events.ITERATION_COMPLETED, lambda engine: seen.add(engine.run_end))
+    engine.run(iter("abcd"), max_epochs=1)
+    assert seen == {sys.maxsize}
 
 
 # -- a restored run --------------------------------------------------------------------------------------

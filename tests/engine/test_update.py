@@ -535,6 +535,16 @@ def test_the_optimizers_state_follows_an_exchanged_parameter():
     assert_same(model, trained_by_hand(batches, [1] * 10, epochs=2))
 
 
+def test_a_parameter_that_an_adapter_gives_another_name_stays_the_optimizers():
+    batches, model = make_batches(), make_model()
+    engine, _ = trainer_of(model, make_optimizer(model))
+    model[2] = nn.Sequential(model[2])
+    engine.run(batches)
+    reference = trained_by_hand(batches, [1] * 10)
+    for ours, theirs in zip(model.parameters(), reference.parameters(), strict=True):
+        assert torch.equal(ours, theirs)
+
+
 def test_a_parameter_that_is_gone_is_told():
     model = make_model()
     engine, _ = trainer_of(model, make_optimizer(model))
