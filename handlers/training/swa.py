@@ -1,0 +1,239 @@
+"""The mean of the weights at the ends of the last epochs."""
+
+from __future__ import annotations
+
+import functools
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import nullcontext
+from itertools import islice
+from typing import Any
+
+import torch
+from torch import nn
+from torch.optim.swa_utils import SWALR
+
+from leyden.engine import Engine, Events, Order, Update, to_device
+from leyden.handlers.checkpoint.parts import unwrapped
+from leyden.handlers.checkpoint.rng import rng_state, set_rng_state
+from leyden.handlers.training.averaged_weights import AveragedWeights
+from leyden.handlers.training.averaging import LAST, Averaging
+from leyden.handlers.training.batch_norm import refresh_batch_norm, running_norms
+from leyden.handlers.training.schedule import Schedule
+
+FOREACH = ("cuda", "xpu")
+"""Devices on which AveragedModel interpolates; on others it adds a share of the difference."""
+
+
+class SWA(Averaging):
+    """Averages the weights at the end of each epoch from `start` on, and puts the average into the model when the run
+    ends: stochastic weight averaging.
+
+    `start`: an epoch, counted from 1, or a fraction of max_epochs (0.75). `every`: each n-th epoch from there on. The
+    arithmetic is that of torch.optim.swa_utils.AveragedModel, to the bit.
+
+    `lr`: the learning rates go to it (one number, or one for each group) in `anneal_epochs` epochs, by "cos" or
+    "linear", as torch's SWALR does, stepped at the ends of the epochs from `start` on. It alone sets them then: a
+    Schedule of that optimizer is refused; leave `lr` out and give Schedule a SequentialLR that ends in SWALR instead.
+
+    At COMPLETED (the run has reached its limit, or was terminated) batch norm statistics are made anew by one pass of
+    an epoch's batches through the averaged model, in train mode without gradients; random numbers and modes are then as
+    before. `data`: other batches for it (needed where the run's own come only once); `forward(batch)`: how a batch is
+    passed through, by default model(batch), or model(batch[0]) where it is a tuple or list. `update_batch_norm=False`
+    leaves it out. A checkpoint of that moment has the average as its weights; a run that goes on, goes on from them and
+    begins a new average.
+
+    `evaluate`: evaluations before that are of the average of then, with the batch norm statistics of the model; by
+    default of the model's own weights. For other uses: `swapped`, `averaged`, `copy_to`. `update` names the one update
+    it is for; by default all.
+
+    Raises ValueError for numbers out of range, an engine without an Update, a run for which a fraction or the pass over
+    the data has no meaning. Source: Izmailov et al., Averaging Weights Leads to Wider Optima and Better Generalization,
+    2018.
+    """
+
+    def __init__(
+        self,
+        start: float,
+        *,
+        lr: float | Sequence[float] | None = None,
+        anneal_epochs: int = 10,
+        anneal: str = "cos",
+        every: int = 1,
+        update_batch_norm: bool = True,
+        data: Iterable[Any] | None = None,
+        forward: Callable[[Any], Any] | None = None,
+        evaluate: bool = False,
+        update: str | None = None,
+    ) -> None:
+        super().__init__(evaluate=evaluate, update=update)
+        whole = isinstance(start, int) and not isinstance(start, bool) and start >= 1
+        if not whole and not (isinstance(start, float) and 0 < start < 1):
+            raise ValueError(
+                f"SWA starts at an epoch, counted from 1, or at a fraction of them between 0 and 1, but got {start!r}"
+            )
+        if anneal not in ("cos", "linear"):
+            raise ValueError(f'SWA anneals by "cos" or "linear", but got anneal={anneal!r}')
+        for name, value, least in (("anneal_epochs", anneal_epochs, 0), ("every", every, 1)):
+            if isinstance(value, bool) or not isinstance(value, int) or value < least:
+                raise ValueError(f"SWA takes {name} as a number of epochs, at least {least}, but got {value!r}")
+        self.start = start
+        self.lr = lr if lr is None or isinstance(lr, int | float) else list(lr)
+        self.anneal_epochs = anneal_epochs
+        self.anneal = anneal
+        self.every = every
+        self.update_batch_norm = update_batch_norm
+        self.data = data
+        self.forward = forward
+        self._first = 0
+        self._annealing: dict[str, SWALR] = {}
+
+    def refuses(self, other: object) -> str | None:
+        return (self._lr_conflict(other) if isinstance(other, Schedule) else None) or super().refuses(other)
+
+    def _lr_conflict(self, schedule: Schedule) -> str | None:
+        optimizers = [weights.update.optimizer for weights in self._weights.values()]
+        if self.lr is None or schedule.scheduler.optimizer not in optimizers:
+            return None
+        return (
+            "both would set the learning rates of one optimizer; leave lr= of SWA out, and give Schedule a "
+            "SequentialLR of your scheduler and torch.optim.swa_utils.SWALR"
+        )
+
+    def attach(self, engine: Engine[Any, Any]) -> None:
+        super().attach(engine)
+        # Only now it is known whose learning rates they are.
+        for schedule in engine.find_handlers(Schedule):
+            if reason := self._lr_conflict(schedule):
+                raise ValueError(f"SWA and Schedule can't both be attached to one engine: {reason}")
+        engine.add_event_handler(Events.STARTED, self.start_run)
+        # Before evaluations, which may want the average.
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self.end_epoch, order=Order.EVALUATION - 1)
+        engine.add_event_handler(Events.COMPLETED, self.finish, order=Order.EVALUATION - 1)
+
+    def listen(self, engine: Engine[Any, Any], update: Update, weights: AveragedWeights) -> None:
+        engine.add_event_handler(Events.EPOCH_STARTED, functools.partial(self.begin_epoch, weights=weights), order=LAST)
+
+    # -- averaging -------------------------------------------------------------------------------------------
+
+    def start_run(self, engine: Engine[Any, Any]) -> None:
+        """Finds the epoch to start at, and whether the data can be passed once more."""
+        state = engine.state
+        if state.iteration == 0:
+            self._annealing.clear()
+        if isinstance(self.start, int):
+            self._first = self.start
+        elif state.max_epochs is None:
+            raise ValueError(
+                f"SWA starts at the fraction {self.start} of max_epochs, but the run ends by max_iters="
+                f"{state.max_iters}; give start as an epoch, counted from 1"
+            )
+        else:
+            self._first = max(1, int(self.start * state.max_epochs))
+        if models := self._with_norms():
+            if self.forward is None and len(models) > 1:
+                kinds = ", ".join(type(model).__name__ for model in models)
+                raise ValueError(
+                    f"SWA makes the batch norm statistics of {kinds} anew at the end of the run, and does not know "
+                    "which of them takes a batch: give forward=, a function of the batch, or update_batch_norm=False"
+                )
+            if self.data is None and (state.dataloader is None or isinstance(state.dataloader, Iterator)):
+                raise ValueError(
+                    "SWA passes over the data once more at the end of the run, for the statistics of batch norm, but "
+                    f"that of the run ({type(state.dataloader).__name__}) comes only once: give data=, or "
+                    "update_batch_norm=False"
+                )
+
+    def begin_epoch(self, engine: Engine[Any, Any], weights: AveragedWeights) -> None:
+        """Takes in what was unfrozen, before it is trained, and begins to anneal."""
+        if engine.state.epoch < self._first:
+            return
+        if any(parameter.requires_grad for parameter in weights.frozen):
+            weights.collect()
+        if self.lr is not None and weights.update.name not in self._annealing:
+            self._annealing[weights.update.name] = self._scheduler(weights)
+
+    def end_epoch(self, engine: Engine[Any, Any]) -> None:
+        """Takes the weights of now into the average."""
+        epoch = engine.state.epoch
+        if epoch < self._first:
+            return
+        if (epoch - self._first) % self.every == 0:
+            for weights in self._weights.values():
+                self.average(weights)
+        for scheduler in self._annealing.values():
+            if not isinstance(self.lr, list):
+                for group in scheduler.optimizer.param_groups:  # one that was added meanwhile
+                    group.setdefault("swa_lr", self.lr)
+            with warnings.catch_warnings():
+                # A process that resumes at the end of an epoch has not called optimizer.step, as torch sees it.
+                warnings.filterwarnings("ignore", "Detected call of `lr_scheduler.step", UserWarning)
+                scheduler.step()
+
+    @torch.no_grad()
+    def average(self, weights: AveragedWeights) -> None:
+        """Takes one update's weights of now into their average."""
+        weights.require_own()
+        count = weights.count
+        for averages, values in weights.groups():
+            if count == 0:
+                torch._foreach_copy_(averages, values)
+            elif averages[0].device.type in FOREACH and averages[0].dtype is values[0].dtype:
+                torch._foreach_lerp_(averages, values, 1 / (count + 1))
+            else:
+                differences = torch._foreach_sub(values, averages)
+                torch._foreach_div_(differences, count + 1)
+                torch._foreach_add_(averages, differences)
+        weights.count = count + 1
+
+    def finish(self, engine: Engine[Any, Any]) -> None:
+        """Puts the averages into the model, if there are any, with statistics that fit them."""
+        averaged = [weights for weights in self._weights.values() if weights.count > 0]
+        for weights in averaged:
+            weights.put()
+        if averaged and (models := self._with_norms()):
+            self._refresh(engine, models)
+        for weights in averaged:
+            weights.count = 0
+
+    def _with_norms(self) -> list[nn.Module]:
+        models = {id(model): unwrapped(model) for weights in self._weights.values() for model in weights.modules}
+        return [model for model in models.values() if self.update_batch_norm and running_norms(model)]
+
+    def _refresh(self, engine: Engine[Any, Any], models: list[nn.Module]) -> None:
+        autocast = next((w.update.slots.autocast for w in self._weights.values() if w.update.slots.autocast), None)
+        device = next(models[0].parameters()).device
+
+        def forward(batch: Any) -> None:
+            batch = to_device(batch, device)
+            with autocast or nullcontext():
+                if self.forward is not None:
+                    self.forward(batch)
+                else:
+                    models[0](batch[0] if isinstance(batch, list | tuple) else batch)
+
+        own = self.data is None
+        data = engine.state.dataloader if own else engine.data_setup(self.data)
+        random = rng_state()
+        try:
+            refresh_batch_norm(models, islice(data, engine.state.epoch_length if own else None), forward)
+        finally:
+            set_rng_state(random)
+
+    # -- state -----------------------------------------------------------------------------------------------
+
+    def _scheduler(self, weights: AveragedWeights) -> SWALR:
+        lr: Any = self.lr
+        return SWALR(weights.update.optimizer, lr, self.anneal_epochs, self.anneal)  # type: ignore[arg-type]
+
+    def state_dict(self) -> dict[str, Any]:
+        annealing = {name: scheduler.state_dict() for name, scheduler in self._annealing.items()}
+        return super().state_dict() | {"annealing": annealing}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        super().load_state_dict(state_dict)
+        self._annealing = {}
+        if self.lr is not None:
+            for name, saved in state_dict["annealing"].items():
+                self._annealing[name] = self._scheduler(self._weights[name])
+                self._annealing[name].load_state_dict(saved)
