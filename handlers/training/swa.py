@@ -19,6 +19,7 @@ from leyden.handlers.checkpoint.rng import rng_state, set_rng_state
 from leyden.handlers.training.averaged_weights import AveragedWeights
 from leyden.handlers.training.averaging import LAST, Averaging
 from leyden.handlers.training.batch_norm import refresh_batch_norm, running_norms
+from leyden.handlers.training.param_schedule import ParamSchedule
 from leyden.handlers.training.schedule import Schedule
 
 FOREACH = ("cuda", "xpu")
@@ -89,27 +90,38 @@ class SWA(Averaging):
         self._annealing: dict[str, SWALR] = {}
 
     def refuses(self, other: object) -> str | None:
-        return (self._lr_conflict(other) if isinstance(other, Schedule) else None) or super().refuses(other)
-
-    def _lr_conflict(self, schedule: Schedule) -> str | None:
         optimizers = [weights.update.optimizer for weights in self._weights.values()]
-        if self.lr is None or schedule.scheduler.optimizer not in optimizers:
+        return self._lr_conflict(other, optimizers) or super().refuses(other)
+
+    def attach(self, engine: Engine[Any, Any]) -> None:
+        optimizers = [update.optimizer for update in engine.targets(self._update, self)]
+        self._check_company(engine, optimizers)
+        super().attach(engine)
+        engine.add_event_handler(Events.STARTED, self._check_company, engine, optimizers)
+        engine.add_event_handler(Events.STARTED, self.start_run)
+        # Before evaluations, which may want the average.
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self.end_epoch, order=Order.EVALUATION - 1)
+        engine.add_event_handler(Events.COMPLETED, self.finish, order=Order.EVALUATION - 1)
+
+    def _check_company(self, engine: Engine[Any, Any], optimizers: list[torch.optim.Optimizer]) -> None:
+        for handler in engine.handlers.values():
+            if reason := self._lr_conflict(handler, optimizers):
+                raise ValueError(f"SWA and {type(handler).__name__} can't both be attached to one engine: {reason}")
+
+    def _lr_conflict(self, other: object, optimizers: list[torch.optim.Optimizer]) -> str | None:
+        if self.lr is None:
+            return None
+        if isinstance(other, Schedule):
+            both = other.scheduler.optimizer in optimizers
+        else:
+            ids = [(id(optimizer), "lr") for optimizer in optimizers]
+            both = isinstance(other, ParamSchedule) and any((of, field.name) in ids for of, field, _ in other.places)
+        if not both:
             return None
         return (
             "both would set the learning rates of one optimizer; leave lr= of SWA out, and give Schedule a "
             "SequentialLR of your scheduler and torch.optim.swa_utils.SWALR"
         )
-
-    def attach(self, engine: Engine[Any, Any]) -> None:
-        super().attach(engine)
-        # Only now it is known whose learning rates they are.
-        for schedule in engine.find_handlers(Schedule):
-            if reason := self._lr_conflict(schedule):
-                raise ValueError(f"SWA and Schedule can't both be attached to one engine: {reason}")
-        engine.add_event_handler(Events.STARTED, self.start_run)
-        # Before evaluations, which may want the average.
-        engine.add_event_handler(Events.EPOCH_COMPLETED, self.end_epoch, order=Order.EVALUATION - 1)
-        engine.add_event_handler(Events.COMPLETED, self.finish, order=Order.EVALUATION - 1)
 
     def listen(self, engine: Engine[Any, Any], update: Update, weights: AveragedWeights) -> None:
         engine.add_event_handler(Events.EPOCH_STARTED, functools.partial(self.begin_epoch, weights=weights), order=LAST)

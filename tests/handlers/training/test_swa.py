@@ -14,6 +14,8 @@ from torch.utils.data import DataLoader, TensorDataset
 from leyden.engine import Engine, Events, Update, supervised_evaluator, supervised_trainer
 from leyden.handlers import Checkpoint, Evaluate, MixedPrecision, Schedule
 from leyden.handlers.training.ema import EMA
+from leyden.handlers.training.param_schedule import ParamSchedule
+from leyden.handlers.training.shapes import Constant, Linear
 from leyden.handlers.training.swa import SWA
 
 pytestmark = pytest.mark.timeout(60)
@@ -394,13 +396,28 @@ def test_arguments_out_of_range(arguments, message):
 
 
 @pytest.mark.parametrize("schedule_first", [False, True])
-def test_a_schedule_of_the_same_learning_rates(schedule_first):
+@pytest.mark.parametrize(
+    "make",
+    [lambda optimizer: Schedule(ConstantLR(optimizer)), lambda optimizer: ParamSchedule("lr", Linear(0.1, 0, 9))],
+)
+def test_a_schedule_of_the_same_learning_rates(schedule_first, make):
     model = net()
     optimizer = sgd(model)
     trainer = supervised_trainer(model, optimizer, loss_fn)
-    handlers = [SWA(2, lr=0.02), Schedule(ConstantLR(optimizer))]
-    with pytest.raises(ValueError, match=r"can't both be attached to one engine: .* give Schedule a SequentialLR"):
+    handlers = [SWA(2, lr=0.02), make(optimizer)]
+
+    def run():
         trainer.attach(*(reversed(handlers) if schedule_first else handlers))
+        trainer.run(batches(1))
+
+    with pytest.raises(ValueError, match=r"can't both be attached to one engine: .* give Schedule a SequentialLR"):
+        run()
+
+
+def test_a_schedule_of_another_number():
+    expected, _ = by_hand(net(), 2, make_annealing=lambda optimizer: SWALR(optimizer, 0.02))
+    model = trained(SWA(2, lr=0.02), ParamSchedule("momentum", Constant(0.9)))
+    assert equal(model, expected)
 
 
 def test_a_schedule_of_other_learning_rates():
