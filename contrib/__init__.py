@@ -2,3 +2,7 @@
 
 Each module here serves one such project and imports it only when its handler is made.
 """
+
+from leyden.contrib.lora import LoRA
+
+__all__ = ["LoRA"]

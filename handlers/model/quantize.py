@@ -86,7 +86,7 @@ class Quantize:
         if self.frozen:
             engine.setup.add(Stage.COMPILE, self._hide_from_replicas)
             engine.setup.add(Stage.OPTIMIZER, self._leave_optimizers)
-            engine.setup.add(Stage.SCHEDULE, self._check_trainable, each_run=True)
+        engine.setup.add(Stage.SCHEDULE, self._check_trainable, each_run=True)
 
     def refuses(self, other: Any) -> str | None:
         if self._update is not None and getattr(other, "_update", None) not in (None, self._update):
@@ -198,8 +198,11 @@ class Quantize:
                     group[key][:] = [group[key][place] for place in stay]
 
     def _check_trainable(self) -> None:
+        layers = [layer for module in self.modules().values() for layer in module.modules()]
+        if self.kind.startswith("qat") and any(is_torchaos(getattr(layer, "weight", None)) for layer in layers):
+            raise ValueError(f"{self._who} is converted: the weights are integers now, and are trained no more")
         for update in self._updates:
-            if not update.trainable():
+            if self.frozen and not update.trainable():
                 raise ValueError(
                     f"{self._who} froze the weights it made, and the optimizer of update {update.name!r} has nothing "
                     'else to train; attach LoRA, change fewer layers (layers=), or take a kind that trains: "qat-int8"'

@@ -1,0 +1,169 @@
+"""Low-rank adapters, by peft. What is done with them after training is in `leyden.contrib.adapters`."""
+
+from __future__ import annotations
+
+import copy
+import functools
+import re
+import warnings
+from collections.abc import Collection
+from typing import Any
+
+from torch import nn
+
+from leyden.contrib.adapter_groups import enter_optimizer, groups_of_kin
+from leyden.contrib.adapters import adapted_layers
+from leyden.engine import Engine, Stage, Update
+from leyden.engine.parameters import named_parameters
+from leyden.handlers.loggers.packages import require_package
+from leyden.handlers.model.quantize import Quantize
+
+FREEZERS = {"Freeze", "Finetune"}
+SCHEDULERS = {"Schedule", "ParamSchedule"}
+
+
+class LoRA:
+    """Freezes a model and trains low-rank adapters of its layers instead, by peft; the model stays the same object.
+
+    `rank`, `alpha`, `dropout`: a layer's output gets alpha / rank * B(A(dropout(x))), with A and B of that rank.
+    `targets`: names of layers, whole or their last parts (["q_proj", "v_proj"]), or a regular expression; by default
+    all linear layers. `update` names the one update it is for; by default all, and a module of it without a target is
+    left as it is. Further arguments go to peft.LoraConfig (`modules_to_save`, `bias`, `use_dora`, ...).
+
+    The adapters take the places of their layers' weights in the optimizer, in the same groups, so that schedulers and
+    rates by group go on; or, with `lr`, a group of their own with that learning rate. What is frozen leaves it.
+    The layers may have been quantized: `Quantize("int8-weights")`.
+
+    Afterwards: `merge(model)`, `adapter_state(model)` and `save_adapters(model, folder)` of leyden.contrib.adapters.
+
+    Raises ModuleNotFoundError without peft; ValueError for an engine without an Update, for company that freezes
+    weights itself, and, when the run starts, for targets that are not there and adapters that are there already.
+
+    Source: Hu et al., LoRA: Low-Rank Adaptation of Large Language Models, 2021, https://arxiv.org/abs/2106.09685.
+    """
+
+    def __init__(
+        self,
+        rank: int = 8,
+        *,
+        alpha: float = 16,
+        targets: Collection[str] | str | None = None,
+        dropout: float = 0.0,
+        lr: float | None = None,
+        update: str | None = None,
+        **options: Any,
+    ) -> None:
+        if isinstance(rank, bool) or not isinstance(rank, int) or rank < 1:
+            raise ValueError(f"LoRA needs a whole rank of at least 1, but got {rank!r}")
+        require_package("peft", "lora", "LoRA")
+        import peft
+
+        config_class: Any = peft.LoraConfig  # whose types are narrower than what it takes
+        if targets is None and "target_parameters" not in options:
+            targets = "all-linear"
+        self.targets = targets if targets is None or isinstance(targets, str) else list(targets)
+        self.lr = lr
+        self._update = update
+        self._config: Any = config_class(
+            r=rank, lora_alpha=alpha, target_modules=self.targets, lora_dropout=dropout, **options
+        )
+        self._updates: list[Update] = []
+        self._names: dict[int, str] = {}  # of the parameters that the optimizers have when adapters come in, by id
+        self._made: dict[str, dict[str, int]] = {}  # by update: the parameters that peft made, and each one's group
+
+    def attach(self, engine: Engine[Any, Any]) -> None:
+        self._updates = engine.targets(self._update, self)
+        for other in engine.find_handlers(LoRA):
+            if shared := [update.name for update in self._updates if update in other._updates]:
+                raise ValueError(f"two LoRA adapt the models of update {shared[0]!r}; attach only one of them")
+        engine.setup.add(Stage.ADAPT, functools.partial(self._adapt, engine), owner=self)
+        engine.setup.add(Stage.OPTIMIZER, self._enter_optimizers, owner="adapters of LoRA")
+        engine.setup.add(Stage.OPTIMIZER, self._check_unmerged, each_run=True)
+
+    def refuses(self, other: Any) -> str | None:
+        if self._update is not None and getattr(other, "_update", None) not in (None, self._update):
+            return None
+        kinds = {base.__name__ for base in type(other).__mro__}
+        if kinds & FREEZERS:
+            return "LoRA freezes the model itself; what is to be trained in full beside it: LoRA(modules_to_save=[...])"
+        if kinds & SCHEDULERS and self.lr is not None:
+            return (
+                f"LoRA(lr={self.lr}) makes a group of parameters that a scheduler made before does not know; leave "
+                "lr= out, and the adapters have the scheduled rate of the weights whose places they take"
+            )
+        if isinstance(other, Quantize) and other.kind.startswith("qat"):
+            return f'LoRA freezes the weights that "{other.kind}" is to train; take Quantize("int8-weights")'
+        return None
+
+    # -- the model -------------------------------------------------------------------------------------------
+
+    def _adapt(self, engine: Engine[Any, Any]) -> None:
+        modules = list({id(module): module for each in self._updates for module in each.modules.values()}.values())
+        self._check_targets(modules)
+        before = {id(parameter) for module in modules for parameter in module.parameters()}
+        for module in modules:
+            if any(self._is_target(name, layer) for name, layer in module.named_modules()):
+                self._inject(module, engine)
+        for update in self._updates:
+            names = named_parameters(update.modules)
+            groups = {
+                id(p): place for place, group in enumerate(update.optimizer.param_groups) for p in group["params"]
+            }
+            held = {name: groups[id(parameter)] for name, parameter in names.items() if id(parameter) in groups}
+            made = [name for name, parameter in names.items() if id(parameter) not in before]
+            self._names |= {id(names[name]): name for name in held}
+            self._made[update.name] = groups_of_kin(made, held)
+
+    def _inject(self, module: nn.Module, engine: Engine[Any, Any]) -> None:
+        from peft import inject_adapter_in_model
+
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*without `get_apply_tensor_subclass`")  # it is given below
+            inject_adapter_in_model(copy.deepcopy(self._config), module)
+        for quantize in engine.find_handlers(Quantize):
+            if quantize.frozen and any(module is each for each in quantize.modules().values()):
+                for layer in adapted_layers(module).values():
+                    if hasattr(layer, "get_apply_tensor_subclass"):  # how to quantize anew after merging
+                        layer.get_apply_tensor_subclass = functools.partial(copy.copy, quantize.config)
+
+    def _is_target(self, name: str, layer: nn.Module) -> bool:
+        if not name:  # the model itself, whose place peft can't give to another
+            return False
+        if self.targets is None:  # parameters are named instead, in the options
+            return True
+        if isinstance(self.targets, list):
+            return any(_names(target, name) for target in self.targets)
+        return isinstance(layer, nn.Linear) if self.targets == "all-linear" else bool(re.fullmatch(self.targets, name))
+
+    def _check_targets(self, modules: list[nn.Module]) -> None:
+        for module in modules:
+            if adapters := adapted_layers(module):
+                name = next(iter(adapters))
+                raise ValueError(f"LoRA finds an adapter in the model already, at {name}; make adapters only once")
+        layers = {name: layer for module in modules for name, layer in module.named_modules()}
+        named = self.targets if isinstance(self.targets, list) else []
+        lost = [target for target in named if not any(_names(target, name) for name in layers)]
+        if lost or not any(self._is_target(name, layer) for name, layer in layers.items()):
+            linear = [name for name, layer in layers.items() if isinstance(layer, nn.Linear) and name]
+            there = ", ".join(linear[:8]) + (", ..." if len(linear) > 8 else "")
+            raise ValueError(
+                f"LoRA is to adapt {', '.join(lost) or self.targets}, and finds no such layer inside the model; its "
+                f"linear layers are: {there or 'none (a model that is itself a layer: wrap it in nn.Sequential)'}"
+            )
+
+    def _check_unmerged(self) -> None:
+        for update in self._updates:
+            for module in update.modules.values():
+                if any(layer.merged for layer in adapted_layers(module).values()):
+                    raise ValueError(
+                        "LoRA can't train adapters that are merged into their weights; unmerge(model) first"
+                    )
+
+    def _enter_optimizers(self) -> None:
+        # No update.trainable_changed(): replicas are made after the adapters are, and a run ties its optimizers later.
+        for update in self._updates:
+            enter_optimizer(update, self._made[update.name], self._names, self.lr)
+
+
+def _names(target: str, name: str) -> bool:
+    return name == target or name.endswith(f".{target}")
