@@ -1,0 +1,91 @@
+"""A forward pass that keeps its inputs alone, for a module's instance to have in the place of its own."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.modules.batchnorm import _NormBase
+from torch.utils.checkpoint import checkpoint, create_selective_checkpoint_contexts
+
+
+class Checkpointed:
+    """Calls a module's `forward` under torch.utils.checkpoint; the results of `ops` are kept.
+
+    An object and not a closure: a deep copy of the module has a deep copy of this, bound to the copy; and a function of
+    ours and not torch's in a partial: dynamo compiles no frame of torch's own, so that a module compiled by itself
+    needs one here.
+    """
+
+    def __init__(self, module: nn.Module, ops: tuple[torch._ops.OpOverload, ...]) -> None:
+        forward = module.forward
+        # One that an earlier engine put there, for the same model, is not put into another.
+        self.forward: Callable[..., Any] = forward.forward if isinstance(forward, Checkpointed) else forward
+        self.norms = [each for each in module.modules() if isinstance(each, _NormBase)]
+        self._set_ops(ops)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        # What is compiled updates statistics once by construction, and takes no context but the selective one.
+        options = self.compiled if torch.compiler.is_compiling() else self.eager
+        return checkpoint(self.forward, *args, use_reentrant=False, **options, **kwargs)
+
+    def _set_ops(self, ops: tuple[torch._ops.OpOverload, ...]) -> None:
+        self.ops = ops
+        select = functools.partial(create_selective_checkpoint_contexts, list(ops)) if ops else None
+        self.compiled = {} if select is None else {"context_fn": select}
+        self.eager = {"context_fn": functools.partial(_contexts, select, self.norms)} if self.norms else self.compiled
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"forward": self.forward, "norms": self.norms, "ops": [str(op) for op in self.ops]}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.forward, self.norms = state["forward"], state["norms"]
+        self._set_ops(tuple(functools.reduce(getattr, name.split("."), torch.ops) for name in state["ops"]))  # type: ignore[arg-type]
+
+
+Contexts = tuple[AbstractContextManager[Any], AbstractContextManager[Any]]
+
+
+def _contexts(select: Callable[[], Contexts] | None, norms: list[_NormBase]) -> Contexts:
+    forward, again = (nullcontext(), nullcontext()) if select is None else select()
+    return forward, _StatisticsKept(norms, again)
+
+
+class _StatisticsKept:
+    """Lets batch norms compute in training mode, with the same tensors saved, without a second update of their running
+    statistics.
+    """
+
+    def __init__(self, norms: list[_NormBase], inner: AbstractContextManager[Any]) -> None:
+        self._norms = norms
+        self._inner = inner
+
+    def __enter__(self) -> None:
+        self._before = [(norm.momentum, norm._buffers.get("num_batches_tracked")) for norm in self._norms]
+        for norm in self._norms:
+            norm.momentum = 0.0
+            norm._buffers["num_batches_tracked"] = None
+        self._inner.__enter__()
+
+    def __exit__(self, *error: Any) -> bool | None:
+        for norm, (momentum, batches) in zip(self._norms, self._before, strict=True):
+            norm.momentum = momentum
+            norm._buffers["num_batches_tracked"] = batches
+        return self._inner.__exit__(*error)
+
+
+def ops_of(given: Iterable[Any] | None) -> tuple[torch._ops.OpOverload, ...]:
+    """The ops as torch counts them, the forms of `torch.ops.aten.mm` one by one. Raises TypeError for what is none."""
+    ops: list[torch._ops.OpOverload] = []
+    for op in given or ():
+        if isinstance(op, torch._ops.OpOverloadPacket):
+            ops.extend(getattr(op, form) for form in op.overloads())
+        elif isinstance(op, torch._ops.OpOverload):
+            ops.append(op)
+        else:
+            raise TypeError(f"selective= takes ops such as torch.ops.aten.mm.default, but got {op!r}")
+    return tuple(ops)

@@ -1,0 +1,118 @@
+"""A trained model trained further, part after part."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import nn
+
+from leyden.engine import Engine, Events, Order, Stage, Update
+from leyden.handlers.model.freeze import Freeze
+from leyden.handlers.model.frozen import HeldNorms, set_trainable
+from leyden.handlers.model.groups import complete_first_group, give_group
+from leyden.handlers.model.naming import Outline, require_places
+from leyden.handlers.model.plan import Part, check_plan, read_plan, trained_in
+
+Scheduler = torch.optim.lr_scheduler.LRScheduler
+
+
+class Finetune:
+    """Unfreezes a model by a plan: what is trained from which epoch on, and with which part of the learning rate.
+
+    `plan`: {epoch: what}, epochs counted from 0: `{0: "head", 2: "layer4", 5: ("backbone", 0.01)}`. What: the dotted
+    name of a module or parameter, several names, (names, lr_ratio), `Unfreeze(names, lr_ratio=, train_batch_norm=)`, or
+    a list of these. A part is frozen until its epoch; what the plan does not name stays as it is. `lr_ratio`: for parts
+    of later epochs that give none. `train_batch_norm`: None lets batch norms stay frozen as long as the part they are
+    in, statistics too, and then train; True trains them from the beginning, False never.
+
+    The optimizer gets all its groups before the first step, one for each part and each group its parameters were in,
+    with the options of that group and its learning rate times the ratio; parameters that it did not have follow its
+    first group. Schedulers of an attached `Schedule` scale them too. What is trained follows from the epoch alone, so
+    a run resumes in mid-plan. `update` names the one update it is for; by default all that have such a part.
+
+    Raises TypeError or ValueError for a plan that is none, a name that no model has, a parameter named twice or frozen
+    by `Freeze`, a plan with nothing to train in epoch 0, an optimizer with a single group by nature (LBFGS), and a
+    second Finetune on the same update.
+    """
+
+    def __init__(
+        self,
+        plan: Mapping[int, Any],
+        *,
+        lr_ratio: float = 1.0,
+        train_batch_norm: bool | None = None,
+        update: str | None = None,
+    ) -> None:
+        self.parts = read_plan(plan, lr_ratio, train_batch_norm)
+        self._update = update
+        self._norms: dict[str, HeldNorms] = {}
+
+    def refuses(self, other: Any) -> str | None:
+        if isinstance(other, Finetune) and (None in (self._update, other._update) or self._update == other._update):
+            return "both would say what one model trains; put all into one plan, or name the update that each is for"
+        return None
+
+    def attach(self, engine: Engine[Any, Any]) -> None:
+        updates = engine.targets(self._update, self)
+        require_places(updates, [name for part in self.parts for name in part.names], "Finetune's plan")
+        for update in updates:
+            if isinstance(update.optimizer, torch.optim.LBFGS):
+                raise ValueError("Finetune gives the optimizer groups with learning rates of their own; LBFGS has one")
+            check_plan(self.parts, update)
+            self._norms[update.name] = HeldNorms(update)
+
+        def begin() -> None:
+            for update in updates:
+                if self._apply(update, engine.state.epoch):
+                    update.trainable_changed()
+
+        engine.setup.add(Stage.ADAPT, lambda: self._freeze(engine, updates), owner=self)
+        engine.setup.add(Stage.OPTIMIZER, lambda: self._regroup(engine, updates), owner=self)
+        # At STARTED too: a run that is resumed in mid-epoch does not begin that epoch again.
+        engine.add_event_handler(Events.STARTED | Events.EPOCH_STARTED, begin, order=Order.METRICS)
+
+    def _freeze(self, engine: Engine[Any, Any], updates: list[Update]) -> None:
+        for update in updates:
+            outline = Outline(update)
+            planned = {id(p): n for part in self.parts for n, p in part.parameters(outline).items()}
+            for freeze in engine.find_handlers(Freeze):
+                if both := [planned[id(p)] for p in freeze.parameters(update) if id(p) in planned]:
+                    raise ValueError(
+                        f"Freeze and Finetune both say whether {both[0]} is trained; leave it out of one of them"
+                    )
+            self._apply(update, engine.state.epoch)
+
+    def _regroup(self, engine: Engine[Any, Any], updates: list[Update]) -> None:
+        handlers = [getattr(handler, "scheduler", None) for handler in engine.handlers.values()]
+        for update in updates:
+            update.prepare()  # earlier stages may have exchanged parameters
+            outline, optimizer = Outline(update), update.optimizer
+            schedulers = [each for each in handlers if isinstance(each, Scheduler) and each.optimizer is optimizer]
+            for part in self.parts:
+                parameters = part.parameters(outline)
+                if part.stays:
+                    complete_first_group(optimizer, parameters)
+                else:
+                    give_group(optimizer, schedulers, parameters, part.lr_ratio)
+
+    def _apply(self, update: Update, begun: int) -> bool:
+        """Freezes and unfreezes as the plan says for the epoch in work, `begun` being how many have begun; True if that
+        changed anything.
+        """
+        epoch, outline = max(begun - 1, 0), Outline(update)
+        changed = False
+        norms: list[nn.Module] = []
+        for part in self.parts:
+            trained = {id(parameter) for parameter in trained_in(part, epoch, outline)}
+            for parameter in outline.parameters_in(part.places(outline)).values():
+                changed |= set_trainable(parameter, id(parameter) in trained)
+            if not _trains_norms(part, epoch):
+                norms += outline.norms_in(part.places(outline)).values()
+        self._norms[update.name].hold(norms)
+        return changed
+
+
+def _trains_norms(part: Part, epoch: int) -> bool:
+    return epoch >= part.epoch if part.train_batch_norm is None else part.train_batch_norm
