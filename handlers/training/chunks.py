@@ -45,6 +45,11 @@ def cut(value: Any, dim: int, time: int, length: int) -> list[Any]:
 
 def detached(value: Any) -> Any:
     """The same without its history, in nested tuples, lists and mappings."""
+    kind = value.__class__  # what is asked first is what there is in each chunk
+    if kind is torch.Tensor:
+        return value.detach()
+    if kind is tuple:
+        return tuple([detached(item) for item in value])
     if isinstance(value, torch.Tensor):
         return value.detach()
     if isinstance(value, tuple | list):
@@ -57,12 +62,9 @@ def detached(value: Any) -> Any:
 
 def mean_output(outputs: list[Any], lengths: list[int]) -> Any:
     """The mean of scalars by length, a tensor where they are; else the outputs themselves, in a list."""
-    scalars = all(
-        isinstance(output, float) or (isinstance(output, torch.Tensor) and output.ndim == 0) for output in outputs
-    )
-    if not scalars or not outputs:
+    if not outputs or not all(map(_is_scalar, outputs)):
         return outputs
-    if len(set(lengths)) == 1 or not all(lengths):
+    if not all(lengths):  # chunks that do not tell
         lengths = [1] * len(outputs)
     total = sum(output * length for output, length in zip(outputs, lengths, strict=True)) / sum(lengths)
     return total.detach() if isinstance(total, torch.Tensor) else total
@@ -72,3 +74,7 @@ def _packed() -> TypeError:
     return TypeError(
         "TruncatedBPTT can't cut a PackedSequence, whose time is no dimension; pad the batch, or give split="
     )
+
+
+def _is_scalar(output: Any) -> bool:
+    return output.__class__ is float or (isinstance(output, torch.Tensor) and output.ndim == 0)

@@ -91,15 +91,16 @@ class TruncatedBPTT:
         def process_in_chunks(engine: Engine[Any, Any], batch: Any) -> Any:
             state.hidden = None
             count = state.time_iteration
+            chunks, lengths = self._chunks(batch)
             outputs: list[Any] = []
-            lengths: list[int] = []
-            for chunk in self._chunks(batch):
+            for chunk in chunks:
                 count += 1
                 state.time_iteration = count
                 if count >= started.due:
                     started.fire(count)
                 outputs.append(process(engine, chunk))
-                lengths.append(self._time_of(chunk))
+                if self.split is not None:
+                    lengths.append(self._time_of(chunk))
                 state.hidden = detached(state.hidden)
                 if count >= completed.due:
                     completed.fire(count)
@@ -107,16 +108,19 @@ class TruncatedBPTT:
 
         return process_in_chunks
 
-    def _chunks(self, batch: Any) -> Iterable[Any]:
+    def _chunks(self, batch: Any) -> tuple[Iterable[Any], list[int]]:
+        """The chunks, and the steps of time in each where that is known before."""
         if self.split is not None:
-            return self.split(batch, self.length)
-        time = self._time_of(batch)
+            return self.split(batch, self.length), []
+        time, length = self._time_of(batch), self.length
         if not time:
             raise ValueError(
                 f"TruncatedBPTT cuts batches along dim={self.dim}, but no tensor in this one ({type(batch).__name__}) "
                 "has such a dimension with anything in it; give another dim=, or split=, a function of (batch, length)"
             )
-        return [batch] if time <= self.length else cut(batch, self.dim, time, self.length)
+        if time <= length:
+            return [batch], [time]
+        return cut(batch, self.dim, time, length), [min(length, time - start) for start in range(0, time, length)]
 
     def _time_of(self, batch: Any) -> int:
         """Steps of time: the size of the first tensor that has this dimension; 0 if there is none."""
