@@ -37,11 +37,29 @@ class DataSetup:
 
     def __init__(self) -> None:
         self._changes: list[tuple[DataStage, Change, str]] = []
+        self._outdated: list[Callable[[], bool]] = []
 
-    def add(self, stage: DataStage, change: Change, *, owner: object = "") -> None:
-        """Adds a function from data to data; the data that a user gave stays as it is. `owner` as in `Setup.add`."""
+    def add(
+        self, stage: DataStage, change: Change, *, owner: object = "", outdated: Callable[[], bool] | None = None
+    ) -> None:
+        """Adds a function from data to data; the data that a user gave stays as it is. `owner` as in `Setup.add`.
+
+        `outdated`: for a change that differs from epoch to epoch. It is asked when an epoch begins, before
+        EPOCH_STARTED; if it says True, the data goes through all stages again, and the epoch has the new one's length.
+        """
         self._changes.append((stage, change, owner if isinstance(owner, str) else type(owner).__name__))
         self._changes.sort(key=lambda item: item[0])
+        if outdated is not None:
+            self._outdated.append(outdated)
+
+    @property
+    def varies(self) -> bool:
+        """True if epochs may have data of different lengths."""
+        return bool(self._outdated)
+
+    def is_outdated(self) -> bool:
+        """True if the epoch that begins needs its data made anew."""
+        return any(outdated() for outdated in self._outdated)
 
     def __call__(self, data: Any) -> Any:
         for stage, change, _ in self._changes:

@@ -157,12 +157,16 @@ class Engine(Registry, Generic[Batch, Output]):
 
     def _open_epoch(self) -> None:
         """Begins the next epoch, unless one is open already, and makes its data ready."""
-        state, cursor, feed = self.state, self.cursor, self._feed
+        state, cursor = self.state, self.cursor
         opens = not cursor.epoch_open
         if opens:
             state.epoch += 1
             cursor.epoch_open = True
             cursor.epoch_start = state.iteration
+            if self.data_setup.is_outdated():
+                self._renew_feed()
+        feed = self._feed
+        if opens:
             if not feed.streams(self._limits.epoch_length):
                 cursor.pass_start = state.iteration
             self._rearm(wake=False)
@@ -172,7 +176,7 @@ class Engine(Registry, Generic[Batch, Output]):
         elif feed.iterator is None:
             self._begin_pass(skip=state.iteration - cursor.pass_start)
         self.last_iteration = self._limits.epoch_end(cursor.epoch_start, state.max_iters)
-        self.run_end = self._limits.run_end(cursor.epoch_start, state)
+        self.run_end = self._limits.run_end(cursor.epoch_start, state, varies=self.data_setup.varies)
         self._heed(ANY_STOP)
         if self._poll is not None:
             self._poll.start_epoch(state.iteration)
@@ -333,6 +337,13 @@ class Engine(Registry, Generic[Batch, Output]):
             self.cursor.pass_start = self.state.iteration  # its first batches are gone already
         self._feed = feed
         self.state.dataloader = feed.data
+
+    def _renew_feed(self) -> None:
+        """Makes the data anew for the epoch that begins; its length is the epoch's."""
+        self._feed = Feed(self.data_setup(self._data), may_be_empty=self.data_may_be_empty)
+        self.state.dataloader = self._feed.data
+        self.cursor.pass_start = self.state.iteration
+        self._limits.follow(self.state, self._feed)
 
     def _begin_pass(self, skip: int = 0) -> None:
         self._feed.begin_pass(skip)

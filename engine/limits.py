@@ -120,6 +120,13 @@ class Limits:
             )
         self.ended = self.restored = self.exhausted = False
 
+    def follow(self, state: State, feed: Feed) -> None:
+        """Takes over the length of data that was made anew for an epoch, unless a user fixed it."""
+        if self.epoch_length is None:
+            self.length = feed.length
+            if self.length is not None:
+                state.epoch_length = self.length
+
     def reached(self, state: State, epoch_open: bool) -> bool:
         """True if no further epoch is to be run."""
         if epoch_open:
@@ -133,11 +140,15 @@ class Limits:
         end = NEVER if self.length is None else epoch_start + self.length
         return end if max_iters is None else min(end, max_iters)
 
-    def run_end(self, epoch_start: int, state: State) -> int:
-        """The iteration at which the run ends, seen from an epoch of it; NEVER if only the data knows."""
+    def run_end(self, epoch_start: int, state: State, *, varies: bool) -> int:
+        """The iteration at which the run ends, seen from an epoch of it; NEVER if only the data knows, as it does where
+        the length of the data `varies` from epoch to epoch.
+        """
         if state.max_iters is not None:
             return state.max_iters
         if self.length is None or state.max_epochs is None:
+            return NEVER
+        if varies and self.epoch_length is None and state.epoch < state.max_epochs:
             return NEVER
         return epoch_start + (state.max_epochs - state.epoch + 1) * self.length
 

@@ -498,6 +498,117 @@ def test_the_end_of_a_run_over_data_of_unknown_length_is_not_known(engine):
     assert seen == {sys.maxsize}
 
 
+def sliced_by_epoch(engine):
+    """Data of one letter more in each epoch."""
+    made = []
+
+    def letters():
+        return max(engine.state.epoch, 1)
+
+    def change(data):
+        made.append(letters())
+        return data[: made[-1]]
+
+    engine.data_setup.add(DataStage.LIMIT, change, outdated=lambda: made[-1] != letters())
+    return made
+
+
+def test_data_may_be_made_anew_for_an_epoch(engine, seen):
+    """Before EPOCH_STARTED, whose handlers find the new data and its length."""
+    made, found = sliced_by_epoch(engine), []
+    engine.data_setup.add(DataStage.TRANSFER, str.upper)
+
+    @engine.on(Events.EPOCH_STARTED)
+    def look(engine):
+        found.append((engine.state.dataloader, engine.state.epoch_length))
+
+    engine.run("abcd", max_epochs=3)
+    assert made == [1, 2, 3]
+    assert found == [("A", 1), ("AB", 2), ("ABC", 3)]
+    assert seen == [(1, 1, "A"), (2, 2, "A"), (2, 3, "B"), (3, 4, "A"), (3, 5, "B"), (3, 6, "C")]
+
+
+def test_data_that_is_not_outdated_is_not_made_again(engine, seen):
+    made = []
+    engine.data_setup.add(DataStage.LIMIT, lambda data: made.append(data) or data, outdated=lambda: False)
+    engine.run("ab", max_epochs=3)
+    assert made == ["ab"]
+    assert len(seen) == 6
+
+
+def test_it_is_asked_once_an_epoch_and_gone_through_once(engine):
+    asked, passes = [], []
+
+    class Noted:
+        def __init__(self, data):
+            self.data = data
+
+        def __iter__(self):
+            passes.append(engine.state.epoch)
+            return iter(self.data)
+
+        def __len__(self):
+            return len(self.data)
+
+    engine.data_setup.add(DataStage.LIMIT, Noted, outdated=lambda: asked.append(engine.state.epoch) or True)
+    engine.run("ab", max_epochs=3)
+    assert asked == passes == [1, 2, 3]
+
+
+def test_the_length_that_a_user_fixed_stays_and_new_data_begins_anew(engine, seen):
+    sliced_by_epoch(engine)
+    engine.run("abcd", max_epochs=3, epoch_length=2)
+    assert [batch for _, _, batch in seen] == ["a", "a", "a", "b", "a", "b"]
+    assert engine.state.epoch_length == 2
+
+
+def test_data_made_anew_that_does_not_know_its_length(engine, seen):
+    made = sliced_by_epoch(engine)
+    engine.data_setup.add(DataStage.TRANSFER, lambda data: Stream() if made[-1] == 2 else data)
+    engine.run("abcd", max_epochs=3)
+    assert [(epoch, batch) for epoch, _, batch in seen] == [
+        (1, "a"), (2, 0), (2, 1), (2, 2), (2, 3), (2, 4), (3, "a"), (3, "b"), (3, "c"),
+    ]  # fmt: skip
+    assert engine.state.epoch_length == 3
+
+
+def test_data_made_anew_that_is_empty_is_told(engine):
+    engine.data_setup.add(
+        DataStage.LIMIT, lambda data: data[engine.state.epoch :], outdated=lambda: engine.state.epoch > 1
+    )
+    with pytest.raises(ValueError, match="the data of the run is empty"):
+        engine.run("ab", max_epochs=3)
+    assert where(engine) == (2, 2)
+
+
+def test_a_run_of_iterations_ends_in_time_whatever_its_epochs_are(engine):
+    sliced_by_epoch(engine)
+    engine.run("abcd", max_iters=5)
+    assert where(engine) == (3, 5)
+
+
+def test_where_the_run_will_end_is_known_in_its_last_epoch(engine):
+    sliced_by_epoch(engine)
+    ends = []
+    engine.add_event_handler(Events.ITERATION_COMPLETED, lambda engine: ends.append(engine.run_end))
+    engine.run("abcd", max_epochs=3)
+    assert ends == [sys.maxsize] * 3 + [6] * 3
+
+
+def test_a_run_with_data_of_each_epoch_goes_on_where_it_was_restored(engine, seen):
+    sliced_by_epoch(engine)
+    with engine.add_event_handler(Events.ITERATION_COMPLETED(once=5), engine.interrupt):
+        engine.run("abcd", max_epochs=4)
+    other_seen = []
+    other = Engine(lambda engine, batch: other_seen.append((engine.state.epoch, engine.state.iteration, batch)))
+    sliced_by_epoch(other)
+    other.load_state_dict(engine.state_dict())
+    other.run("abcd", max_epochs=4)
+    engine.run("abcd", max_epochs=4)
+    assert other_seen == seen[5:]
+    assert other_seen == [(3, 6, "c"), (4, 7, "a"), (4, 8, "b"), (4, 9, "c"), (4, 10, "d")]
+
+
 # -- a restored run --------------------------------------------------------------------------------------
 
 
