@@ -55,13 +55,15 @@ class Field:
 
 def parse_target(target: Any) -> tuple[bool, Field]:
     """From "lr", "betas.0", ("betas", 0) or "state.name" to whether it is an attribute of the state, and its name."""
+    name: Any = None
+    index: Any = None
     if isinstance(target, str):
         owner, _, last = target.rpartition(".")
         if owner == "state" and last.isidentifier():
             return True, Field(last)
         name, index = (owner, int(last)) if owner and last.isdecimal() else (target, None)
-    else:
-        name, index = target if isinstance(target, tuple) and len(target) == 2 else (None, None)
+    elif isinstance(target, tuple) and len(target) == 2:
+        name, index = target
     if not (isinstance(name, str) and name.isidentifier() and (index is None or isinstance(index, int))):
         raise ValueError(
             'ParamSchedule drives a field of the parameter groups ("lr", "betas.0", ("betas", 0)) or an attribute of '

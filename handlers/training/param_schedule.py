@@ -84,7 +84,8 @@ class ParamSchedule:
             if reason := _shared(places, _places_of(other)):
                 names = f"{type(self).__name__} and {type(other).__name__}"
                 raise ValueError(f"{names} can't both be attached to one engine: {reason}")
-        for update in updates or [None]:
+        counted: Sequence[Update | None] = updates or [None]
+        for update in counted:
             advance = self._make_advance(engine, update)
             source: Any = engine if update is None or self.per != "step" else update
             source.add_event_handler(EVENTS[self.per](every=self.every), advance)
