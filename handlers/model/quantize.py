@@ -93,6 +93,8 @@ class Quantize:
             return None
         if isinstance(other, MixedPrecision) and other.precision == "fp8":
             return f'both change the linear layers; take MixedPrecision("bf16") beside {self._who}'
+        if isinstance(other, MixedPrecision) and other.precision == "fp64-true" and self.kind != "float8":
+            return "torchao rounds fp32, bf16 and fp16 to integers, and no fp64; train in another precision"
         if self.frozen and any(base.__name__ == "Finetune" for base in type(other).__mro__):
             return "integer weights can't be unfrozen; train adapters on them (LoRA), or take a qat kind"
         return None
@@ -104,8 +106,8 @@ class Quantize:
     def convert(self, model: nn.Module | None = None) -> None:
         """Ends quantization-aware training: rounds the weights for good, in the given model or those of the updates.
 
-        They are then what the -weights kind of as many bits makes: integers, frozen. Raises ValueError for a kind that
-        is not qat, and for a model that has no layer of it.
+        They are integers with scales then, and trained no more. Raises ValueError for a kind that is not qat, and for a
+        model that has no layer of it.
         """
         from torchao.quantization import quantize_
         from torchao.quantization.qat import FakeQuantizedLinear, QATConfig
@@ -134,15 +136,16 @@ class Quantize:
 
     def _set_up(self, engine: Engine[Any, Any]) -> None:
         together = dist.world_size() > 1 and bool(engine.find_handlers(DataParallel))
-        exchanged = {id(old): new for old, new in self._change(self.modules(), together)}
+        exchanges = self._change(self.modules(), together)
+        exchanged = {id(old): new for old, new in exchanges}
         for update in self._updates:
+            for old, _ in exchanges:
+                update.optimizer.state.pop(old, None)
             for group in update.optimizer.param_groups:
                 group["params"][:] = [exchanged.get(id(parameter), parameter) for parameter in group["params"]]
 
-    def _change(
-        self, modules: Mapping[str, nn.Module], together: bool = False
-    ) -> list[tuple[torch.Tensor, torch.Tensor]]:
-        """Changes the layers; gives the weights before and after, where they are others."""
+    def _change(self, modules: Mapping[str, nn.Module], together: bool = False) -> list[Exchange]:
+        """Changes the layers; gives the weights that have become others. `together`: all ranks do, and begin equal."""
         if self.kind == "float8":
             convert_to_float8(modules, layers=self._layers, who=self._who, **self._options)
             return []
@@ -158,6 +161,8 @@ class Quantize:
         def misfit(layer: nn.Linear) -> str | None:
             if self.group_size is not None and layer.in_features % self.group_size:
                 return f"its {layer.in_features} inputs are no multiple of group_size={self.group_size}"
+            if layer.weight.dtype not in (torch.float32, torch.bfloat16, torch.float16):
+                return f"torchao rounds fp32, bf16 and fp16, and its weight is {layer.weight.dtype}"
             return "its weight is another layer's too" if self.frozen and uses[id(layer.weight)] > 1 else None
 
         exchanged: list[Exchange] = []
@@ -198,8 +203,10 @@ class Quantize:
                     group[key][:] = [group[key][place] for place in stay]
 
     def _check_trainable(self) -> None:
+        from torchao.quantization.qat import FakeQuantizedLinear
+
         layers = [layer for module in self.modules().values() for layer in module.modules()]
-        if self.kind.startswith("qat") and any(is_torchaos(getattr(layer, "weight", None)) for layer in layers):
+        if self.kind.startswith("qat") and not any(isinstance(layer, FakeQuantizedLinear) for layer in layers):
             raise ValueError(f"{self._who} is converted: the weights are integers now, and are trained no more")
         for update in self._updates:
             if self.frozen and not update.trainable():

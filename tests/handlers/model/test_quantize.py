@@ -1,12 +1,15 @@
 """Linear layers in few bits, held against the loop in which a user calls torchao himself."""
 
 import copy
+import sys
+from pathlib import Path
 
 import pytest
 import torch
 from by_hand import equal, loss_fn, sgd, train_by_hand, train_with
 from torch import nn
 
+from leyden import distributed as dist
 from leyden.engine import Engine, Events, Update, supervised_evaluator, supervised_trainer
 from leyden.handlers import Checkpoint, ClipGradients, Evaluate, GradientAccumulation, MixedPrecision, Schedule
 from leyden.handlers.model.finetune import Finetune
@@ -324,6 +327,11 @@ def test_a_group_size_that_does_not_divide_the_inputs():
         Quantize("int4-weights", group_size=48).apply(net())
 
 
+def test_weights_of_another_dtype():
+    with pytest.raises(ValueError, match=r"can't change 0: torchao rounds .*, and its weight is torch\.float64"):
+        Quantize("int8-weights").apply(net().double())
+
+
 def test_a_packing_that_the_device_has_not():
     """Which error torchao raises hangs on what is installed; it is told what was asked for."""
     with pytest.raises((ImportError, NotImplementedError, AssertionError)) as error:
@@ -364,6 +372,7 @@ def test_an_evaluator_has_no_update():
 COMPANY = {
     "another": (lambda: Quantize("float8"), "both change the models of update 'default'"),
     "fp8": (lambda: MixedPrecision("fp8"), "both change the linear layers; take MixedPrecision"),
+    "fp64": (lambda: MixedPrecision("fp64-true"), "torchao rounds fp32, bf16 and fp16 to integers, and no fp64"),
     "Finetune": (lambda: Finetune({0: "3", 1: "0"}), "integer weights can't be unfrozen"),
 }
 
@@ -377,3 +386,22 @@ def test_company_that_does_not_go_with_it(name, first):
     handlers = [Quantize("int8-weights"), make()]
     with pytest.raises(ValueError, match=reason):
         trainer.attach(*(handlers if first else handlers[::-1]))
+
+
+# -- ranks -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_replicas_begin_with_rank_zeros_integers_and_stay_equal():
+    """torch's own replicas can't broadcast torchao's tensors."""
+    pytest.importorskip("peft")
+    sys.path.insert(0, str(Path(__file__).parent / "scripts"))
+    from quantized_ranks import train
+
+    one, other = dist.launch(train, 2, backend="gloo", timeout=100)
+    assert all(torch.equal(one[name], other[name]) for name in one)
+    torch.manual_seed(0)
+    rank_zeros = nn.Sequential(nn.Linear(32, 64), nn.Tanh(), nn.Linear(64, 2))
+    Quantize("int8-weights").apply(rank_zeros)
+    assert torch.equal(one["0.base_layer.weight.qdata"], rank_zeros[0].weight.qdata)
+    assert one["0.lora_B.default.weight"].any()
