@@ -257,6 +257,7 @@ def test_the_size_is_that_of_one_rank():
             assert sorted(n for share in (seen, other) for batch in share[epoch] for n in batch) == list(range(12))
 
 
+@pytest.mark.slow
 def test_two_ranks():
     ours, theirs = dist.launch(batches_of_rank, 2, backend="gloo", timeout=20)
     for epoch, size in ((1, 2), (2, 2), (3, 3)):
