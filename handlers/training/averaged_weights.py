@@ -69,9 +69,9 @@ class AveragedWeights:
             elif parameter.requires_grad:
                 self._averages[name] = _copy(local(parameter))
             else:
-                self.frozen.append(parameter)  # type: ignore[arg-type]
+                self.frozen.append(parameter)
                 continue
-            self._parameters[name] = parameter  # type: ignore[assignment]
+            self._parameters[name] = parameter
 
     def groups(self) -> list[Lists]:
         """Averages and parameters in two lists, for each device and dtype; made at the first step of a run, since

@@ -38,7 +38,7 @@ def cut(value: Any, dim: int, time: int, length: int) -> list[Any]:
         columns = zip(*(cut(item, dim, time, length) for item in value.values()), strict=True)
         return [dict(zip(value, column, strict=True)) for column in columns]
     elif isinstance(value, list | tuple) and value:
-        make: Any = type(value)._make if hasattr(type(value), "_make") else type(value)
+        make = _maker(value)
         return [make(column) for column in zip(*(cut(item, dim, time, length) for item in value), strict=True)]
     return [value] * number
 
@@ -53,8 +53,7 @@ def detached(value: Any) -> Any:
     if isinstance(value, torch.Tensor):
         return value.detach()
     if isinstance(value, tuple | list):
-        make: Any = type(value)._make if hasattr(type(value), "_make") else type(value)
-        return make([detached(item) for item in value])
+        return _maker(value)([detached(item) for item in value])
     if isinstance(value, Mapping):
         return {key: detached(item) for key, item in value.items()}
     return value
@@ -78,3 +77,9 @@ def _packed() -> TypeError:
 
 def _is_scalar(output: Any) -> bool:
     return output.__class__ is float or (isinstance(output, torch.Tensor) and output.ndim == 0)
+
+
+def _maker(value: Any) -> Any:
+    """What makes a sequence of the same type from its items."""
+    kind: Any = type(value)
+    return kind._make if hasattr(kind, "_make") else kind  # of a named tuple

@@ -18,7 +18,7 @@ def is_sharded(tensor: torch.Tensor) -> bool:
 
 def local(tensor: torch.Tensor) -> torch.Tensor:
     """What this rank holds of a tensor, in the same memory; to be called without gradients."""
-    return tensor.to_local() if is_sharded(tensor) else tensor  # type: ignore[attr-defined, no-any-return]
+    return tensor.to_local() if is_sharded(tensor) else tensor  # type: ignore[attr-defined]
 
 
 def as_shard_of(whole: torch.Tensor, shard: torch.Tensor) -> torch.Tensor:

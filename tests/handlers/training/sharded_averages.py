@@ -1,4 +1,4 @@
-"""Averages of a sharded model: each function is run by two ranks, and gives plain values for the test to judge."""
+"""Averages of a model on several ranks: each function is run by two of them, and gives plain values for the test."""
 
 import copy
 from pathlib import Path
@@ -11,7 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from leyden import distributed as dist
 from leyden.engine import Events, UpdateEvents, supervised_evaluator, supervised_trainer
-from leyden.handlers import Checkpoint, Evaluate
+from leyden.handlers import Checkpoint, DataParallel, Evaluate
 from leyden.handlers.training.ema import EMA
 from leyden.handlers.training.swa import SWA
 
@@ -160,10 +160,31 @@ def swa():
     return {"the model has the average": equal(whole(model.state_dict()), expected)}
 
 
+def statistics_of_replicas():
+    """Batch norm in replicas: the pass at the end sees the data of both ranks."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(6, 5), nn.BatchNorm1d(5), nn.Tanh(), nn.Linear(5, 1))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    trainer = supervised_trainer(model, optimizer, loss_fn)
+    trainer.attach(DataParallel(), SWA(2))
+    generator = torch.Generator().manual_seed(1)
+    data = [(torch.randn(4, 6, generator=generator), torch.randn(4, 1, generator=generator)) for _ in range(6)]
+    trainer.run(data, max_epochs=3)
+    features = [model[0](x) for x, _ in data]
+    mean = torch.stack([each.mean(0) for each in features]).mean(0)
+    var = torch.stack([each.var(0) for each in features]).mean(0)
+    everyone = dist.all_gather(torch.cat([value.double().flatten() for value in model.state_dict().values()])[None])
+    return {
+        "replicas are equal": torch.equal(*everyone),
+        "statistics are of all ranks": torch.allclose(model[1].running_mean, mean, atol=1e-6)
+        and torch.allclose(model[1].running_var, var, atol=1e-6),
+    }
+
+
 def cases(base):
     return {
         **averaged_and_evaluated(),
         **nothing_is_gathered(),
         **gone_on(base),
-        **{f"swa: {name}": value for name, value in swa().items()},
+        **{f"swa: {name}": value for name, value in (swa() | statistics_of_replicas()).items()},
     }

@@ -1,4 +1,4 @@
-"""The averages of a model that is sharded over two ranks."""
+"""The averages of a model that is sharded over two ranks, or replicated."""
 
 import pytest
 import sharded_averages
@@ -29,6 +29,8 @@ def ranks(tmp_path_factory):
         "the weights are the same",
         "the averages are the same",
         "swa: the model has the average",
+        "swa: replicas are equal",
+        "swa: statistics are of all ranks",
     ],
 )
 def test_on_each_rank(ranks, claim):
