@@ -83,6 +83,7 @@ class Checkpoint:
                 raise TypeError(f"extra {name!r} is a {kind}, which has no state_dict() and load_state_dict()")
         self._shelf = CheckpointDirectory(self.directory)
         self._attached = False
+        self._muted = False
         self._last: Path | None = None
         self._place: tuple[int, int, bool] | None = None
         self._times_set: dict[str, int] = {}  # of the metrics, at the last save
@@ -108,7 +109,7 @@ class Checkpoint:
                 raise ValueError(f"two Checkpoints resume, from {other.resume} and {self.resume}; only one of them can")
         if self._attached:
             raise ValueError("this Checkpoint is attached to an engine already; make one for each")
-        if dist.rank() == 0:
+        if dist.rank() == 0 and not getattr(engine.state, "dry_run", False):
             self._check_places()
         self._attached = True
         engine.setup.add(Stage.RESTORE, functools.partial(self.set_up, engine))
@@ -130,8 +131,14 @@ class Checkpoint:
                 'Go on from them by resume="auto", take another directory, or move them away'
             )
 
+    def mute(self) -> None:
+        """From now on nothing is restored, saved or deleted: a dry run."""
+        self._muted = True
+
     def set_up(self, engine: Engine[Any, Any]) -> None:
         """Removes what dead processes left half written, and restores the run if it is to go on."""
+        if self._muted:
+            return
         path = on_rank_zero(self._clean_and_find)
         if path is None:
             return
@@ -169,11 +176,13 @@ class Checkpoint:
 
     def save(self, engine: Engine[Any, Any]) -> Path:
         """Saves now, and returns the checkpoint's path once it is whole. Where there are several ranks, each calls
-        this.
+        this. In a dry run nothing is saved, and the path is the directory's.
 
         Raises TypeError for a state that can't be saved, naming it, and OSError if the disk does not take it; the older
         checkpoints are then as they were.
         """
+        if self._muted:
+            return self.directory
         place, times_set = place_of(engine), engine.state.metrics.times_set
         path = save_checkpoint(
             self._shelf,

@@ -87,6 +87,7 @@ class Logger(ABC):
         self._delivery: Delivery[Value | tuple[str, str]] | None = None
         self._early: list[Value] = []  # logged before the first run
         self._opened = False
+        self._muted = False
         self._logged: dict[str, str] = {}  # parameters, by the backend's names
         self._seen: dict[str, float] = {}  # metrics as they were at the last logging point
         self._last_point = 0
@@ -169,6 +170,10 @@ class Logger(ABC):
             engine.add_event_handler(Events.CLOSED, self._end, order=Order.SAVERS)
         self._engine = engine
 
+    def mute(self) -> None:
+        """From the next run on no backend is opened, and what is logged goes nowhere: a dry run."""
+        self._muted = True
+
     def _check_metrics(self, engine: Engine[Any, Any]) -> None:
         for name in self.metrics or ():
             engine.require_metric(name, type(self).__name__)
@@ -177,6 +182,8 @@ class Logger(ABC):
         self._ending, self._error, self._told = Ending.FINISHED, None, False
         self._last_point = engine.state.iteration
         self._seen = metric_scalars(engine, self.metrics)  # of a restored state: old news
+        if self._muted:
+            return
         self._logged = self._open(engine, continues=not self._opened or engine.state.iteration > 0)
         self._opened = True
         if params := self._new_params(flatten(hyperparameters(engine) | self.params)):
@@ -230,7 +237,7 @@ class Logger(ABC):
     # -- the way to the backend --------------------------------------------------------------------------------------
 
     def _put(self, items: list[Value] | list[tuple[str, str]]) -> None:
-        if dist.rank() != 0 or not items:
+        if dist.rank() != 0 or self._muted or not items:
             return
         if self._delivery is not None:
             self._delivery.put(items)

@@ -1,0 +1,84 @@
+"""Fewer batches an epoch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import islice
+from typing import Any
+
+from leyden.engine import DataStage, Engine
+from leyden.handlers.data.wrapping import WrappedData
+from leyden.handlers.parallel.dealing import has_length
+
+
+class LimitBatches:
+    """Ends each epoch after `limit` batches: a number (an int), or a fraction of the data's batches (a float, 0 to 1).
+
+    `1` is one batch, `1.0` are all. Each epoch begins its data anew; of data that has fewer batches all are taken. It
+    is for the engine it is attached to: evaluators that a trainer runs take one of their own.
+
+    Raises TypeError and ValueError for a limit that is neither; when a run starts: ValueError for a fraction of which
+    no batch is left or of data without a length, and for an iterator, which can't begin anew.
+    """
+
+    def __init__(self, limit: int | float) -> None:
+        check_limit(limit, "LimitBatches")
+        self.limit = limit
+
+    def refuses(self, other: Any) -> str | None:
+        return "both say how many batches an epoch has; attach one of them" if isinstance(other, LimitBatches) else None
+
+    def attach(self, engine: Engine[Any, Any]) -> None:
+        engine.data_setup.add(DataStage.LIMIT, self._limit, owner=self)
+
+    def _limit(self, data: Any) -> Any:
+        if data is None:
+            return None
+        if isinstance(data, Iterator):
+            raise ValueError(
+                f"LimitBatches begins its data anew in each epoch, which an iterator ({type(data).__name__}) can't; "
+                "run(data, epoch_length=n) takes n batches an epoch from it"
+            )
+        return LimitedData(data, batches_of(data, self.limit, "LimitBatches"))
+
+
+class LimitedData(WrappedData):
+    """The first batches of the data, in each pass over it."""
+
+    def __init__(self, data: Any, batches: int) -> None:
+        super().__init__(data)
+        self._batches = batches
+
+    def __iter__(self) -> Iterator[Any]:
+        return islice(self.data, self._batches)
+
+    def __len__(self) -> int:
+        return min(self._batches, len(self.data))
+
+
+def check_limit(limit: Any, who: str) -> None:
+    """Raises what is wrong with a number or fraction of batches."""
+    if isinstance(limit, bool) or not isinstance(limit, int | float):
+        raise TypeError(f"{who} takes a number of batches (an int) or a fraction of them (a float), but got {limit!r}")
+    if isinstance(limit, int) and limit < 1:
+        raise ValueError(f"{who} needs at least 1 batch, but got {limit}")
+    if isinstance(limit, float) and not 0 < limit <= 1:
+        raise ValueError(
+            f"{who} takes a fraction above 0.0 and up to 1.0, or a whole number of batches as an int, but got {limit}"
+        )
+
+
+def batches_of(data: Any, limit: int | float, who: str) -> int:
+    """How many batches of the data the limit means. Raises ValueError if that can't be known or is none."""
+    if isinstance(limit, int):
+        return limit
+    if not has_length(data):
+        raise ValueError(
+            f"{who}({limit}) is a fraction of the data's batches, but the length of {type(data).__name__} is not "
+            "known; give their number as an int"
+        )
+    total = len(data)
+    batches = int(total * limit + 1e-9)  # 0.29 * 100 is a little less than 29
+    if batches == 0 and total > 0:
+        raise ValueError(f"{who}({limit}) of {total} batches is 0 batches; give at least {1 / total:.2g}, or an int")
+    return batches

@@ -1,0 +1,67 @@
+"""The same few batches again and again."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from itertools import islice
+from typing import Any
+
+from leyden.engine import DataStage, Engine
+from leyden.handlers.data.limit_batches import LimitBatches, batches_of, check_limit
+from leyden.handlers.data.passes import Passes
+from leyden.handlers.data.seeded_loaders import SeededData
+from leyden.handlers.data.wrapping import WrappedData
+
+
+class Overfit:
+    """Trains on the same `batches` in each epoch, a number (an int) or a fraction (a float): can the model learn them?
+
+    They are loaded once, when the first epoch begins, and kept in memory; each epoch gets copies. So the loss can go to
+    zero: nothing changes between epochs, also where samples are augmented at random and a process function works in
+    place, and no time is spent on loading. Which batches of a shuffling loader, and what is drawn in them, follows from
+    `state.seed` (0 if there is none), so a run that is resumed has the same.
+
+    Evaluators are left as they are. Raises TypeError and ValueError as `LimitBatches` does.
+    """
+
+    def __init__(self, batches: int | float = 1) -> None:
+        check_limit(batches, "Overfit")
+        self.batches = batches
+        self._kept: KeptBatches | None = None
+
+    def refuses(self, other: Any) -> str | None:
+        if isinstance(other, Overfit | LimitBatches):
+            return "both say how many batches an epoch has; attach one of them"
+        return None
+
+    def attach(self, engine: Engine[Any, Any]) -> None:
+        passes = Passes(lambda: engine.state.seed or 0)
+        passes.fixed = True
+        SeededData(passes).add_to(engine, "")
+        engine.data_setup.add(DataStage.LIMIT, self._keep, owner=self)
+
+    def _keep(self, data: Any) -> Any:
+        if data is None:
+            return None
+        # An iterator can't be gone through again for a second run.
+        if self._kept is None or self._kept.data is not data:
+            self._kept = KeptBatches(data, batches_of(data, self.batches, "Overfit"))
+        return self._kept
+
+
+class KeptBatches(WrappedData):
+    """The first batches of the data, as they came when they were first asked for."""
+
+    def __init__(self, data: Any, batches: int) -> None:
+        super().__init__(data)
+        self._number = batches
+        self._batches: list[Any] | None = None
+
+    def __iter__(self) -> Iterator[Any]:
+        if self._batches is None:
+            self._batches = list(islice(self.data, self._number))
+        return map(copy.deepcopy, self._batches)
+
+    def __len__(self) -> int:
+        return min(self._number, len(self.data)) if self._batches is None else len(self._batches)
