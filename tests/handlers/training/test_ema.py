@@ -472,6 +472,15 @@ def test_a_run_from_the_beginning_begins_a_new_average():
     assert same(ema.averaged(), once.averaged())
 
 
+def test_an_average_that_is_loaded_by_hand_is_where_a_run_begins():
+    trainer, _, ema = run_of()
+    trainer.run(batches(10), max_epochs=1)
+    saved = copy.deepcopy(ema.state_dict())
+    ema.load_state_dict(saved)
+    trainer.run(batches(10), max_epochs=1)  # from the beginning
+    assert ema.state_dict()["updates"]["default"]["count"] == 20
+
+
 def test_a_run_that_goes_on_goes_on_averaging():
     ema, model = EMA(0.9), net()
     trainer = supervised_trainer(model, sgd(model), loss_fn)
