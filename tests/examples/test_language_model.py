@@ -16,6 +16,8 @@ EXAMPLE = Path(__file__).parents[2] / "examples" / "language_model.py"
 TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
 TINY = ["--layers", "1", "--heads", "2", "--width", "32", "--context", "48", "--texts", "400"]
 
+pytestmark = pytest.mark.timeout(240)
+
 
 @pytest.fixture
 def example(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
@@ -31,7 +33,7 @@ def run_example(*arguments: str, python: list[str] | None = None) -> str:
         env=os.environ | {"OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
-        timeout=100,
+        timeout=220,
         check=False,
     )
     assert process.returncode == 0, process.stderr[-3000:]
