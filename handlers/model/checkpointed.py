@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -37,7 +37,11 @@ class Checkpointed:
         self.ops = ops
         select = functools.partial(create_selective_checkpoint_contexts, list(ops)) if ops else None
         self.compiled = {} if select is None else {"context_fn": select}
-        self.eager = {"context_fn": functools.partial(_contexts, select, self.norms)} if self.norms else self.compiled
+        self.eager: dict[str, Any] = self.compiled
+        if self.norms:
+            kept = _StatisticsKept(self.norms)
+            both = kept.contexts if select is None else functools.partial(kept.contexts_with, select)
+            self.eager = {"context_fn": both}
 
     def __getstate__(self) -> dict[str, Any]:
         return {"forward": self.forward, "norms": self.norms, "ops": [str(op) for op in self.ops]}
@@ -48,34 +52,43 @@ class Checkpointed:
 
 
 Contexts = tuple[AbstractContextManager[Any], AbstractContextManager[Any]]
-
-
-def _contexts(select: Callable[[], Contexts] | None, norms: list[_NormBase]) -> Contexts:
-    forward, again = (nullcontext(), nullcontext()) if select is None else select()
-    return forward, _StatisticsKept(norms, again)
+NOTHING = nullcontext()
 
 
 class _StatisticsKept:
     """Lets batch norms compute in training mode, with the same tensors saved, without a second update of their running
     statistics.
+
+    One object for all steps, and the dicts behind the modules' attributes: setting these costs a module several calls.
     """
 
-    def __init__(self, norms: list[_NormBase], inner: AbstractContextManager[Any]) -> None:
-        self._norms = norms
-        self._inner = inner
+    def __init__(self, norms: list[_NormBase]) -> None:
+        self._dicts = [vars(norm) for norm in norms]  # while a copy is made they are still empty
 
     def __enter__(self) -> None:
-        self._before = [(norm.momentum, norm._buffers.get("num_batches_tracked")) for norm in self._norms]
-        for norm in self._norms:
-            norm.momentum = 0.0
-            norm._buffers["num_batches_tracked"] = None
-        self._inner.__enter__()
+        self._before = [(values["momentum"], values["_buffers"]["num_batches_tracked"]) for values in self._dicts]
+        for values in self._dicts:
+            values["momentum"] = 0.0
+            values["_buffers"]["num_batches_tracked"] = None
 
-    def __exit__(self, *error: Any) -> bool | None:
-        for norm, (momentum, batches) in zip(self._norms, self._before, strict=True):
-            norm.momentum = momentum
-            norm._buffers["num_batches_tracked"] = batches
-        return self._inner.__exit__(*error)
+    def __exit__(self, *_: object) -> None:
+        for values, (momentum, batches) in zip(self._dicts, self._before, strict=True):
+            values["momentum"] = momentum
+            values["_buffers"]["num_batches_tracked"] = batches
+
+    def contexts(self) -> Contexts:
+        """For the forward pass, and for its repetition."""
+        return NOTHING, self
+
+    def contexts_with(self, select: Callable[[], Contexts]) -> Contexts:
+        """The same where results of ops are kept."""
+        forward, again = select()
+        return forward, self._beside(again)
+
+    @contextmanager
+    def _beside(self, other: AbstractContextManager[Any]) -> Iterator[None]:
+        with self, other:
+            yield
 
 
 def ops_of(given: Iterable[Any] | None) -> tuple[torch._ops.OpOverload, ...]:

@@ -14,6 +14,7 @@ from leyden.handlers.model.frozen import HeldNorms, set_trainable
 from leyden.handlers.model.groups import complete_first_group, give_group
 from leyden.handlers.model.naming import Outline, require_places
 from leyden.handlers.model.plan import Part, check_plan, read_plan, trained_in
+from leyden.handlers.training.param_schedule import ParamSchedule
 
 Scheduler = torch.optim.lr_scheduler.LRScheduler
 
@@ -33,8 +34,8 @@ class Finetune:
     a run resumes in mid-plan. `update` names the one update it is for; by default all that have such a part.
 
     Raises TypeError or ValueError for a plan that is none, a name that no model has, a parameter named twice or frozen
-    by `Freeze`, a plan with nothing to train in epoch 0, an optimizer with a single group by nature (LBFGS), and a
-    second Finetune on the same update.
+    by `Freeze`, a plan with nothing to train in epoch 0, an optimizer with a single group by nature (LBFGS), a second
+    Finetune on the same update, and a ParamSchedule that would set the ratios aside.
     """
 
     def __init__(
@@ -50,8 +51,16 @@ class Finetune:
         self._norms: dict[str, HeldNorms] = {}
 
     def refuses(self, other: Any) -> str | None:
-        if isinstance(other, Finetune) and (None in (self._update, other._update) or self._update == other._update):
+        if not isinstance(other, Finetune | ParamSchedule):
+            return None
+        if None not in (self._update, other._update) and self._update != other._update:
+            return None
+        if isinstance(other, Finetune):
             return "both would say what one model trains; put all into one plan, or name the update that each is for"
+        if other.target == "lr" and any(part.lr_ratio != 1 for part in self.parts):
+            return "it sets learning rates whatever their ratio; a torch scheduler in Schedule keeps the plan's ratios"
+        if len(other.shapes) > 1 and not all(part.stays for part in self.parts):
+            return "it has a shape for each group of the optimizer, and the plan makes more groups; give it one shape"
         return None
 
     def attach(self, engine: Engine[Any, Any]) -> None:

@@ -7,7 +7,7 @@ from collections import Counter
 import pytest
 import torch
 from by_hand import batches, loss_fn, net, sgd
-from models import Block, convolutional, deep, equal_tensors, norms
+from models import Block, Deep, convolutional, deep, equal_tensors, norms
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -30,7 +30,8 @@ KINDS = {
     "of a class": {"modules": Block},
     "by a condition": {"predicate": lambda name, module: name in ("blocks.0", "blocks.3")},
     "selective": {"selective": [torch.ops.aten.addmm.default]},
-    "the whole model": {"predicate": lambda name, module: name == ""},
+    "of classes": {"modules": (Block, nn.Linear)},
+    "the whole model": {"modules": Deep},
 }
 
 
@@ -153,10 +154,14 @@ def gradients(model):
 
 
 @pytest.mark.parametrize("how", ["deepcopy", "torch.save"])
-@pytest.mark.parametrize("selective", [None, [torch.ops.aten.addmm.default]], ids=["whole", "selective"])
-def test_a_copy_trains_by_itself(how, selective):
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"selective": [torch.ops.aten.addmm.default]}, {"modules": nn.BatchNorm1d}],
+    ids=["blocks", "selective", "batch norms alone"],
+)
+def test_a_copy_trains_by_itself(how, options):
     model = deep(dropout=0.3, norm=nn.BatchNorm1d)
-    train(model, ActivationCheckpointing(selective=selective), epochs=1)
+    train(model, ActivationCheckpointing(**options), epochs=1)
     if how == "deepcopy":
         other = copy.deepcopy(model)
     else:
@@ -174,6 +179,7 @@ def test_a_second_run_and_a_second_engine_checkpoint_once():
     trainer = train(model, ActivationCheckpointing(), epochs=1)
     trainer.run(max_epochs=2)
     train(model, ActivationCheckpointing(), epochs=1)
+    assert [type(block.forward.forward).__name__ for block in model.blocks] == ["method"] * 4
     with Counting() as counting:
         model(batches(1)[0][0]).sum().backward()
     assert counting.ops["aten.relu.default"] == 8

@@ -10,6 +10,8 @@ from torch.optim import lr_scheduler
 from leyden.engine import Engine, Events, Update, UpdateEvents, supervised_evaluator, supervised_trainer
 from leyden.handlers import Checkpoint, ClipGradients, Evaluate, GradientAccumulation, Schedule
 from leyden.handlers.model import Finetune, Freeze, Unfreeze
+from leyden.handlers.training import ParamSchedule
+from leyden.handlers.training.shapes import Linear
 
 KINDS = {
     "SGD": lambda parameters: torch.optim.SGD(parameters, lr=0.1),
@@ -376,6 +378,25 @@ def test_frozen_and_unfrozen():
 def test_two_plans():
     with pytest.raises(ValueError, match="both would say what one model trains; put all into one plan"):
         attach({0: "head", 1: "backbone"}, Finetune({0: "head"}))
+
+
+def test_beside_a_param_schedule():
+    """One that would set the ratios aside, or that counts the groups, is refused; others drive all groups."""
+    with pytest.raises(ValueError, match="it sets learning rates whatever their ratio; a torch scheduler in Schedule"):
+        attach(PLAN, ParamSchedule("lr", Linear(0.1, 0.0, 10)))
+    model = staged()
+    optimizer = KINDS["SGD with momentum"](
+        [{"params": model.head.parameters()}, {"params": model.backbone.parameters()}]
+    )
+    trainer = engine_for(model, optimizer, ParamSchedule("momentum", [Linear(0.9, 0.0, 10)] * 2))
+    with pytest.raises(ValueError, match="it has a shape for each group of the optimizer, and the plan makes more"):
+        trainer.attach(Finetune({0: "head", 1: "backbone"}))
+
+    model = staged()
+    optimizer = KINDS["SGD with momentum"](model.parameters())
+    shape = Linear(0.1, 0.0, 10)
+    engine_for(model, optimizer, ParamSchedule("lr", shape), Finetune({0: "head", 1: "backbone"})).run(batches(5))
+    assert groups(optimizer, "lr") == [[2, shape(5)], [8, shape(5)]]
 
 
 def test_an_optimizer_with_one_group_by_nature():

@@ -6,8 +6,8 @@ from by_hand import batches, loss_fn, sgd, train_by_hand
 from models import deep, equal_tensors, norms, pretrained, staged, tensors
 from torch import nn
 
-from leyden.engine import Engine, Update, UpdateEvents, supervised_evaluator, supervised_trainer
-from leyden.handlers import Evaluate
+from leyden.engine import Engine, Events, Update, UpdateEvents, supervised_evaluator, supervised_trainer
+from leyden.handlers import Evaluate, GradientAccumulation
 from leyden.handlers.model import Freeze
 
 
@@ -82,7 +82,20 @@ def test_what_is_frozen_is_not_stepped():
     assert all(parameter.grad is None for parameter in model.backbone.parameters())
 
 
-def test_a_class_name_that_begins_alike_is_another():
+def test_what_is_frozen_in_mid_window_is_not_stepped_with_the_gradients_it_has():
+    model = deep()
+    trainer = supervised_trainer(model, sgd(model), loss_fn)
+    trainer.attach(GradientAccumulation(4))
+    trainer.add_event_handler(Events.ITERATION_COMPLETED(once=2), trainer.interrupt)
+    data = batches(4)
+    trainer.run(data)
+    before = tensors(model)
+    trainer.attach(Freeze("blocks", "stem"))
+    trainer.run(data)
+    assert changed(model, before) == HEAD
+
+
+def test_a_name_that_begins_alike_is_another():
     model = nn.ModuleDict({"layer1": nn.Linear(6, 2), "layer10": nn.Linear(6, 2)})
     engine = Engine(lambda engine, batch: None)
     Update(engine, model, sgd(model))
