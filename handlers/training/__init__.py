@@ -1,8 +1,24 @@
 """Handlers of one optimizer step."""
 
+from leyden.handlers.training.batch_size_schedule import BatchSizeSchedule
 from leyden.handlers.training.clip_gradients import ClipGradients
+from leyden.handlers.training.ema import EMA
 from leyden.handlers.training.gradient_accumulation import GradientAccumulation
 from leyden.handlers.training.mixed_precision import MixedPrecision
+from leyden.handlers.training.param_schedule import ParamSchedule
 from leyden.handlers.training.schedule import Schedule
+from leyden.handlers.training.swa import SWA
+from leyden.handlers.training.truncated_bptt import TruncatedBPTT, TruncatedBPTTEvents
 
-__all__ = ["ClipGradients", "GradientAccumulation", "MixedPrecision", "Schedule"]
+__all__ = [
+    "EMA",
+    "SWA",
+    "BatchSizeSchedule",
+    "ClipGradients",
+    "GradientAccumulation",
+    "MixedPrecision",
+    "ParamSchedule",
+    "Schedule",
+    "TruncatedBPTT",
+    "TruncatedBPTTEvents",
+]

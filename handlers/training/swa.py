@@ -90,6 +90,8 @@ class SWA(Averaging):
         self._annealing: dict[str, SWALR] = {}
 
     def refuses(self, other: object) -> str | None:
+        if isinstance(other, SWA) and (None in (self._update, other._update) or self._update == other._update):
+            return "both would put their average into one model at the end of the run"
         optimizers = [weights.update.optimizer for weights in self._weights.values()]
         return self._lr_conflict(other, optimizers) or super().refuses(other)
 
