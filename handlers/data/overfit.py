@@ -36,9 +36,8 @@ class Overfit:
         return None
 
     def attach(self, engine: Engine[Any, Any]) -> None:
-        passes = Passes(lambda: engine.state.seed or 0)
-        passes.fixed = True
-        SeededData(passes).add_to(engine, "")
+        # Passes that follow no engine: each is the first.
+        SeededData(Passes(lambda: engine.state.seed or 0)).add_to(engine, "")
         engine.data_setup.add(DataStage.LIMIT, self._keep, owner=self)
 
     def _keep(self, data: Any) -> Any:

@@ -15,7 +15,7 @@ from leyden.handlers.parallel.dealing import Deal
 class Passes:
     """The place of the present pass: the epoch in which it began, and its number among the passes begun in that epoch.
 
-    `seed`: gives what all passes are drawn from. `fixed`: each pass is drawn like the first.
+    `seed`: gives what all passes are drawn from. `fixed`: the place is always that of the first.
     """
 
     def __init__(self, seed: Callable[[], int]) -> None:
@@ -64,7 +64,7 @@ class PassSeeds:
         place = (1, 0) if passes.fixed else passes.place
         if place != self._place:
             self._place, self._repeat = place, 0
-        elif self._drawn and not passes.fixed:
+        elif self._drawn:
             self._repeat += 1
         self._drawn = False  # a loader with workers begins its first pass twice
         seed = derive_seed(passes.seed(), *place, self._number, self._repeat)

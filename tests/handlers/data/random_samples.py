@@ -31,6 +31,13 @@ class Augmented(Dataset):
         return index, noise()
 
 
+class WorkerSeeds(Augmented):
+    """The seed that torch gave the worker."""
+
+    def __getitem__(self, index):
+        return get_worker_info().seed % 2**32
+
+
 class AugmentedAtOnce(Augmented):
     def __getitems__(self, indices):
         return [(index, noise()) for index in indices]

@@ -164,7 +164,7 @@ def test_no_file_and_no_server_whatever_the_order_of_attaching(order, trainer, t
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_evaluators_own_loggers_write_nothing_either(trainer):
+def test_the_evaluators_own_loggers_write_nothing_either(trainer, caplog):
     evaluator, evaluated = watched()
     touching = Touching()
     evaluator.attach(touching)
@@ -173,6 +173,7 @@ def test_the_evaluators_own_loggers_write_nothing_either(trainer):
     assert evaluated == [0]
     assert touching.touched == []
     assert evaluator.state.dry_run
+    assert "left out, as if not attached: Touching" in caplog.text
 
 
 def test_a_run_that_is_kept_in_a_directory_is_neither_resumed_nor_touched(trainer, tmp_path):

@@ -1,6 +1,8 @@
 """Runs that can be run again: seeds of the process, of the order of samples, and of what is drawn in each."""
 
 import copy
+import functools
+import os
 import pickle
 import random
 
@@ -13,6 +15,7 @@ from random_samples import (
     AugmentedAtOnce,
     Drawing,
     Stream,
+    WorkerSeeds,
     batches_seen,
     dropout_net,
     engine_on,
@@ -29,9 +32,10 @@ from torch import nn
 from torch.utils.data import DataLoader, Subset, TensorDataset, WeightedRandomSampler
 
 from leyden import distributed as dist
-from leyden.engine import Engine, Events, supervised_trainer
+from leyden.engine import DataStage, Engine, Events, supervised_trainer
 from leyden.handlers import Checkpoint, Evaluate
 from leyden.handlers.data import CombinedLoader, LimitBatches, Reproducible, seed_everything
+from leyden.handlers.parallel.dealing import Deal, deal_data
 
 
 def values_by_epoch_and_index(seen, batches_an_epoch):
@@ -115,8 +119,6 @@ def test_deterministic_algorithms_are_required_in_the_run_and_only_there(monkeyp
             engine.run([1, 0])
         assert seen == [(True, warns_only, True, False)] * 2
         assert settings() == before
-    import os
-
     assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
 
 
@@ -218,6 +220,13 @@ def test_the_loader_is_the_users_own_and_the_dataset_seems_to_be():
 def test_a_worker_init_fn_may_set_what_the_dataset_has():
     loader = DataLoader(Stream(), batch_size=None, num_workers=1, worker_init_fn=mark_dataset)
     assert len(seen_in(loader, Reproducible(), epochs=1)) == 3
+
+
+def test_workers_are_given_the_same_seeds_in_each_run_and_others_in_each_epoch():
+    """A worker_init_fn may make generators of the dataset's own from them."""
+    seen = [seen_in(DataLoader(WorkerSeeds(), batch_size=20, num_workers=1), Reproducible(1)) for _ in range(2)]
+    assert same(*seen)
+    assert not same(seen[0][0], seen[0][1])
 
 
 def test_workers_stay_from_one_evaluation_to_the_next():
@@ -382,6 +391,29 @@ def test_a_run_resumed_by_another_number_of_ranks_draws_on_not_anew():
 
 
 # -- ranks -------------------------------------------------------------------------------------------------------------
+
+
+def dealt(data, rank, *, seed):
+    """What a rank gets to see of the data."""
+    engine, seen = engine_on(Reproducible(3))
+    deal = Deal(rank, 2, seed, True)
+    engine.add_event_handler(Events.STARTED | Events.EPOCH_STARTED, lambda: deal.set_epoch(engine.state.epoch))
+    engine.data_setup.add(DataStage.DEAL, functools.partial(deal_data, deal=deal))
+    engine.run(data, max_epochs=2)
+    return seen
+
+
+def test_the_order_of_ranks_is_that_of_one_process_whatever_they_were_dealt_by():
+    alone = seen_in(loader_of(0, Augmented()), Reproducible(3))
+    for rank in (0, 1):
+        share = dealt(loader_of(rank, Augmented(), batch_size=2), rank, seed=8)
+        assert same(share, [[indices[rank::2], values[rank::2]] for indices, values in alone])
+
+
+def test_ranks_that_take_turns_with_the_batches_of_a_stream_see_those_of_one_process():
+    alone = seen_in(DataLoader(Stream(16), 4), Reproducible(3))
+    for rank in (0, 1):
+        assert same(dealt(DataLoader(Stream(16), 4, num_workers=rank), rank, seed=8), alone[rank::2])
 
 
 @pytest.mark.slow
