@@ -1,0 +1,67 @@
+"""The learning rates of an optimizer as one number."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch.optim import lr_scheduler
+
+Scheduler = lr_scheduler.LRScheduler
+
+
+class LearningRates:
+    """The learning rates of all groups by that of the fastest one; the others keep their ratio to it.
+
+    Where a scheduler is at work, the ratios are those of the rates that it begins from (`initial_lr`): a warm-up may
+    hold the present ones at 0.
+
+    Raises ValueError for an optimizer without a learning rate.
+    """
+
+    def __init__(self, optimizer: torch.optim.Optimizer) -> None:
+        self._groups = optimizer.param_groups
+        if any("lr" not in group for group in self._groups):
+            raise ValueError(f"{type(optimizer).__name__} has no learning rate (lr) in its groups to be searched for")
+        self._bases = [float(group.get("initial_lr", group["lr"])) for group in self._groups]
+        self.base = max(self._bases)
+        self._ratios = [base / self.base if self.base > 0 else 1.0 for base in self._bases]
+
+    def set(self, rate: float) -> None:
+        """Gives the fastest group this learning rate."""
+        for group, ratio in zip(self._groups, self._ratios, strict=True):
+            _put(group, "lr", rate * ratio)
+
+    def rebase(self, rate: float, schedulers: Iterable[Scheduler]) -> None:
+        """Lets training begin from this learning rate; schedulers go on from it, a warm-up with its fraction of it."""
+        for group, base, ratio in zip(self._groups, self._bases, self._ratios, strict=True):
+            present = float(group["lr"])
+            _put(group, "lr", rate * ratio * (present / base if base > 0 else 1.0))
+            if "initial_lr" in group:
+                _put(group, "initial_lr", rate * ratio)
+        for scheduler in schedulers:
+            for place, ratio in enumerate(self._ratios):
+                if hasattr(scheduler, "base_lrs"):
+                    _put(scheduler.base_lrs, place, rate * ratio)
+                if hasattr(scheduler, "_last_lr"):
+                    _put(scheduler._last_lr, place, float(self._groups[place]["lr"]))
+
+
+def schedulers_of(handlers: Iterable[Any], optimizer: torch.optim.Optimizer) -> list[Scheduler]:
+    """The schedulers of the optimizer that handlers hold, and those that these are made of."""
+    held = [value for handler in handlers for value in vars(handler).values() if isinstance(value, Scheduler)]
+    return [part for scheduler in held for part in _parts(scheduler) if part.optimizer is optimizer]
+
+
+def _parts(scheduler: Scheduler) -> list[Scheduler]:
+    parts: list[Scheduler] = getattr(scheduler, "_schedulers", [])
+    return [scheduler, *(inner for part in parts for inner in _parts(part))]
+
+
+def _put(place: Any, key: Any, value: float) -> None:
+    # A learning rate that is a tensor (of a captured or compiled step) is filled: who holds it sees the new value.
+    if isinstance(place[key], torch.Tensor):
+        place[key].fill_(value)
+    else:
+        place[key] = value
