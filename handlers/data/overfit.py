@@ -7,8 +7,11 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import Any
 
+import torch
+
 from leyden.engine import DataStage, Engine
 from leyden.handlers.data.limit_batches import LimitBatches, batches_of, check_limit
+from leyden.handlers.data.moving import PLAIN
 from leyden.handlers.data.passes import Passes
 from leyden.handlers.data.seeded_loaders import SeededData
 from leyden.handlers.data.wrapping import WrappedData
@@ -60,7 +63,19 @@ class KeptBatches(WrappedData):
     def __iter__(self) -> Iterator[Any]:
         if self._batches is None:
             self._batches = list(islice(self.data, self._number))
-        return map(copy.deepcopy, self._batches)
+        return map(_fresh, self._batches)
 
     def __len__(self) -> int:
         return min(self._number, len(self.data)) if self._batches is None else len(self._batches)
+
+
+def _fresh(value: Any) -> Any:
+    """A copy that shares no memory; of the usual batches at less cost than copy.deepcopy."""
+    if isinstance(value, torch.Tensor):
+        return value.clone()
+    kind = type(value)
+    if kind is list or kind is tuple:
+        return kind([_fresh(item) for item in value])
+    if kind is dict:
+        return {key: _fresh(item) for key, item in value.items()}
+    return value if kind in PLAIN else copy.deepcopy(value)

@@ -2,25 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch.nn.utils.rnn import PackedSequence
 
 
-def tensors_in(value: Any) -> Iterator[torch.Tensor]:
-    """The tensors in nested mappings and sequences, in their order. Raises TypeError for packed sequences."""
+def time_of(value: Any, dim: int) -> int:
+    """The size at `dim` of the first tensor in nested sequences and mappings that has it; 0 if there is none.
+
+    Raises TypeError for packed sequences.
+    """
     if isinstance(value, torch.Tensor):
-        yield value
-    elif isinstance(value, PackedSequence):
-        raise _packed()
-    elif isinstance(value, Mapping):
-        for item in value.values():
-            yield from tensors_in(item)
-    elif isinstance(value, list | tuple):
-        for item in value:
-            yield from tensors_in(item)
+        return value.size(dim) if value.ndim > dim else 0
+    # Sequences before mappings: to ask whether something is a mapping takes several calls.
+    if isinstance(value, list | tuple):
+        items: Any = value
+        if isinstance(value, PackedSequence):
+            raise _packed()
+    else:
+        items = value.values() if isinstance(value, Mapping) else ()
+    for item in items:
+        if time := time_of(item, dim):
+            return time
+    return 0
 
 
 def cut(value: Any, dim: int, time: int, length: int) -> list[Any]:
@@ -28,19 +34,20 @@ def cut(value: Any, dim: int, time: int, length: int) -> list[Any]:
 
     Raises TypeError for packed sequences.
     """
-    number = -(-time // length)
     if isinstance(value, torch.Tensor):
         if value.ndim > dim and value.size(dim) == time:
             return list(value.split(length, dim))
-    elif isinstance(value, PackedSequence):
-        raise _packed()
+    elif isinstance(value, list | tuple):
+        if isinstance(value, PackedSequence):
+            raise _packed()
+        if value:
+            make = _maker(value)
+            columns = [cut(item, dim, time, length) for item in value]
+            return [make(column) for column in zip(*columns, strict=True)]
     elif isinstance(value, Mapping) and value:
-        columns = zip(*(cut(item, dim, time, length) for item in value.values()), strict=True)
-        return [dict(zip(value, column, strict=True)) for column in columns]
-    elif isinstance(value, list | tuple) and value:
-        make = _maker(value)
-        return [make(column) for column in zip(*(cut(item, dim, time, length) for item in value), strict=True)]
-    return [value] * number
+        columns = [cut(item, dim, time, length) for item in value.values()]
+        return [dict(zip(value, column, strict=True)) for column in zip(*columns, strict=True)]
+    return [value] * -(-time // length)
 
 
 def detached(value: Any) -> Any:

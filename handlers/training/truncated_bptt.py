@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from leyden.engine import Engine, EventEnum, Events, Order
-from leyden.handlers.training.chunks import cut, detached, mean_output, tensors_in
+from leyden.handlers.training.chunks import cut, detached, mean_output, time_of
 from leyden.handlers.training.gradient_accumulation import GradientAccumulation
 
 Split = Callable[[Any, int], Iterable[Any]]
@@ -100,7 +100,7 @@ class TruncatedBPTT:
                     started.fire(count)
                 outputs.append(process(engine, chunk))
                 if self.split is not None:
-                    lengths.append(self._time_of(chunk))
+                    lengths.append(time_of(chunk, self.dim))
                 state.hidden = detached(state.hidden)
                 if count >= completed.due:
                     completed.fire(count)
@@ -112,7 +112,7 @@ class TruncatedBPTT:
         """The chunks, and the steps of time in each where that is known before."""
         if self.split is not None:
             return self.split(batch, self.length), []
-        time, length = self._time_of(batch), self.length
+        time, length = time_of(batch, self.dim), self.length
         if not time:
             raise ValueError(
                 f"TruncatedBPTT cuts batches along dim={self.dim}, but no tensor in this one ({type(batch).__name__}) "
@@ -121,10 +121,6 @@ class TruncatedBPTT:
         if time <= length:
             return [batch], [time]
         return cut(batch, self.dim, time, length), [min(length, time - start) for start in range(0, time, length)]
-
-    def _time_of(self, batch: Any) -> int:
-        """Steps of time: the size of the first tensor that has this dimension; 0 if there is none."""
-        return next((tensor.size(self.dim) for tensor in tensors_in(batch) if tensor.ndim > self.dim), 0)
 
     def state_dict(self) -> dict[str, Any]:
         state: Any = None if self._engine is None else self._engine.state

@@ -40,6 +40,7 @@ class Options:
     lora: dict | None = None
     convert: tuple = ()  # functions that exchange a model's layers
     channels_last: bool = False
+    compiled: bool = False
     epochs: int = EPOCHS
     limit: int | None = None
     isolated: bool = False  # loading draws nothing from the stream of random numbers that dropout uses
@@ -47,8 +48,11 @@ class Options:
     seed: int | None = None
 
 
-def train_by_hand(options: Options):
-    """Trains; gives the model, the average of its weights if there is one, and the number of optimizer steps."""
+def train_by_hand(options: Options, on_batch=lambda epoch: None):
+    """Trains; gives the model, the average of its weights if there is one, and the number of optimizer steps.
+
+    `on_batch(epoch)` is called when a batch has come.
+    """
     torch.manual_seed(0 if options.seed is None else options.seed)
     model = net()
     if options.channels_last:
@@ -61,6 +65,8 @@ def train_by_hand(options: Options):
     if options.checkpointed:
         for block in model.blocks:
             block.forward = partial(checkpoint, block.forward, use_reentrant=False)
+    if options.compiled:
+        model.compile(backend="eager")
     optimizer = optimizer_of(model, options)
     schedulers = schedulers_of(optimizer, options)
     if options.seed is not None:
@@ -73,6 +79,7 @@ def train_by_hand(options: Options):
         number, batches = data_of(options, epoch)
         unfreeze(model, options, epoch, still)
         for i, batch in enumerate(batches):
+            on_batch(epoch)
             size = min(options.window, number - i // options.window * options.window)
             begins, closes = i % options.window == 0, (i + 1) % options.window == 0 or i + 1 == number
             weight = weight_of(batch) + (0 if begins else weight)

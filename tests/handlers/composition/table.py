@@ -102,7 +102,7 @@ CASES = {
     "EMA": Case(lambda model, optimizer: EMA(0.9), {"ema": 0.9}),
     "SWA": Case(lambda model, optimizer: SWA(2, forward=lambda batch: model(inputs_of(batch)[0])), {"swa": 2}),
     "TruncatedBPTT": Case(lambda model, optimizer: TruncatedBPTT(2, dim=2), {"chunk": 2}),
-    "Compile": Case(lambda model, optimizer: Compile(backend="eager")),
+    "Compile": Case(lambda model, optimizer: Compile(backend="eager"), {"compiled": True}),
     "ActivationCheckpointing": Case(lambda model, optimizer: ActivationCheckpointing(), {"checkpointed": True}),
     "Freeze": Case(lambda model, optimizer: Freeze("norm", "recurrent"), {"freeze": ("norm", "recurrent")}),
     "Finetune": Case(

@@ -73,13 +73,14 @@ def test_an_evaluation_leaves_nothing_behind_that_costs(nothing_attached):
 
 def recurrent(cuts_itself, *handlers):
     """Calls a batch of two chunks, which the process function cuts itself, or the handler."""
-    data = {number: [torch.randn(4, 6, 3) for _ in range(number)] for number in (3, 20, 60)}
+    data = {number: [(torch.randn(4, 6, 3), torch.randn(4, 6, 5))] * number for number in (3, 20, 60)}
     model = nn.LSTM(3, 5, batch_first=True)
 
     def train_on(chunk, hidden):
+        x, y = chunk
         with update.forward():
-            output, hidden = model(chunk, hidden)
-            loss = output.mean()
+            output, hidden = model(x, hidden)
+            loss = nn.functional.mse_loss(output, y)
         update.backward(loss)
         return loss.detach(), hidden
 
@@ -89,7 +90,7 @@ def recurrent(cuts_itself, *handlers):
 
     def train_step_in_chunks(engine, batch):
         hidden, losses = None, []
-        for chunk in batch.split(3, 1):
+        for chunk in zip(*(part.split(3, 1) for part in batch), strict=True):
             loss, hidden = train_on(chunk, hidden)
             losses.append(loss)
             hidden = tuple([each.detach() for each in hidden])

@@ -190,7 +190,7 @@ def test_an_unknown_precision():
 
 
 def test_options_of_a_scaler_that_is_not_there():
-    with pytest.raises(ValueError, match="only fp16 scales the loss; bf16 has no use for: init_scale"):
+    with pytest.raises(ValueError, match="only fp16 and fp8 have options; bf16 has no use for: init_scale"):
         MixedPrecision("bf16", init_scale=4.0)
 
 
