@@ -7,6 +7,17 @@ from leyden.handlers.training.gradient_accumulation import GradientAccumulation
 from leyden.handlers.training.mixed_precision import MixedPrecision
 from leyden.handlers.training.param_schedule import ParamSchedule
 from leyden.handlers.training.schedule import Schedule
+from leyden.handlers.training.shapes import (
+    Concatenate,
+    Constant,
+    Cosine,
+    Cyclic,
+    Exponential,
+    Linear,
+    Piecewise,
+    Polynomial,
+    Shape,
+)
 from leyden.handlers.training.swa import SWA
 from leyden.handlers.training.truncated_bptt import TruncatedBPTT, TruncatedBPTTEvents
 
@@ -15,10 +26,19 @@ __all__ = [
     "SWA",
     "BatchSizeSchedule",
     "ClipGradients",
+    "Concatenate",
+    "Constant",
+    "Cosine",
+    "Cyclic",
+    "Exponential",
     "GradientAccumulation",
+    "Linear",
     "MixedPrecision",
     "ParamSchedule",
+    "Piecewise",
+    "Polynomial",
     "Schedule",
+    "Shape",
     "TruncatedBPTT",
     "TruncatedBPTTEvents",
 ]

@@ -37,7 +37,7 @@ class MixedPrecision:
         if precision not in known:
             raise ValueError(f"MixedPrecision knows the precisions {', '.join(known)}, but got {precision!r}")
         if options and precision not in ("fp16", "fp8"):
-            raise ValueError(f"only fp16 scales the loss; {precision} has no use for: {', '.join(options)}")
+            raise ValueError(f"only fp16 and fp8 have options; {precision} has no use for: {', '.join(options)}")
         self.precision = precision
         self._update = update
         self._options = options
