@@ -35,7 +35,8 @@ class LearningRateFinder:
     of `steps` has the learning rate start_lr * f^k with f = (end_lr / start_lr)^(1 / (steps - 1)) ("exponential"), or
     start_lr + k * (end_lr - start_lr) / (steps - 1) ("linear"). It ends when the loss, smoothed by `smoothing` (see
     `RangeTest`), exceeds `diverge` times its least value. The suggestion is where the smoothed loss falls fastest over
-    log(lr). Model, optimizer, counters, random numbers and data are then as they were, bit for bit (`Rehearsal`).
+    log(lr). A batch that makes several optimizer steps (TruncatedBPTT) has one rate for them. Model, optimizer,
+    counters, random numbers and data are then as they were, bit for bit (`Rehearsal`).
 
     With `apply` the optimizer then begins from the suggestion, all groups in the ratios they had (the numbers are those
     of the fastest group), and so do its schedulers that are attached: their `base_lrs` are set. A run that is resumed
@@ -92,7 +93,8 @@ class LearningRateFinder:
         self._target = self._target_on(engine)
         for handler in engine.handlers.values():
             if reason := self.refuses(handler):
-                raise ValueError(f"LearningRateFinder and {type(handler).__name__} can't be on one engine: {reason}")
+                names = f"LearningRateFinder and {type(handler).__name__}"
+                raise ValueError(f"{names} can't both be attached to one engine: {reason}")
         engine.add_event_handler(Events.STARTED, self.start, order=AFTER_THE_USERS_OWN)
 
     def refuses(self, other: Any) -> str | None:
