@@ -61,7 +61,9 @@ def test_a_step_of_ones_own(names: dict[str, Any]) -> None:
 
 def test_its_table_has_every_handler() -> None:
     table = set(re.findall(r"^\| `(\w+)` \|", README, re.MULTILINE))
-    assert table == set(leyden.handlers.__all__) - {"Logger"}
+    assert table == {name for name in leyden.handlers.__all__ if hasattr(getattr(leyden.handlers, name), "attach")} - {
+        "Logger"
+    }
 
 
 def test_its_links_lead_somewhere() -> None:

@@ -4,6 +4,7 @@ is attached. The pairs come from table.py; none is picked or left out.
 
 import itertools
 import re
+from pathlib import Path
 
 import pytest
 import torch
@@ -16,6 +17,7 @@ from leyden.engine import Engine, Update
 from leyden.handlers.data import CombinedLoader
 from leyden.handlers.training import EMA
 
+DOCUMENT = (Path(__file__).parents[3] / "docs" / "composition.md").read_text()
 PAIRS = list(itertools.combinations(CASES, 2))
 TWINS = [(name, name) for name in CASES if CASES[name].make is not None]
 
@@ -128,6 +130,8 @@ def test_no_pair_is_untested(capsys):
             f"{len(ALLOWED) - len(tested)} equal, {len(REFUSED_PAIRS) - len(refused)} refused"
         )
     assert missing == []
+    told = f"{len(CASES)} of them, {len(PAIRS)} pairs", f"{len(tested)} pairs equal, {len(refused) + len(LATE)} refused"
+    assert [words for words in told if words not in " ".join(DOCUMENT.split())] == []
     assert len(tested) + len(refused) + len(LATE) == len(PAIRS)
     listed = {*REFUSED, *REFUSED_WHEN_IT_MEETS_THE_DATA}
     assert {frozenset(pair) for pair in listed} <= {frozenset(pair) for pair in (*PAIRS, *TWINS)}
