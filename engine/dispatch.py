@@ -176,13 +176,13 @@ class Table:
         if self.entries is not entries:
             self.settle()
 
-    def fire_all(self) -> list[Exception]:
+    def fire_all(self) -> list[Exception | SystemExit]:
         """Runs every handler, also after one failed, and gives back what they raised: for the event that cleans up."""
-        errors: list[Exception] = []
+        errors: list[Exception | SystemExit] = []
         for entry in self.entries:
             try:
                 entry.function(*entry.args, **entry.kwargs)
-            except Exception as error:
+            except (Exception, SystemExit) as error:  # who ends the process lets the others clean up, too
                 errors.append(error)
         return errors
 

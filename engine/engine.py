@@ -374,10 +374,12 @@ class Engine(Registry, Generic[Batch, Output]):
         if failure is not None:
             for error in errors:
                 failure.add_note(f"then a handler of Events.CLOSED raised {type(error).__name__}: {error}")
-        elif len(errors) == 1:
-            raise errors[0]
-        elif errors:
-            raise ExceptionGroup("several handlers of Events.CLOSED failed", errors)
+            return
+        failures = [error for error in errors if isinstance(error, Exception)]
+        if len(failures) > 1:
+            raise ExceptionGroup("several handlers of Events.CLOSED failed", failures)
+        if errors:
+            raise (failures or errors)[0]
 
     def _fire(self, event: Event, count: int = 0) -> None:
         table = self._tables[event]
