@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
+from datetime import timedelta
 
 import torch
 import torch.distributed as dist
 
+from leyden.distributed.backends import TorchBackend
 from leyden.distributed.session import session
 
 _RING = 4
@@ -18,7 +20,8 @@ class Agreement:
 
     Each `post` starts one sum on a gloo group of its own, so neither the accelerator nor the collectives of the
     training step are touched; `result` waits for the oldest one. All ranks make the agreement at the same point, and
-    post and read the same number of times. In one process no group is made and a result is what was posted.
+    post and read the same number of times. The group's timeout is that of the default group, as `initialize` was given
+    it. In one process no group is made and a result is what was posted.
 
     Args:
         size: how many numbers each post carries, at least 1. They and their sums lie within 64 bits.
@@ -35,7 +38,8 @@ class Agreement:
         alone = backend.place.world_size == 1
         if not alone and backend.group is None:
             raise RuntimeError("an Agreement needs the process group: call leyden.distributed.initialize() first")
-        self._exchange: _Alone | _Together = _Alone() if alone else _Together(size)
+        timeout = backend.timeout if isinstance(backend, TorchBackend) else None
+        self._exchange: _Alone | _Together = _Alone() if alone else _Together(size, timeout)
 
     @property
     def pending(self) -> int:
@@ -52,7 +56,7 @@ class Agreement:
         """The sums of the oldest post that has not been read, waiting for the slowest rank if need be.
 
         Raises:
-            RuntimeError: nothing is pending, or another rank is gone.
+            RuntimeError: nothing is pending, or another rank is gone or did not come within the timeout.
         """
         if not self._exchange.posted:
             raise RuntimeError("this Agreement has nothing pending: each result() belongs to one post() before it")
@@ -90,9 +94,9 @@ class _Slot:
 
 
 class _Together:
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: int, timeout: timedelta | None) -> None:
         self._size = size
-        self._group = dist.new_group(backend="gloo")
+        self._group = dist.new_group(backend="gloo", timeout=timeout)
         self._free = [_Slot(size) for _ in range(_RING)]
         self.posted: deque[tuple[_Slot, dist.Work]] = deque()
 

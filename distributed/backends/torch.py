@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from datetime import timedelta
 from typing import Any
 
 import torch
@@ -36,6 +37,15 @@ class TorchBackend:
         accelerator = torch.accelerator.current_accelerator(check_available=True)
         self._on_cpu = accelerator is None or self._backends.get(accelerator.type) in (None, self._backends.get("cpu"))
         self.name = self._backends[self.device().type]
+
+    @property
+    def timeout(self) -> timedelta | None:
+        """How long a collective of this group waits for the other ranks; None where torch does not tell."""
+        assert self.group is not None
+        device = torch.device("cpu" if "cpu" in self._backends else next(iter(self._backends)))
+        options = getattr(self.group._get_backend(device), "options", None)
+        timeout = getattr(options, "_timeout", None)
+        return timeout if isinstance(timeout, timedelta) else None
 
     def names(self) -> set[str]:
         """All by which a user may call this backend."""

@@ -134,6 +134,13 @@ def test_an_agreement_waits_only_when_its_result_is_due(coordinated):
     assert first["waiting"] > 0.5
 
 
+@pytest.mark.slow
+def test_an_agreement_waits_as_long_as_initialize_said():
+    (waited, told), _ = dist.launch(rank_functions.late_for_an_agreement, 2, backend="gloo", timeout=8)
+    assert 7 < waited < 12
+    assert "Timed out waiting 8000ms" in told
+
+
 def test_one_rank_only_and_first(coordinated):
     first, second = (result["one rank"] for result in coordinated)
     assert (first["log"], first["returned"]) == ([], None)

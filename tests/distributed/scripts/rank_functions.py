@@ -135,6 +135,21 @@ def agreement():
     }
 
 
+def late_for_an_agreement():
+    """What the others are told when rank 1 does not come within the timeout."""
+    agree = dist.Agreement(1)
+    if dist.rank() == 1:
+        time.sleep(14.0)
+        return 0.0, ""
+    started = time.perf_counter()
+    agree.post([1])
+    try:
+        agree.result()
+    except RuntimeError as error:
+        return time.perf_counter() - started, str(error)
+    return 0.0, "no error"
+
+
 def adapt():
     torch.manual_seed(dist.rank())
     model = dist.auto_model(nn.Linear(2, 1))
