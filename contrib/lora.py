@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Collection
 from typing import Any
 
+import torch
 from torch import nn
 
 from leyden.contrib.adapter_groups import enter_optimizer, groups_of_kin
@@ -16,10 +17,12 @@ from leyden.contrib.adapters import adapted_layers
 from leyden.engine import Engine, Stage, Update
 from leyden.engine.parameters import named_parameters
 from leyden.handlers.loggers.packages import require_package
+from leyden.handlers.model.finetune import Finetune
+from leyden.handlers.model.freeze import Freeze
 from leyden.handlers.model.quantize import Quantize
-
-FREEZERS = {"Freeze", "Finetune"}
-SCHEDULERS = {"Schedule", "ParamSchedule"}
+from leyden.handlers.training.param_schedule import ParamSchedule
+from leyden.handlers.training.schedule import Schedule
+from leyden.handlers.updates import share_update
 
 
 class LoRA:
@@ -63,7 +66,7 @@ class LoRA:
             targets = "all-linear"
         self.targets = targets if targets is None or isinstance(targets, str) else list(targets)
         self.lr = lr
-        self._update = update
+        self.update = update
         self._config: Any = config_class(
             r=rank, lora_alpha=alpha, target_modules=self.targets, lora_dropout=dropout, **options
         )
@@ -72,28 +75,37 @@ class LoRA:
         self._made: dict[str, dict[str, int]] = {}  # by update: the parameters that peft made, and each one's group
 
     def attach(self, engine: Engine[Any, Any]) -> None:
-        self._updates = engine.targets(self._update, self)
-        for other in engine.find_handlers(LoRA):
-            if shared := [update.name for update in self._updates if update in other._updates]:
-                raise ValueError(f"two LoRA adapt the models of update {shared[0]!r}; attach only one of them")
+        self._updates = engine.targets(self.update, self)
+        for other in engine.find_handlers(Schedule):
+            if reason := self.refuses(other):
+                raise ValueError(f"LoRA and Schedule can't both be attached to one engine: {reason}")
         engine.setup.add(Stage.ADAPT, functools.partial(self._adapt, engine), owner=self)
         engine.setup.add(Stage.OPTIMIZER, self._enter_optimizers, owner="adapters of LoRA")
         engine.setup.add(Stage.OPTIMIZER, self._check_unmerged, each_run=True)
 
     def refuses(self, other: Any) -> str | None:
-        if self._update is not None and getattr(other, "_update", None) not in (None, self._update):
+        if isinstance(other, Schedule):  # asked once more when this one is attached and knows its optimizers
+            return self._lr_conflict() if other.scheduler.optimizer in self._optimizers() else None
+        if not isinstance(other, LoRA | Freeze | Finetune | ParamSchedule | Quantize) or not share_update(self, other):
             return None
-        kinds = {base.__name__ for base in type(other).__mro__}
-        if kinds & FREEZERS:
+        if isinstance(other, LoRA):
+            return "both adapt the models of one update; attach one, or name the update that each is for"
+        if isinstance(other, Freeze | Finetune):
             return "LoRA freezes the model itself; what is to be trained in full beside it: LoRA(modules_to_save=[...])"
-        if kinds & SCHEDULERS and self.lr is not None:
-            return (
-                f"LoRA(lr={self.lr}) makes a group of parameters that a scheduler made before does not know; leave "
-                "lr= out, and the adapters have the scheduled rate of the weights whose places they take"
-            )
         if isinstance(other, Quantize) and other.kind.startswith("qat"):
             return f'LoRA freezes the weights that "{other.kind}" is to train; take Quantize("int8-weights")'
-        return None
+        return self._lr_conflict() if isinstance(other, ParamSchedule) else None
+
+    def _lr_conflict(self) -> str | None:
+        if self.lr is None:
+            return None
+        return (
+            f"LoRA(lr={self.lr}) makes a group of parameters that a scheduler made before does not know; leave "
+            "lr= out, and the adapters have the scheduled rate of the weights whose places they take"
+        )
+
+    def _optimizers(self) -> list[torch.optim.Optimizer]:
+        return [update.optimizer for update in self._updates]
 
     # -- the model -------------------------------------------------------------------------------------------
 

@@ -11,6 +11,7 @@ from leyden.engine import Engine, Stage, Update
 from leyden.handlers.model.blocks import repeated_blocks
 from leyden.handlers.model.checkpointed import Checkpointed, ops_of
 from leyden.handlers.model.naming import Outline
+from leyden.handlers.updates import share_update
 
 Predicate = Callable[[str, nn.Module], bool]
 
@@ -51,16 +52,15 @@ class ActivationCheckpointing:
                 raise TypeError(f"modules= takes classes of modules, but got {each!r}; for names use predicate=")
         self.predicate = predicate
         self.ops = ops_of(selective)
-        self._update = update
+        self.update = update
 
     def refuses(self, other: Any) -> str | None:
-        same = isinstance(other, ActivationCheckpointing) and (
-            None in (self._update, other._update) or self._update == other._update
-        )
-        return "give one of them all classes, modules=(A, B), or name the update that each is for" if same else None
+        if isinstance(other, ActivationCheckpointing) and share_update(self, other):
+            return "give one of them all classes, modules=(A, B), or name the update that each is for"
+        return None
 
     def attach(self, engine: Engine[Any, Any]) -> None:
-        updates = engine.targets(self._update, self)
+        updates = engine.targets(self.update, self)
         for update in updates:
             self._chosen(update)
         engine.setup.add(Stage.ACTIVATION_CHECKPOINTING, lambda: self._exchange(updates), owner=self)

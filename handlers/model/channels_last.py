@@ -10,6 +10,7 @@ from torch import nn
 from torch.utils import _pytree
 
 from leyden.engine import Engine, Stage, Update
+from leyden.handlers.updates import share_update
 
 
 class ChannelsLast:
@@ -27,16 +28,16 @@ class ChannelsLast:
     def __init__(self, *, three_d: bool = False, update: str | None = None) -> None:
         self.dimensions = 5 if three_d else 4
         self.memory_format = torch.channels_last_3d if three_d else torch.channels_last
-        self._update = update
+        self.update = update
 
     def refuses(self, other: Any) -> str | None:
         same = isinstance(other, ChannelsLast) and self.dimensions == other.dimensions
-        if same and (None in (self._update, other._update) or self._update == other._update):
+        if same and share_update(self, other):
             return "both would set the memory format of the same model; attach only one"
         return None
 
     def attach(self, engine: Engine[Any, Any]) -> None:
-        updates = engine.targets(self._update, self)
+        updates = engine.targets(self.update, self)
         if not any(self._models(update) for update in updates):
             parameters = [p for update in updates for model in update.modules.values() for p in model.parameters()]
             there = ", ".join(f"{dimensions}-D" for dimensions in sorted({p.dim() for p in parameters})) or "none"

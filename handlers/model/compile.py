@@ -12,6 +12,7 @@ from torch import nn
 from leyden.engine import Engine, Stage, Update
 from leyden.handlers.model.blocks import repeated_blocks
 from leyden.handlers.model.naming import Outline
+from leyden.handlers.updates import share_update
 
 
 class Compile:
@@ -43,15 +44,15 @@ class Compile:
     ) -> None:
         self.regional = regional
         self.options = {"mode": mode, "dynamic": dynamic, "fullgraph": fullgraph, "backend": backend}
-        self._update = update
+        self.update = update
 
     def refuses(self, other: Any) -> str | None:
-        if isinstance(other, Compile) and (None in (self._update, other._update) or self._update == other._update):
+        if isinstance(other, Compile) and share_update(self, other):
             return "both would compile the same model; attach only one, or name the update that each is for"
         return None
 
     def attach(self, engine: Engine[Any, Any]) -> None:
-        updates = engine.targets(self._update, self)
+        updates = engine.targets(self.update, self)
         for update in updates:
             for module in update.modules.values():
                 if isinstance(module, torch._dynamo.OptimizedModule):

@@ -15,6 +15,7 @@ from leyden.handlers.model.groups import complete_first_group, give_group
 from leyden.handlers.model.naming import Outline, require_places
 from leyden.handlers.model.plan import Part, check_plan, read_plan, trained_in
 from leyden.handlers.training.param_schedule import ParamSchedule
+from leyden.handlers.updates import share_update
 
 Scheduler = torch.optim.lr_scheduler.LRScheduler
 
@@ -47,13 +48,11 @@ class Finetune:
         update: str | None = None,
     ) -> None:
         self.parts = read_plan(plan, lr_ratio, train_batch_norm)
-        self._update = update
+        self.update = update
         self._norms: dict[str, HeldNorms] = {}
 
     def refuses(self, other: Any) -> str | None:
-        if not isinstance(other, Finetune | ParamSchedule):
-            return None
-        if None not in (self._update, other._update) and self._update != other._update:
+        if not isinstance(other, Finetune | ParamSchedule) or not share_update(self, other):
             return None
         if isinstance(other, Finetune):
             return "both would say what one model trains; put all into one plan, or name the update that each is for"
@@ -64,7 +63,7 @@ class Finetune:
         return None
 
     def attach(self, engine: Engine[Any, Any]) -> None:
-        updates = engine.targets(self._update, self)
+        updates = engine.targets(self.update, self)
         require_places(updates, [name for part in self.parts for name in part.names], "Finetune's plan")
         for update in updates:
             if isinstance(update.optimizer, torch.optim.LBFGS):

@@ -31,17 +31,17 @@ class Freeze:
                 raise TypeError(f"Freeze takes names, classes of modules and conditions, but got {part!r}")
         self.parts = parts
         self.train_batch_norm = train_batch_norm
-        self._update = update
+        self.update = update
 
     def attach(self, engine: Engine[Any, Any]) -> None:
-        updates = engine.targets(self._update, self)
+        updates = engine.targets(self.update, self)
         require_places(updates, self.parts, "Freeze")
         engine.setup.add(Stage.ADAPT, lambda: self._freeze(updates), owner=self)
         engine.add_event_handler(Events.STARTED, self.check, updates)
 
     def parameters(self, update: Update) -> list[nn.Parameter]:
         """Those that it freezes in an update's models."""
-        if self._update not in (None, update.name):
+        if self.update not in (None, update.name):
             return []
         outline = Outline(update)
         places = self._places(outline)

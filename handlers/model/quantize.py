@@ -12,12 +12,14 @@ from torch import nn
 
 from leyden import distributed as dist
 from leyden.engine import Engine, Stage, Update
+from leyden.handlers.model.finetune import Finetune
 from leyden.handlers.model.quantized_config import KINDS, config_of
 from leyden.handlers.model.quantized_state import keep_plain_state
 from leyden.handlers.parallel import DataParallel
 from leyden.handlers.training.float8 import convert_to_float8, require_torchao
 from leyden.handlers.training.linear_layers import LayerFilter, carry_over, choose_layers, is_torchaos
 from leyden.handlers.training.mixed_precision import MixedPrecision
+from leyden.handlers.updates import modules_of, share_update
 
 Exchange = tuple[torch.Tensor, torch.Tensor]
 """A weight before and after."""
@@ -61,7 +63,7 @@ class Quantize:
         self.frozen = kind.endswith("-weights")
         """The weights are integers, and not trained."""
         self.group_size = 32 if group_size is None and "int4" in kind else group_size
-        self._update = update
+        self.update = update
         self._who = f'Quantize("{kind}")'
         self._layers = layers
         self._options = options
@@ -78,10 +80,7 @@ class Quantize:
                 f"{self._who} changes the model of an Update, and an evaluator has none; attach it to the trainer that "
                 f"runs this evaluator, or change the model yourself: {self._who}.apply(model)"
             )
-        self._updates = engine.targets(self._update, self)
-        for other in engine.find_handlers(Quantize):
-            if shared := [update.name for update in self._updates if update in other._updates]:
-                raise ValueError(f"{self._who} and {other._who} both change the models of update {shared[0]!r}")
+        self._updates = engine.targets(self.update, self)
         engine.setup.add(Stage.QUANTIZE, functools.partial(self._set_up, engine), owner=self._who)
         if self.frozen:
             engine.setup.add(Stage.COMPILE, self._hide_from_replicas)
@@ -89,13 +88,15 @@ class Quantize:
         engine.setup.add(Stage.SCHEDULE, self._check_trainable, each_run=True)
 
     def refuses(self, other: Any) -> str | None:
-        if self._update is not None and getattr(other, "_update", None) not in (None, self._update):
+        if not isinstance(other, Quantize | MixedPrecision | Finetune) or not share_update(self, other):
             return None
+        if isinstance(other, Quantize):
+            return "both change the models of one update; attach one, or name the update that each is for"
         if isinstance(other, MixedPrecision) and other.precision == "fp8":
             return f'both change the linear layers; take MixedPrecision("bf16") beside {self._who}'
         if isinstance(other, MixedPrecision) and other.precision == "fp64-true" and self.kind != "float8":
             return "torchao rounds fp32, bf16 and fp16 to integers, and no fp64; train in another precision"
-        if self.frozen and any(base.__name__ == "Finetune" for base in type(other).__mro__):
+        if isinstance(other, Finetune) and self.frozen:
             return "integer weights can't be unfrozen; train adapters on them (LoRA), or take a qat kind"
         return None
 
@@ -131,8 +132,7 @@ class Quantize:
 
     def modules(self) -> dict[str, nn.Module]:
         """The modules of all updates, each once."""
-        found = {f"{update.name}/{key}": module for update in self._updates for key, module in update.modules.items()}
-        return {key: module for key, module in found.items() if key == _first(found, module)}
+        return modules_of(self._updates)
 
     def _set_up(self, engine: Engine[Any, Any]) -> None:
         together = dist.world_size() > 1 and bool(engine.find_handlers(DataParallel))
@@ -220,7 +220,3 @@ def _take_from_rank_zero(weights: Any) -> None:
     with torch.no_grad():
         for weight in weights:
             weight.copy_(dist.broadcast(weight))
-
-
-def _first(modules: Mapping[str, nn.Module], module: nn.Module) -> str:
-    return next(key for key, each in modules.items() if each is module)

@@ -17,6 +17,7 @@ from leyden.handlers.searching.learning_rates import LearningRates, schedulers_o
 from leyden.handlers.searching.range_test import RangeTest
 from leyden.handlers.searching.rehearsal import Rehearsal
 from leyden.handlers.training.param_schedule import ParamSchedule
+from leyden.handlers.updates import share_update
 
 logger = logging.getLogger(__name__)
 
@@ -85,7 +86,7 @@ class LearningRateFinder:
         self.apply = apply
         self.result: RangeTest | None = None
         """What the last search found."""
-        self._update = update
+        self.update = update
         self._output_transform = output_transform
         self._target: Update | None = None
 
@@ -102,7 +103,7 @@ class LearningRateFinder:
             return "each sets the learning rate that the other has found; attach one, and search others by find()"
         if not self.apply or self._target is None:  # asked once more when this one is attached
             return None
-        if isinstance(other, ParamSchedule) and other.target == "lr" and other._update in (None, self._target.name):
+        if isinstance(other, ParamSchedule) and other.target == "lr" and share_update(self, other):
             return (
                 "the schedule's shape is in learning rates of its own, so none can be set; search with apply=False, "
                 "then make the shape from what was found"
@@ -196,7 +197,7 @@ class LearningRateFinder:
                 "LearningRateFinder searches for the learning rate of a trainer, but this engine evaluates "
                 "(training=False); attach it to the trainer"
             )
-        updates = engine.targets(self._update, self)
+        updates = engine.targets(self.update, self)
         if len(updates) > 1:
             raise ValueError(
                 f"the engine has several updates ({', '.join(engine.updates)}); name the one whose learning rate is "

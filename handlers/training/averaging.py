@@ -14,6 +14,7 @@ from leyden.engine.parameters import plain_name
 from leyden.handlers.checkpoint.parts import unwrapped
 from leyden.handlers.training.averaged_weights import AveragedWeights
 from leyden.handlers.training.shards import is_sharded
+from leyden.handlers.updates import share_update
 
 FIRST, LAST = Order.METRICS - 1, Order.SAVERS + 1
 """Around all others of an event: whoever looks at the model in an evaluation sees the averages."""
@@ -28,13 +29,13 @@ class Averaging:
 
     def __init__(self, *, evaluate: bool, update: str | None) -> None:
         self.evaluate = evaluate
-        self._update = update
+        self.update = update
         self._weights: dict[str, AveragedWeights] = {}
 
     def attach(self, engine: Engine[Any, Any]) -> None:
         if self._weights:
             raise ValueError(f"this {type(self).__name__} is attached to an engine already; make one for each")
-        for update in engine.targets(self._update, self):
+        for update in engine.targets(self.update, self):
             weights = self._weights[update.name] = AveragedWeights(update)
             engine.setup.add(Stage.AVERAGE, weights.set_up, owner=self, each_run=True)
             self.listen(engine, update, weights)
@@ -44,11 +45,9 @@ class Averaging:
         raise NotImplementedError
 
     def refuses(self, other: object) -> str | None:
-        if not (isinstance(other, Averaging) and self.evaluate and other.evaluate):
-            return None
-        if self._update is not None and other._update is not None and self._update != other._update:
-            return None
-        return "an evaluation would find the weights of both in one model; give evaluate=False to one of them"
+        if isinstance(other, Averaging) and self.evaluate and other.evaluate and share_update(self, other):
+            return "an evaluation would find the weights of both in one model; give evaluate=False to one of them"
+        return None
 
     def attach_to_evaluator(self, engine: Engine[Any, Any]) -> None:
         """Has the averages in the model while the evaluator runs."""

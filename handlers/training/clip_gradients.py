@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from leyden.engine import Engine, Events, Order, Update, UpdateEvents
+from leyden.handlers.updates import share_update
 
 EPSILON = 1e-6  # as in torch.nn.utils.clip_grad_norm_
 Bound = float | Sequence[float]
@@ -53,21 +54,19 @@ class ClipGradients:
         self.per_group = per_group or isinstance(bound, Sequence)
         self.foreach = foreach
         self._bound = bound
-        self._update = update
-        self._kind = "value" if norm is None else "norm"
+        self.update = update
+        self.kind = "value" if norm is None else "norm"
         self._parts: dict[str, list[tuple[int | None, float, str]]] = {}
 
+    def refuses(self, other: Any) -> str | None:
+        if isinstance(other, ClipGradients) and other.kind == self.kind and share_update(self, other):
+            return f"both bound the {self.kind} of one update's gradients; attach one, or name the update each is for"
+        return None
+
     def attach(self, engine: Engine[Any, Any]) -> None:
-        updates = engine.targets(self._update, self)
-        for other in engine.find_handlers(ClipGradients):
-            if other._kind == self._kind and (other._update == self._update or None in (other._update, self._update)):
-                raise ValueError(
-                    f"two ClipGradients bound the {self._kind} of one update's gradients; attach only one of them, or "
-                    "name the update that each is for"
-                )
-        for update in updates:
+        for update in engine.targets(self.update, self):
             engine.add_event_handler(Events.STARTED, self.start, update, order=Order.METRICS)
-            if self._kind == "norm":
+            if self.kind == "norm":
                 engine.declare_metrics(functools.partial(self._names, update))
                 update.add_event_handler(UpdateEvents.GRADIENTS_READY, self.clip_norm)
             else:

@@ -58,10 +58,10 @@ class GradientAccumulation:
         self.weight = weight
         self._epochs = sorted(schedule)
         self._numbers = [1, *(schedule[epoch] for epoch in self._epochs)]
-        self._update = update
+        self.update = update
 
     def attach(self, engine: Engine[Any, Any]) -> None:
-        for update in engine.targets(self._update, self):
+        for update in engine.targets(self.update, self):
             update.slots.claim("window", self, self._size_on(engine))
             update.slots.tail = self.tail
             update.slots.full_divisor = DIVISORS[self.divide_by]

@@ -39,7 +39,7 @@ class MixedPrecision:
         if options and precision not in ("fp16", "fp8"):
             raise ValueError(f"only fp16 and fp8 have options; {precision} has no use for: {', '.join(options)}")
         self.precision = precision
-        self._update = update
+        self.update = update
         self._options = options
         if precision == "fp8":
             from leyden.handlers.training.float8 import convert_to_float8, require_torchao
@@ -51,7 +51,7 @@ class MixedPrecision:
         if not engine.training and not engine.updates:
             self._attach_to_lone_evaluator(engine)
             return
-        for update in engine.targets(self._update, self):
+        for update in engine.targets(self.update, self):
             update.slots.claim("autocast", self, None)
             if self.precision in TRUE:
                 engine.setup.add(Stage.DEVICE, functools.partial(self._cast, update), owner=self)

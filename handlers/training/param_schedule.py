@@ -74,11 +74,11 @@ class ParamSchedule:
         self.every = every
         self.places: list[Place] = []
         """The numbers it sets, once it is attached."""
-        self._update = update
+        self.update = update
         self._group = group
 
     def attach(self, engine: Engine[Any, Any]) -> None:
-        updates = [] if self._of_state and self.per != "step" else engine.targets(self._update, self)
+        updates = [] if self._of_state and self.per != "step" else engine.targets(self.update, self)
         places = self._check_state(engine, updates) if self._of_state else self._check_groups(updates)
         for other in engine.handlers.values():
             if reason := _shared(places, _places_of(other)):

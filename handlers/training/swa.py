@@ -21,6 +21,7 @@ from leyden.handlers.training.averaging import LAST, Averaging
 from leyden.handlers.training.batch_norm import refresh_batch_norm, running_norms
 from leyden.handlers.training.param_schedule import ParamSchedule
 from leyden.handlers.training.schedule import Schedule
+from leyden.handlers.updates import share_update
 
 FOREACH = ("cuda", "xpu")
 """Devices on which AveragedModel interpolates; on others it adds a share of the difference."""
@@ -90,13 +91,13 @@ class SWA(Averaging):
         self._annealing: dict[str, SWALR] = {}
 
     def refuses(self, other: object) -> str | None:
-        if isinstance(other, SWA) and (None in (self._update, other._update) or self._update == other._update):
+        if isinstance(other, SWA) and share_update(self, other):
             return "both would put their average into one model at the end of the run"
         optimizers = [weights.update.optimizer for weights in self._weights.values()]
         return self._lr_conflict(other, optimizers) or super().refuses(other)
 
     def attach(self, engine: Engine[Any, Any]) -> None:
-        optimizers = [update.optimizer for update in engine.targets(self._update, self)]
+        optimizers = [update.optimizer for update in engine.targets(self.update, self)]
         self._check_company(engine, optimizers)
         super().attach(engine)
         engine.add_event_handler(Events.STARTED, self._check_company, engine, optimizers)

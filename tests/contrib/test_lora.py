@@ -377,7 +377,7 @@ def test_two_of_them():
     model = net()
     trainer = supervised_trainer(model, sgd(model), loss_fn)
     trainer.attach(LoRA())
-    with pytest.raises(ValueError, match="two LoRA adapt the models of update 'default'"):
+    with pytest.raises(ValueError, match="both adapt the models of one update"):
         trainer.attach(LoRA(4))
 
 

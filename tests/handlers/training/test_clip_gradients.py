@@ -201,7 +201,7 @@ def test_two_of_a_kind():
     model = net()
     trainer = supervised_trainer(model, sgd(model), loss_fn)
     trainer.attach(ClipGradients(norm=1.0))
-    with pytest.raises(ValueError, match="two ClipGradients bound the norm of one update's gradients"):
+    with pytest.raises(ValueError, match="both bound the norm of one update's gradients"):
         trainer.attach(ClipGradients(norm=2.0))
 
 
