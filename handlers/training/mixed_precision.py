@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from leyden.engine import Engine, Stage, Update
+from leyden.handlers.updates import modules_of
 
 AUTOCAST = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16, "fp8": torch.bfloat16}
 TRUE = {"bf16-true": torch.bfloat16, "fp64-true": torch.float64}
@@ -51,17 +52,19 @@ class MixedPrecision:
         if not engine.training and not engine.updates:
             self._attach_to_lone_evaluator(engine)
             return
-        for update in engine.targets(self.update, self):
+        updates = engine.targets(self.update, self)
+        for update in updates:
             update.slots.claim("autocast", self, None)
-            if self.precision in TRUE:
-                engine.setup.add(Stage.DEVICE, functools.partial(self._cast, update), owner=self)
-                continue
-            if self.precision == "fp8":
-                convert = functools.partial(self._convert, update.modules)
-                engine.setup.add(Stage.QUANTIZE, convert, owner="MixedPrecision in fp8")
             if self.precision == "fp16":
                 update.slots.claim("scaler", self, LossScaler(update.optimizer, **self._options))
-            engine.setup.add(Stage.MATERIALISE, functools.partial(self._fill, update))
+        if self.precision in TRUE:
+            engine.setup.add(Stage.DEVICE, lambda: self._cast(updates), owner=self)
+            return
+        if self.precision == "fp8":
+            convert = functools.partial(self._convert, modules_of(updates))
+            engine.setup.add(Stage.QUANTIZE, convert, owner="MixedPrecision in fp8")
+        # At each run: a scaler that an error stopped between unscaling and stepping begins afresh, with its scale.
+        engine.setup.add(Stage.MATERIALISE, lambda: self._fill(updates), each_run=True)
 
     def _attach_to_lone_evaluator(self, engine: Engine[Any, Any]) -> None:
         if engine.find_handlers(MixedPrecision):
@@ -73,11 +76,13 @@ class MixedPrecision:
             )
         self._wrap(engine)
 
-    def _cast(self, update: Update) -> None:
+    def _cast(self, updates: list[Update]) -> None:
         dtype = TRUE[self.precision]
-        for module in update.modules.values():
+        for module in modules_of(updates).values():
             module.to(dtype)
             module.register_forward_pre_hook(functools.partial(_cast_inputs, dtype), with_kwargs=True)
+        for update in updates:
+            _cast_states(update.optimizer)
 
     def attach_to_evaluator(self, engine: Engine[Any, Any]) -> None:
         """Runs the evaluator's whole process function under autocast, unless it has a precision of its own."""
@@ -99,15 +104,24 @@ class MixedPrecision:
         engine.process = process_in_low_precision
         engine.setup.add(Stage.MATERIALISE, lambda: contexts.update(autocast=_autocast(engine.device.type, dtype)))
 
-    def _fill(self, update: Update) -> None:
+    def _fill(self, updates: list[Update]) -> None:
         dtype = AUTOCAST[self.precision]
         if dtype is None:
             return
-        # Of the modules, not of the optimizer, which may still hold what a move has exchanged.
-        device = next(p.device.type for module in update.modules.values() for p in module.parameters())
-        update.slots.autocast = _autocast(device, dtype)
-        if isinstance(update.slots.scaler, LossScaler):
-            update.slots.scaler.place(device)
+        for update in updates:
+            # Of the modules, not of the optimizer, which may still hold what a move has exchanged.
+            device = next(p.device.type for module in update.modules.values() for p in module.parameters())
+            update.slots.autocast = _autocast(device, dtype)
+            if isinstance(update.slots.scaler, LossScaler):
+                update.slots.scaler.place(device)
+
+
+def _cast_states(optimizer: torch.optim.Optimizer) -> None:
+    """Gives states the dtypes of their parameters, as loading them does; counts of steps stay as they are."""
+    for parameter, state in optimizer.state.items():
+        for name, value in state.items():
+            if name != "step":
+                state[name] = _to_dtype(value, parameter.dtype)
 
 
 def _cast_inputs(

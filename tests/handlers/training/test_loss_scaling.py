@@ -145,6 +145,24 @@ def test_two_updates_have_a_scaler_each():
     assert (calm.steps, wild.steps) == (3, 2)
 
 
+def test_an_error_between_unscaling_and_stepping_does_not_bar_the_next_run():
+    model = net()
+    trainer = make_trainer(model, sgd(model))
+    trainer.attach(MixedPrecision("fp16", init_scale=64.0))
+    errors = [RuntimeError("once")]
+
+    @trainer.on(UpdateEvents.GRADIENTS_READY)
+    def fail():
+        if errors:
+            raise errors.pop()
+
+    with pytest.raises(RuntimeError, match="once"):
+        trainer.run(with_factors(3))
+    trainer.run(with_factors(3))
+    assert trainer.state.step == 3
+    assert scaler_state(trainer)["scale"] == 64.0
+
+
 def test_bf16_scales_nothing():
     model = net()
     trainer = supervised_trainer(model, sgd(model), loss_fn)

@@ -34,6 +34,29 @@ def test_parameters_buffers_and_optimizer_states_are_in_it(precision):
     assert all(old is new for old, new in zip(before, model.parameters(), strict=True))
 
 
+@pytest.mark.parametrize("kind", ["SGD", "AdamW", "LBFGS"])
+def test_what_an_optimizer_has_from_an_earlier_training_follows(kind):
+    """As in torch's own Optimizer.load_state_dict: all of it but the count of steps."""
+    options = {"momentum": 0.9} if kind == "SGD" else {}
+    ours, theirs = net(), net()
+    optimizers = [getattr(torch.optim, kind)(model.parameters(), lr=0.01, **options) for model in (ours, theirs)]
+    data = batches(3)
+
+    def train(model, optimizer, data, *handlers):
+        engine = Engine(lambda engine, batch: update.step(lambda: loss_fn(model(batch[0]), batch[1])))
+        update = Update(engine, model, optimizer)
+        engine.attach(*handlers)
+        engine.run(data)
+
+    for model, optimizer in zip((ours, theirs), optimizers, strict=True):
+        train(model, optimizer, data)
+    theirs.double()
+    optimizers[1].load_state_dict(optimizers[1].state_dict())
+    train(ours, optimizers[0], data, MixedPrecision("fp64-true"))
+    train(theirs, optimizers[1], [(x.double(), y) for x, y in data])
+    assert equal(ours, theirs)
+
+
 def test_with_accumulation_and_clipping_to_the_bit():
     ours, theirs = net(), net().double()
     handlers = (ClipGradients(norm=0.7), GradientAccumulation(3), MixedPrecision("fp64-true"))
