@@ -2,10 +2,12 @@
 
 from leyden.handlers.checkpoint.contents import CheckpointContents
 from leyden.handlers.checkpoint.errors import CheckpointDamagedError
+from leyden.handlers.checkpoint.export import export_weights
 from leyden.handlers.checkpoint.handler import Checkpoint
 from leyden.handlers.checkpoint.leaves import TensorInfo
 from leyden.handlers.checkpoint.manifest import FileRecord, Manifest
-from leyden.handlers.checkpoint.reading import load_weights, read, verify
+from leyden.handlers.checkpoint.reading import read, verify
+from leyden.handlers.checkpoint.weights import load_weights
 
 __all__ = [
     "Checkpoint",
@@ -14,6 +16,7 @@ __all__ = [
     "FileRecord",
     "Manifest",
     "TensorInfo",
+    "export_weights",
     "load_weights",
     "read",
     "verify",

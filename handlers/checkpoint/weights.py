@@ -1,0 +1,174 @@
+"""The weights of one model, wherever they were kept: in a checkpoint, averaged or not, or in a safetensors file."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from leyden.handlers.checkpoint import parts
+from leyden.handlers.checkpoint.contents import CheckpointContents
+from leyden.handlers.checkpoint.errors import CheckpointDamagedError
+from leyden.handlers.checkpoint.leaves import TensorInfo
+from leyden.handlers.checkpoint.manifest import Manifest, verify_files
+from leyden.handlers.checkpoint.reading import locate
+from leyden.handlers.checkpoint.tensors import read_tensors
+from leyden.handlers.checkpoint.weight_files import WeightFile, find_weight_file
+
+VERSIONS = "leyden.versions"
+"""The key of a file's metadata with the versions of modules, as JSON; of those that are not {"version": 1}."""
+
+
+@dataclass(frozen=True)
+class Weights:
+    """A model's state, not loaded yet.
+
+    outline: something with a shape for each tensor, by name. versions: of its modules, by which torch decides how to
+    load them. metadata: what is known of where they come from.
+    """
+
+    place: Path
+    outline: Mapping[str, Any]
+    versions: Mapping[str, Any]
+    metadata: Mapping[str, str]
+    load: Callable[[], dict[str, Any]]
+
+
+def load_weights(
+    path: str | os.PathLike[str],
+    model: nn.Module,
+    *,
+    name: str | None = None,
+    strict: bool = True,
+    averaged: str | None = None,
+) -> None:
+    """Copies weights into a model, which needs no engine, and may be sharded.
+
+    `path`: a checkpoint, or a directory of them for the newest, which is verified first; or a safetensors file, the
+    index of several, or a folder with `model.safetensors`, as `export_weights` and other libraries write them.
+    `name`: which model, as "<update>/<module>", where a checkpoint holds several. `averaged`: the handler whose
+    averages are to be loaded in the place of the weights ("EMA"). `strict=False` leaves alone the parameters and
+    buffers that only one of them has.
+
+    Raises ValueError if the model does not fit, before it is changed; CheckpointDamagedError if a file is not whole.
+    """
+    weights = find_weights(path, name, averaged)
+    outline = _with_aliases(model, weights.outline)
+    check = parts.model_problems if strict else parts.shape_problems
+    if problems := check(model, outline, type(parts.unwrapped(model)).__name__):
+        raise ValueError(f"{weights.place} does not fit the model:\n  " + "\n  ".join(problems))
+    state = _spread(model, _with_aliases(model, weights.load()))
+    parts.load_model(model, state, weights.versions, strict=strict)
+
+
+def find_weights(path: str | os.PathLike[str], name: str | None, averaged: str | None) -> Weights:
+    """The weights at a path; the arguments are those of `load_weights`, and so are the errors."""
+    file = find_weight_file(Path(path).expanduser())
+    if file is None:
+        return _of_checkpoint(locate(path), name, averaged)
+    if name is not None or averaged is not None:
+        given = f"name={name!r}" if averaged is None else f"averaged={averaged!r}"
+        raise ValueError(f"{file} holds the weights of one model; {given} is for a checkpoint")
+    opened = WeightFile(file)
+    return Weights(file, opened.shapes, _file_versions(opened), opened.metadata, opened.load)
+
+
+def _of_checkpoint(folder: Path, name: str | None, averaged: str | None) -> Weights:
+    verify_files(folder, Manifest.read(folder).files)
+    contents = CheckpointContents.read(folder)
+    models = {f"{update}/{key}": (update, key) for update, each in contents.outline["models"].items() for key in each}
+    if name is None and len(models) == 1:
+        (name,) = models
+    if name not in models:
+        asked = "has several models; name= says which" if name is None else f"has no model {name!r}"
+        raise ValueError(f"{folder} {asked}: {', '.join(models) or 'none'}")
+    update, key = models[name]
+    outline: dict[str, Any] = dict(contents.outline["models"][update][key])
+    averages = {} if averaged is None else _averages(contents, update, key, averaged)
+
+    def load() -> dict[str, Any]:
+        infos = [*averages.values(), *(info for info in outline.values() if isinstance(info, TensorInfo))]
+        loaded = read_tensors(contents.path, {info.name: info for info in infos}.values())
+        state = {}
+        for place, info in outline.items():
+            if not isinstance(info, TensorInfo):
+                state[place] = info
+            elif info.name in averages:  # in the model they have its dtype
+                state[place] = loaded[averages[info.name].name].to(info.dtype)
+            else:
+                state[place] = loaded[info.name]
+        return state
+
+    manifest = contents.manifest
+    metadata = {count: str(getattr(manifest, count)) for count in ("epoch", "iteration", "step")}
+    if averaged is not None:
+        metadata["averaged"] = averaged
+    return Weights(folder, outline, contents.outline["versions"][update][key], metadata, load)
+
+
+def _averages(contents: CheckpointContents, update: str, key: str, handler: str) -> dict[str, TensorInfo]:
+    """The averages of one model's parameters, by the names of the tensors in whose place they come."""
+    kept = {
+        name: state["updates"][update]
+        for name, state in contents.outline["engine"]["handlers"].items()
+        if isinstance(state, dict) and "averages" in state.get("updates", {}).get(update, {})
+    }
+    if handler not in kept:
+        there = ", ".join(kept) or "none"
+        raise ValueError(f"{contents.path} has no averages of {handler!r}; handlers that kept some: {there}")
+    if kept[handler]["count"] == 0:
+        raise ValueError(f"{contents.path} was saved before {handler} had averaged anything")
+    model = contents.outline["models"][update][key]
+    averages = {}
+    for name, info in kept[handler]["averages"].items():
+        place = name.removeprefix(f"{key}/").removeprefix("module.")
+        if name.startswith(f"{key}/") and isinstance(model.get(place), TensorInfo):
+            averages[model[place].name] = info
+    return averages
+
+
+def _file_versions(file: WeightFile) -> dict[str, Any]:
+    """As the file tells; one of another library tells nothing."""
+    if VERSIONS not in file.metadata:
+        return {}
+    try:
+        told = json.loads(file.metadata[VERSIONS])
+        special = {name: {"version": int(each["version"])} for name, each in told.items()}
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise CheckpointDamagedError(f"{file.path} has {VERSIONS} that can't be read: {error}") from None
+    modules = {name.rpartition(".")[0] for name in file.shapes}
+    return {**{name: {"version": 1} for name in modules}, **special}
+
+
+def _with_aliases(model: nn.Module, saved: Mapping[str, Any]) -> dict[str, Any]:
+    """What is saved, also under those names of the model that mean the same tensor as one that is saved: of tied
+    weights most libraries write one.
+    """
+    names: dict[int, list[str]] = {}
+    for name, tensor in parts.unwrapped(model).state_dict(keep_vars=True).items():
+        names.setdefault(id(tensor), []).append(parts.plain_name(name))
+    found = dict(saved)
+    for alike in names.values():
+        source = next((name for name in alike if name in saved), None)
+        if source is not None:
+            found |= {name: saved[source] for name in alike if name not in saved}
+    return found
+
+
+def _spread(model: nn.Module, state: Mapping[str, Any]) -> dict[str, Any]:
+    """The state with tensors spread over ranks where the model's are."""
+    from torch.distributed.tensor import DTensor, distribute_tensor
+
+    spread = dict(state)
+    for name, live in parts.model_state(model).items():
+        value = spread.get(name)
+        if isinstance(live, DTensor) and isinstance(value, torch.Tensor) and not isinstance(value, DTensor):
+            value = value.to(live.device)  # each rank has read it itself, so none has to send it
+            spread[name] = distribute_tensor(value, live.device_mesh, live.placements, src_data_rank=None)
+    return spread
