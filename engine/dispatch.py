@@ -10,6 +10,7 @@ from typing import Any
 
 from leyden.engine.events import Event
 from leyden.engine.filters import NEVER, Filter
+from leyden.engine.stopping import Suspended
 
 Handler = Callable[..., Any]
 
@@ -157,23 +158,40 @@ class Table:
         """Runs the handlers that are due at this count."""
         due = NEVER
         entries = self.entries
-        for entry in entries:
-            if count >= entry.due:
-                if entry.filter is not None:
-                    # An entry that runs stays due at this count, since an event may come several times at one count.
-                    entry.due = entry.filter.next_from(count)
-                    if entry.due != count or not entry.filter.admits(self.engine, count):
-                        if entry.due < due:
-                            due = entry.due
-                        continue
-                if entry.event_args:
-                    entry.function(*entry.args, *event_args[: entry.event_args], *entry.trailing, **entry.kwargs)
-                else:
-                    entry.function(*entry.args, **entry.kwargs)
-            if entry.due < due:
-                due = entry.due
+        try:
+            for entry in entries:
+                if count >= entry.due:
+                    if entry.filter is not None:
+                        # An entry that runs stays due at this count: an event may come several times at one count.
+                        entry.due = entry.filter.next_from(count)
+                        if entry.due != count or not entry.filter.admits(self.engine, count):
+                            if entry.due < due:
+                                due = entry.due
+                            continue
+                    if entry.event_args:
+                        entry.function(*entry.args, *event_args[: entry.event_args], *entry.trailing, **entry.kwargs)
+                    else:
+                        entry.function(*entry.args, **entry.kwargs)
+                if entry.due < due:
+                    due = entry.due
+        except Suspended as stop:
+            stop.place = stop.place or (self, entry)
+            raise
         self.due = due
         if self.entries is not entries:
+            self.settle()
+
+    def fire_from(self, index: int, count: int) -> None:
+        """Runs those handlers that are due, from the `index`-th on: the ones before it have run."""
+        before = self.entries[:index]
+        dues = [entry.due for entry in before]
+        for entry in before:
+            entry.due = NEVER
+        try:
+            self.fire(count)
+        finally:
+            for entry, due in zip(before, dues, strict=True):
+                entry.due = due
             self.settle()
 
     def fire_all(self) -> list[Exception | SystemExit]:

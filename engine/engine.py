@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from leyden import distributed as dist
 from leyden.engine.data_setup import DataSetup
 from leyden.engine.describe import describe
-from leyden.engine.dispatch import check_process
+from leyden.engine.dispatch import Table, check_process
 from leyden.engine.events import Event, Events
 from leyden.engine.feed import Cursor, Feed
 from leyden.engine.filters import NEVER
 from leyden.engine.limits import Limits
+from leyden.engine.rank_state import copied, of_this_rank, rank_snapshot, restore_ranks
 from leyden.engine.registry import Registry
 from leyden.engine.setup import Setup, Stage
 from leyden.engine.snapshot import restore, snapshot
 from leyden.engine.state import State
-from leyden.engine.stopping import ENDS_RUN, EpochTerminated, Interrupted, Stop, StopPoll, Terminated
+from leyden.engine.stopping import ENDS_RUN, EpochTerminated, Interrupted, Stop, StopPoll, Suspended, Terminated
+from leyden.engine.suspension import Suspension
 
 if TYPE_CHECKING:
     from leyden.engine.update import Update
@@ -67,6 +70,15 @@ class Engine(Registry, Generic[Batch, Output]):
         self._poll: StopPoll | None = None
         self._shares_stops = False
         self._running = False
+        self.interrupted = False
+        """The last run was stopped by `interrupt`, and the next one goes on from there."""
+        self.suspended: Suspension | None = None
+        """Where a run was stopped among the handlers of an event; None if it was not, or has gone on there."""
+        self.resumed_at: Event | None = None
+        """The event whose handlers go on where they were stopped, while they do."""
+        self._guests: list[Engine[Any, Any]] = []  # which run in a handler of this one, and stop with it
+        self._host: Engine[Any, Any] | None = None
+        self._interrupt_wished = False
 
     def run(
         self,
@@ -97,9 +109,7 @@ class Engine(Registry, Generic[Batch, Output]):
             self._reset()
         continues = self._feed.iterator is not None and data is self._data
         self._running = True
-        self._stops.clear()
-        if self._poll is not None:
-            self._poll.wishes.clear()
+        self._forget_wishes()
         failure: BaseException | None = None
         started_at = time.perf_counter()
         try:
@@ -107,18 +117,26 @@ class Engine(Registry, Generic[Batch, Output]):
             self.setup.run(Stage.DEVICE, Stage.RESTORE)
             if not continues:
                 self._set_feed(data)
-            limits.settle(self.state, self._feed, max_epochs, max_iters, epoch_length, self.cursor.epoch_open)
+            open_still = self.cursor.epoch_open or self.suspended is not None
+            limits.settle(self.state, self._feed, max_epochs, max_iters, epoch_length, open_still)
             self._ready()
             try:
-                self._run_epochs()
-            except Terminated:
-                self._fire(Events.TERMINATE)
-            except Interrupted:
+                terminated = self.suspended is not None and self.suspended.terminated
+                try:
+                    self._run_epochs()
+                except Terminated:
+                    terminated = True
+                    self._fire(Events.TERMINATE)
+                self.state.times["COMPLETED"] = time.perf_counter() - started_at
+                limits.ended = True
+                self._fire(Events.COMPLETED, self.state.epoch)
+            except Interrupted as stop:
+                limits.ended = False
+                self.interrupted = True
+                if isinstance(stop, Suspended):
+                    self._note_suspension(stop, terminated)
                 self._fire(Events.INTERRUPT)
                 return self.state
-            self.state.times["COMPLETED"] = time.perf_counter() - started_at
-            limits.ended = True
-            self._fire(Events.COMPLETED, self.state.epoch)
         except BaseException as error:
             failure = error
             limits.ended = True
@@ -132,22 +150,27 @@ class Engine(Registry, Generic[Batch, Output]):
     def _run_epochs(self) -> None:
         state, limits, cursor = self.state, self._limits, self.cursor
         self._fire(Events.STARTED, state.epoch)
+        if self._ends_suspended():
+            return
         self._heed(ENDS_RUN)
-        while not limits.reached(state, cursor.epoch_open):
+        while self._is_suspended_at(Events.EPOCH_COMPLETED) or not limits.reached(state, cursor.epoch_open):
             started_at = time.perf_counter()
-            try:
-                if not cursor.epoch_cut:
-                    self._open_epoch()
-                    self._run_epoch()
-            except EpochTerminated:
-                cursor.epoch_cut = True
-                self._fire(Events.TERMINATE_SINGLE_EPOCH)
-            self._heed(ENDS_RUN)
-            ends = limits.reached(state, epoch_open=False)
-            for update in self.updates.values():
-                update.flush(run_ends=ends)
-            cursor.epoch_open = cursor.epoch_cut = False
-            state.times["EPOCH_COMPLETED"] = time.perf_counter() - started_at
+            if not self._is_suspended_at(Events.EPOCH_COMPLETED):
+                try:
+                    if not cursor.epoch_cut:
+                        self._open_epoch()
+                        self._run_epoch()
+                    elif self._is_suspended_at(Events.TERMINATE_SINGLE_EPOCH):
+                        self._fire(Events.TERMINATE_SINGLE_EPOCH)
+                except EpochTerminated:
+                    cursor.epoch_cut = True
+                    self._fire(Events.TERMINATE_SINGLE_EPOCH)
+                self._heed(ENDS_RUN)
+                ends = limits.reached(state, epoch_open=False)
+                for update in self.updates.values():
+                    update.flush(run_ends=ends)
+                cursor.epoch_open = cursor.epoch_cut = False
+                state.times["EPOCH_COMPLETED"] = time.perf_counter() - started_at
             self._fire(Events.EPOCH_COMPLETED, state.epoch)
             if self._poll is not None and limits.reached(state, epoch_open=False):
                 self._poll.wishes.add(Stop.FINISH)
@@ -158,8 +181,8 @@ class Engine(Registry, Generic[Batch, Output]):
     def _open_epoch(self) -> None:
         """Begins the next epoch, unless one is open already, and makes its data ready."""
         state, cursor = self.state, self.cursor
-        opens = not cursor.epoch_open
-        if opens:
+        opens = not cursor.epoch_open or self._is_suspended_at(Events.EPOCH_STARTED)
+        if not cursor.epoch_open:
             state.epoch += 1
             cursor.epoch_open = True
             cursor.epoch_start = state.iteration
@@ -180,6 +203,9 @@ class Engine(Registry, Generic[Batch, Output]):
         self._heed(ANY_STOP)
         if self._poll is not None:
             self._poll.start_epoch(state.iteration)
+        if self._is_suspended_at(Events.ITERATION_COMPLETED):
+            self._fire(Events.ITERATION_COMPLETED, state.iteration)
+            self._obey(ANY_STOP)
 
     def _run_epoch(self) -> None:
         state, process, tables, stops = self.state, self.process, self._tables, self._stops
@@ -264,11 +290,60 @@ class Engine(Registry, Generic[Batch, Output]):
 
     def interrupt(self) -> None:
         """Stops the run after the running iteration: INTERRUPT, CLOSED follow; the next `run` goes on from there."""
+        self._interrupt_wished = True
         self._wish(Stop.INTERRUPT)
+        for guest in tuple(self._guests):
+            guest.interrupt()
+
+    @contextmanager
+    def hosting(self, guest: Engine[Any, Any]) -> Iterator[None]:
+        """For a handler that runs another engine within this context: an interrupt of this engine, also one asked for
+        before, stops that one after its running iteration. This one then stops in that very handler, with which its
+        next run goes on; the handler has to let `guest` go on too (`resumed_at` tells it).
+
+        Only for handlers of events at which a run can go on (`GOES_ON_AT`).
+        """
+        self._guests.append(guest)
+        guest._host = self
+        try:
+            yield
+        finally:
+            self._guests.remove(guest)
+            guest._host = None
+        if guest.interrupted:
+            raise Suspended
 
     def share_stops(self) -> None:
         """From the next run on, what one rank decides about stopping holds for all; every rank must run this engine."""
         self._shares_stops = True
+
+    def _forget_wishes(self) -> None:
+        self._stops.clear()
+        self.interrupted = self._interrupt_wished = False
+        if self._poll is not None:
+            self._poll.wishes.clear()
+        if self._host is not None and self._host._interrupt_wished:
+            self.interrupt()
+
+    def _note_suspension(self, stop: Suspended, terminated: bool) -> None:
+        wishes = set(self._stops) if self._poll is None else self._stops | self._poll.forget()
+        table, entry = stop.place
+        self.suspended = Suspension.at(
+            table, entry, terminated=terminated, wishes=frozenset(wishes - {Stop.INTERRUPT, Stop.FINISH})
+        )
+
+    def _is_suspended_at(self, event: Event) -> bool:
+        return self.suspended is not None and self.suspended.event is event
+
+    def _ends_suspended(self) -> bool:
+        """True if nothing but handlers of COMPLETED is left to run."""
+        if not self._is_suspended_at(Events.COMPLETED):
+            return False
+        assert self.suspended is not None
+        if self.suspended.terminated or self._limits.reached(self.state, epoch_open=False):
+            return True
+        self.suspended = None  # the limit is larger now: COMPLETED comes later, and anew
+        return False
 
     def _wish(self, stop: Stop) -> None:
         (self._stops if self._poll is None else self._poll.wishes).add(stop)
@@ -352,6 +427,8 @@ class Engine(Registry, Generic[Batch, Output]):
     def _ready(self) -> None:
         if self._shares_stops and self._poll is None and dist.world_size() > 1:
             self._poll = StopPoll()
+            self._poll.wishes |= self._stops  # asked for during the setup
+            self._stops.clear()
         for update in self.updates.values():
             update.prepare()
         self._rearm()
@@ -362,6 +439,7 @@ class Engine(Registry, Generic[Batch, Output]):
         state.diverged = False
         state.epoch_length = None
         self.cursor = Cursor()
+        self.suspended = None
         self._feed.iterator = None
         for update in self.updates.values():
             update.reset()
@@ -383,8 +461,27 @@ class Engine(Registry, Generic[Batch, Output]):
 
     def _fire(self, event: Event, count: int = 0) -> None:
         table = self._tables[event]
-        if count >= table.due:
+        if self._is_suspended_at(event):
+            self._fire_rest(table, count)
+        elif count >= table.due:
             table.fire(count)
+
+    def _fire_rest(self, table: Table, count: int) -> None:
+        """Fires an event from the handler on in which the run was stopped. Of STARTED all handlers run once more: they
+        prepare this process.
+        """
+        suspended, self.suspended = self.suspended, None
+        assert suspended is not None
+        self.resumed_at = table.event
+        try:
+            if table.event is Events.STARTED:
+                table.fire(count)
+            else:
+                table.fire_from(suspended.find(table), count)
+        finally:
+            self.resumed_at = None
+        for stop in suspended.wishes:
+            self._wish(stop)
 
     def _rearm(self, wake: bool = True) -> None:
         for table in self._tables.values():
@@ -392,17 +489,39 @@ class Engine(Registry, Generic[Batch, Output]):
         for update in self.updates.values():
             update.rearm(wake)
 
-    def state_dict(self) -> dict[str, Any]:
-        """Where the run stands, the user's keys of the state, and the states of the attached handlers; plain data and
-        tensors.
+    def state_dict(self, *, own: bool = True) -> dict[str, Any]:
+        """Where the run stands, the user's keys of the state, and the states of the updates and the attached handlers;
+        plain data and tensors. Models and optimizers are not in it.
+
+        With `own`, what this rank has for itself (`rank_state_dict`) is in it too, in memory of its own: in one
+        process nothing is missing; of several ranks each loads what it gave itself.
         """
-        return snapshot(self, fixed_length=self._limits.epoch_length is not None)
+        state = snapshot(self, fixed_length=self._limits.epoch_length is not None)
+        if own:
+            state["own"] = {"rank": dist.rank(), "ranks": dist.world_size(), "state": copied(rank_snapshot(self))}
+        return state
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Goes on from such a state at the next `run`. Raises ValueError for a mapping that is not one."""
         self._limits.restore(restore(self, state_dict), self.state)
         self._feed.iterator = None
+        if (states := of_this_rank(state_dict.get("own"))) is not None:
+            self.load_rank_state_dicts(states)
         self._rearm()
+
+    def rank_state_dict(self) -> dict[str, Any]:
+        """What this rank has for itself beside `state_dict(own=False)`: gradients of an open accumulation window, what
+        its metrics have seen of the epoch, an evaluation that was stopped halfway. The tensors may be the live ones.
+        """
+        return rank_snapshot(self)
+
+    def load_rank_state_dicts(self, states: Sequence[Any]) -> None:
+        """Goes on from what each rank had for itself, in the order of ranks; after `load_state_dict`.
+
+        Of as many ranks as there are now, each takes its own, and the others may be None. Where their number differs
+        all are needed, and what they had is shared out: nothing is lost, and nothing counts twice.
+        """
+        restore_ranks(self, states)
 
     def __str__(self) -> str:
         return describe(self)

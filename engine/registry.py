@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from enum import IntEnum
 from functools import partial
 from typing import Any, Protocol, TypeVar, runtime_checkable
@@ -50,6 +50,21 @@ class Selective(Protocol):
         """Why the other handler can't be attached to the same engine, and what to do; None if it can."""
 
 
+@runtime_checkable
+class PerRank(Protocol):
+    """A handler with a state that each rank has for itself, beside what `state_dict` gives, which all share."""
+
+    def rank_state_dict(self) -> dict[str, Any]:
+        """Plain data and tensors; empty if there is nothing."""
+
+    def load_rank_state_dicts(self, states: Sequence[Any]) -> None:
+        """Goes on from the states of all ranks that were saved, in their order; called after `load_state_dict`.
+
+        Of as many as there are ranks now, each takes its own, and no other is there (None). Of another number, each
+        is there, and the ranks have to share them out: nothing may be lost or count twice.
+        """
+
+
 class Registry:
     """The handlers of an engine. `Engine` is one; the loop itself is there."""
 
@@ -66,6 +81,7 @@ class Registry:
         """Attributes of the state that a user sets and wants saved."""
         self._metric_sources: list[Callable[[], Iterable[str]]] = []
         self._handler_states: dict[str, Any] = {}  # loaded before their handlers were attached
+        self._rank_states: dict[str, list[Any]] = {}  # likewise, of what each rank has for itself
 
     # -- events ----------------------------------------------------------------------------------------------
 
@@ -245,6 +261,8 @@ class Registry:
             self.handlers[name] = handler
             if name in self._handler_states and hasattr(handler, "load_state_dict"):
                 handler.load_state_dict(self._handler_states.pop(name))
+            if name in self._rank_states and isinstance(handler, PerRank):
+                handler.load_rank_state_dicts(self._rank_states.pop(name))
 
     def _check_company(self, handler: Attachable) -> None:
         for other in self.handlers.values():
@@ -265,6 +283,13 @@ class Registry:
         for name, handler in self.handlers.items():
             if name in self._handler_states and hasattr(handler, "load_state_dict"):
                 handler.load_state_dict(self._handler_states.pop(name))
+
+    def load_handler_rank_states(self, states: dict[str, list[Any]]) -> None:
+        """The same for what each rank has for itself: of each handler, the states of all ranks that were saved."""
+        self._rank_states = dict(states)
+        for name, handler in self.handlers.items():
+            if name in self._rank_states and isinstance(handler, PerRank):
+                handler.load_rank_state_dicts(self._rank_states.pop(name))
 
     def tables(self) -> list[Table]:
         """The events of the engine with their handlers."""

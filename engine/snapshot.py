@@ -1,4 +1,4 @@
-"""The state of an engine as plain data, and back."""
+"""The state of an engine that all ranks share, as plain data, and back."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import asdict, fields
 from typing import TYPE_CHECKING, Any
 
 from leyden.engine.feed import Cursor
+from leyden.engine.suspension import Suspension
 
 if TYPE_CHECKING:
     from leyden.engine.engine import Engine
@@ -25,7 +26,9 @@ def snapshot(engine: Engine[Any, Any], fixed_length: bool) -> dict[str, Any]:
         "epoch_length_fixed": fixed_length,
         "user": {name: copy.copy(getattr(engine.state, name)) for name in engine.state_dict_user_keys},
         "metrics": dict(engine.state.metrics),
+        "times_set": dict(engine.state.metrics.times_set),
         "cursor": asdict(engine.cursor),
+        "suspended": None if engine.suspended is None else engine.suspended.state_dict(),
         "updates": {name: update.state_dict() for name, update in engine.updates.items()},
         "handlers": {
             name: handler.state_dict() for name, handler in engine.handlers.items() if hasattr(handler, "state_dict")
@@ -50,7 +53,10 @@ def restore(engine: Engine[Any, Any], state_dict: dict[str, Any]) -> bool:
     for name, value in state_dict.get("user", {}).items():
         setattr(engine.state, name, value)
     engine.state.metrics.update(state_dict.get("metrics", {}))
+    engine.state.metrics.times_set.update(state_dict.get("times_set", {}))
     engine.cursor = cursor
+    suspended = state_dict.get("suspended")
+    engine.suspended = None if suspended is None else Suspension.of(suspended)
     for name, values in updates.items():
         engine.updates[name].load_state_dict(values)
     engine.load_handler_states(state_dict.get("handlers", {}))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from enum import Enum
+from typing import Any
 
 from leyden import distributed as dist
 from leyden.engine.filters import NEVER
@@ -34,6 +35,13 @@ class EpochTerminated(Exception):
 
 class Interrupted(Exception):
     """Leaves the loop of a run, which can be continued."""
+
+
+class Suspended(Interrupted):
+    """Leaves the handlers of an event too, from the one that raises it; the next run goes on there."""
+
+    place: Any = None
+    """The event and the handler, as the event noted when it came by."""
 
 
 LONGEST_INTERVAL = 64
@@ -77,6 +85,16 @@ class StopPoll:
             decided |= news
             if all_done:
                 break
+        return decided
+
+    def forget(self) -> set[Stop]:
+        """What was asked or decided and has not been acted on, which is then forgotten; called by all ranks between
+        the same two polls.
+        """
+        decided = set(self.wishes)
+        self.wishes.clear()
+        while self._agreement.pending:
+            decided |= self._read()[0]
         return decided
 
     def _post(self, done: bool) -> None:

@@ -16,6 +16,7 @@ from leyden.engine.engine import Engine
 from leyden.engine.events import Event, UpdateEvents
 from leyden.engine.parameters import ParameterNames
 from leyden.engine.slots import Slots, Tail
+from leyden.engine.window import gradients_by_name, is_sharded, merge, put_gradients
 
 Loss = torch.Tensor | Sequence[torch.Tensor]
 
@@ -59,6 +60,7 @@ class Update:
         self._begun = False  # the batch in work has been counted into its window
         self._weight: torch.Tensor | float | None = None
         self._scaler_state: dict[str, Any] | None = None  # loaded before its scaler was attached
+        self._gradients: dict[str, Any] | None = None  # of a loaded window, until the model is ready for them
         self._alone = True
         self.uniform = False
         """All parameters have one device and dtype, so that one operation can work on all gradients."""
@@ -215,6 +217,7 @@ class Update:
         """
         self._names.tie()
         self._restore_scaler()
+        self._restore_window()
         self._alone = len(self.engine.updates) == 1
         self._look_at_kinds()
         self._begun = False
@@ -225,6 +228,7 @@ class Update:
     def reset(self) -> None:
         """Before a run from the beginning."""
         self.steps = self._done = 0
+        self._gradients = None
 
     def trainable_changed(self) -> None:
         """To be called after parameters were frozen or unfrozen, or were given to the optimizer: who synchronises
@@ -253,14 +257,65 @@ class Update:
         """The gradients that are there, in the order of the optimizer's parameters."""
         return [p.grad for group in self.optimizer.param_groups for p in group["params"] if p.grad is not None]
 
+    # -- state -----------------------------------------------------------------------------------------------
+
     def state_dict(self) -> dict[str, Any]:
+        """What all ranks share: steps, the scaler's state, and of an open window the gradients that are shards."""
         scaler = self.slots.scaler
-        return {"steps": self.steps} | ({} if scaler is None else {"scaler": scaler.state_dict()})
+        state = {"steps": self.steps} | ({} if scaler is None else {"scaler": scaler.state_dict()})
+        return state | ({"gradients": shards} if (shards := self._open_gradients(sharded=True)) else {})
+
+    def rank_state_dict(self) -> dict[str, Any]:
+        """What this rank has for itself: an open window, with gradients that are not synchronised yet; the tensors are
+        the live ones. Empty between two windows.
+        """
+        if self._done == 0:
+            return {}
+        return {
+            "done": self._done,
+            "size": self._size,
+            "divisor": self._divisor,
+            "weight": self._weight,
+            "gradients": self._open_gradients(sharded=False),
+        }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.steps = state_dict["steps"]
         self._scaler_state = state_dict.get("scaler")
         self._restore_scaler()
+        self._done, self._weight = 0, None
+        self._gradients = dict(state_dict.get("gradients", {}))
+
+    def load_rank_state_dicts(self, states: Sequence[Any]) -> None:
+        """Goes on in the window that was open; after `load_state_dict`. `states`: those of all ranks that were saved.
+        Of as many as there are now this rank takes its own; else the first takes the sum of all.
+        """
+        rank, ranks = dist.rank(), dist.world_size()
+        window = states[rank] if len(states) == ranks else merge(states, ranks, first=rank == 0)
+        if not window:
+            return
+        self._done, self._size, self._divisor = window["done"], window["size"], window["divisor"]
+        self._weight = window["weight"]
+        self._gradients = {**(self._gradients or {}), **window["gradients"]}
+
+    def _open_gradients(self, *, sharded: bool) -> dict[str, Any]:
+        if self._done == 0:
+            return {}
+        if self._gradients is not None:
+            loaded = self._gradients.items()
+            return {
+                name: data for name, data in loaded if (isinstance(data, torch.Tensor) and is_sharded(data)) is sharded
+            }
+        return gradients_by_name(self, sharded=sharded)
+
+    def _restore_window(self) -> None:
+        """Gives the parameters the gradients of a loaded window, now that they are those that will be trained."""
+        gradients, self._gradients = self._gradients, None
+        if gradients is None or self._done == 0:
+            return
+        put_gradients(self, gradients)
+        if isinstance(self._weight, torch.Tensor):
+            self._weight = self._weight.to(self.trainable()[0].device, copy=True)
 
     def _restore_scaler(self) -> None:
         """Gives the scaler its saved state, which waits where the scaler is attached only later."""

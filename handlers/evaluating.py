@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, Protocol, runtime_checkable
 
+from leyden import distributed as dist
 from leyden.engine import Engine, Events, EventsList, FilteredEvent, Order, Stage
 from leyden.engine.events import EventEnum
+from leyden.engine.suspension import GOES_ON_AT
 
 
 @runtime_checkable
@@ -26,6 +28,11 @@ class Evaluate:
     evaluate, if not all. Handlers of the trainer that concern every engine of a run (DataParallel, MixedPrecision)
     reach the evaluator too. Of the handlers of one event evaluation runs early (order -5), so that stoppers and loggers
     see the new values.
+
+    An interrupt of the trainer stops the evaluator after its running iteration, and the trainer with it; a checkpoint
+    of that moment (or `engine.state_dict()`) has both, and the next run goes on in the midst of the evaluation. That
+    holds at the ends of iterations and epochs and where a run or an epoch starts or ends; at other events (of an
+    Update, say) the evaluation is finished first.
 
     Raises ValueError if both `every` and `on` are given, or if the evaluator is the trainer itself.
     """
@@ -50,19 +57,67 @@ class Evaluate:
         self._event = on if on is not None else Events.EPOCH_COMPLETED(every=1 if every is None else every)
         self._epoch_length = epoch_length
         self._reached: set[int] = set()
+        self._open: str | None = None  # the event at which an evaluation was stopped halfway
+        self._waiting: dict[str, Any] | None = None  # the evaluator's state of then, if it does not hold it itself
 
     def attach(self, engine: Engine[Any, Any]) -> None:
         if engine is self.evaluator:
             raise ValueError("Evaluate was given the trainer itself as its evaluator; make an engine of its own for it")
         engine.declare_metrics(lambda: [self.prefix + name for name in self.evaluator.metric_names()])
         engine.setup.add(Stage.DATA, lambda: self._pass_on(engine), each_run=True)
-        engine.add_event_handler(self._event, self.evaluate, order=Order.EVALUATION)
+        for part in self._event if isinstance(self._event, EventsList) else (self._event,):
+            key = part.event if isinstance(part, FilteredEvent) else part
+            if key in GOES_ON_AT:
+                engine.add_event_handler(part, self.evaluate_at, key, order=Order.EVALUATION)
+            else:
+                engine.add_event_handler(part, self.evaluate, order=Order.EVALUATION)
 
     def evaluate(self, engine: Engine[Any, Any]) -> None:
-        """Runs the evaluator now."""
+        """Runs the evaluator now, to its end."""
         metrics = self.evaluator.run(self.data, max_epochs=1, epoch_length=self._epoch_length).metrics
         for name in metrics:
             engine.state.metrics[self.prefix + name] = metrics[name]
+
+    def evaluate_at(self, engine: Engine[Any, Any], event: Events) -> None:
+        """Runs the evaluator as a handler of this event, or what is left of an evaluation that was stopped there."""
+        if self._open is None:
+            self._run_at(engine, event)
+        elif self._open == event.name:
+            self._take_up(goes_on=engine.resumed_at is event)
+            self._run_at(engine, event)
+        else:  # the evaluation that was stopped comes later, at its own event
+            opened, waiting = self._open, self._waiting or self.evaluator.state_dict()
+            self._take_up(goes_on=False)
+            self._run_at(engine, event)
+            self._open, self._waiting = opened, waiting
+
+    def _take_up(self, *, goes_on: bool) -> None:
+        """Lets the evaluator go on where it was stopped, or begin anew."""
+        if not goes_on:
+            self.evaluator.state.max_epochs = self.evaluator.state.max_iters = None
+        elif self._waiting is not None:
+            self.evaluator.load_state_dict(self._waiting)
+        self._waiting = None
+
+    def _run_at(self, engine: Engine[Any, Any], event: Events) -> None:
+        self._open = event.name
+        with engine.hosting(self.evaluator):
+            self.evaluate(engine)
+        self._open = None
+
+    def rank_state_dict(self) -> dict[str, Any]:
+        """The evaluator, where an evaluation was stopped halfway; each rank has come as far as its own data go."""
+        if self._open is None:
+            return {}
+        return {"event": self._open, "evaluator": self._waiting or self.evaluator.state_dict()}
+
+    def load_rank_state_dicts(self, states: Sequence[Any]) -> None:
+        """Goes on in the midst of that evaluation. With another number of ranks it begins anew: its data are dealt in
+        another way, and what was seen of them does not count.
+        """
+        self._open = self._waiting = None
+        if len(states) == dist.world_size() and (saved := states[dist.rank()]):
+            self._open, self._waiting = saved["event"], saved["evaluator"]
 
     def _pass_on(self, engine: Engine[Any, Any]) -> None:
         # Two evaluations may share one evaluator: the first of them keeps the list for both.

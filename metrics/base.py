@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import wraps
 from typing import Any
@@ -193,6 +193,18 @@ class Metric(Arithmetic):
                 tensor = torch.as_tensor(value).clone()
                 setattr(self, name, [tensor] if declaration.reduction == "cat" else tensor)
         self._settled = False
+
+    def load_state_dicts(self, states: Sequence[Mapping[str, torch.Tensor | int]], *, first: bool) -> None:
+        """Goes on from what several ranks had, where there is another number of them now: the `first` from all of it,
+        the others from nothing, so that the value over all ranks is what it was.
+        """
+        self.reset()
+        if first:
+            merged = {
+                name: declaration.merge([state[name] for state in states])
+                for name, declaration in self.declarations.items()
+            }
+            self.load_state_dict(merged)
 
     # -- around update and compute -------------------------------------------------------------------------------------
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -34,7 +34,7 @@ class MetricGroup:
 
     A metric that several derived ones use is updated, reduced and computed once. Where an epoch ends, all states are
     reduced with one collective for each reduction and dtype; in one process with none. A run that goes on in mid-epoch
-    goes on with the states of that epoch, also from a state dict (which holds this rank's part).
+    goes on with the states of that epoch, also in another process, and with another number of ranks.
     """
 
     def __init__(self) -> None:
@@ -43,7 +43,7 @@ class MetricGroup:
         self._updated: tuple[Metric, ...] = ()
         self._live: tuple[_Live, ...] = ()
         self._in_epoch = False
-        self._waiting: dict[str, Any] = {}  # loaded states of metrics that are not attached yet
+        self._waiting: dict[str, tuple[list[Any], bool]] = {}  # loaded states of metrics that are not attached yet
 
     @staticmethod
     def of(engine: Engine[Any, Any]) -> MetricGroup:
@@ -105,11 +105,16 @@ class MetricGroup:
         self._live = tuple(_Live(name, metric) for name, metric in self.metrics.items() if metric.per_iteration)
         for source, saved_as in self._sources.items():
             if saved_as in self._waiting:
-                source.load_state_dict(self._waiting.pop(saved_as))
+                states, shared_out = self._waiting.pop(saved_as)
+                if shared_out:
+                    source.load_state_dicts(states, first=dist.rank() == 0)
+                else:
+                    source.load_state_dict(states[0])
 
     # -- events --------------------------------------------------------------------------------------------------------
 
     def start(self, engine: Engine[Any, Any]) -> None:
+        self._in_epoch = engine.cursor.epoch_open
         if engine.state.iteration == 0:
             self._reset(self._updated)
 
@@ -167,17 +172,28 @@ class MetricGroup:
 
     # -- state ---------------------------------------------------------------------------------------------------------
 
-    def state_dict(self) -> dict[str, Any]:
-        """The states of this rank: of all metrics within an epoch, else of those that live longer than one."""
-        sources = {
+    def rank_state_dict(self) -> dict[str, Any]:
+        """The states of this rank, by the names of the metrics: of all within an epoch, else of those that live longer
+        than one.
+        """
+        return {
             saved_as: metric.state_dict()
             for metric, saved_as in self._sources.items()
             if self._in_epoch or not metric.epoch_bound
         }
-        return {"rank": dist.rank(), "in_epoch": self._in_epoch, "sources": sources}
+
+    def load_rank_state_dicts(self, states: Sequence[Any]) -> None:
+        """Goes on from such states; those of metrics that are not attached yet wait for them."""
+        self._reset(self._updated)
+        same = len(states) == dist.world_size()
+        saved = [states[dist.rank()]] if same else list(states)
+        names = dict.fromkeys(name for state in saved for name in state)
+        self._waiting = {name: ([state[name] for state in saved if name in state], not same) for name in names}
+        self._in_epoch = bool(names)
+        self._arrange()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Goes on from such states; those of metrics that are not attached yet wait for them."""
+        """Goes on from a state as checkpoints of schema 1 have it, where it is rank 0's alone."""
         self._in_epoch = state_dict["in_epoch"]
         self._reset(self._updated)
         if state_dict["rank"] != dist.rank():
@@ -189,5 +205,5 @@ class MetricGroup:
                     stacklevel=2,
                 )
             return
-        self._waiting = dict(state_dict["sources"])
+        self._waiting = {name: ([state], False) for name, state in state_dict["sources"].items()}
         self._arrange()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -76,6 +77,14 @@ class RunningAverage(Metric):
 
     def compute(self) -> torch.Tensor:
         return self.value / self.ranks
+
+    def load_state_dicts(self, states: Sequence[Mapping[str, torch.Tensor | int]], *, first: bool) -> None:
+        """Every rank goes on from the mean of those that there were: an average is no sum to be shared out."""
+        self.reset()
+        begun = [state for state in states if state["ranks"]]
+        if begun:
+            mean = torch.stack([torch.as_tensor(state["value"]) for state in begun]).mean(0)
+            self.load_state_dict({**begun[0], "value": mean})
 
     def _take(self, output: Any) -> None:
         """What does not go the straight way: the first number, and numbers of another type, dtype or shape."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias, get_args
 
@@ -63,6 +64,22 @@ class Declaration:
             return torch.full(shape, -torch.inf if self.reduction == "max" else torch.inf, dtype=dtype)
         info = torch.iinfo(dtype)
         return torch.full(shape, info.min if self.reduction == "max" else info.max, dtype=dtype)
+
+    def merge(self, values: Sequence[torch.Tensor | int]) -> torch.Tensor | int:
+        """One value of those that several ranks saved; one that no data had shaped counts for nothing."""
+        if self.counter:
+            combine: Callable[[list[int]], int] = {"sum": sum, "max": max, "min": min}[self.reduction]
+            return combine([int(value) for value in values])
+        tensors = [torch.as_tensor(value) for value in values]
+        if self.reduction == "cat":
+            # An empty state has the shape (0,), whatever the others have.
+            return torch.cat([tensor for tensor in tensors if tensor.numel()] or tensors[:1])
+        if self.shaped_by_data:
+            tensors = [tensor for tensor in tensors if tensor.shape != UNKNOWN] or tensors[:1]
+        stacked = torch.stack(tensors)
+        if self.reduction == "sum":
+            return stacked.sum(0, dtype=stacked.dtype)
+        return stacked.amax(0) if self.reduction == "max" else stacked.amin(0)
 
 
 def as_tensor(state: State) -> torch.Tensor:

@@ -52,11 +52,18 @@ class CheckpointContents:
             raise CheckpointDamagedError(f"{folder / STATE} can't be read: {type(error).__name__}: {error}") from None
 
     def load(self, like: Mapping[str, torch.Tensor] | None = None) -> dict[str, Any]:
-        """The whole state, with its tensors; each is sharded over ranks as the one of its name in `like`, if there is
-        one.
+        """What all ranks share, with its tensors; each is sharded over ranks as the one of its name in `like`, if there
+        is one.
         """
-        loaded = read_tensors(self.path, self.tensors.values(), like)
-        state: dict[str, Any] = decode(self._json, lambda info: loaded[info.name])
+        return self._load({key: part for key, part in self._json.items() if key != "ranks"}, like)
+
+    def load_rank(self, rank: int) -> dict[str, Any]:
+        """What one of the ranks had for itself. Raises KeyError if there was no such rank."""
+        return self._load(self._json["ranks"][str(rank)])
+
+    def _load(self, json: Json, like: Mapping[str, torch.Tensor] | None = None) -> dict[str, Any]:
+        loaded = read_tensors(self.path, tensors_in(json).values(), like)
+        state: dict[str, Any] = decode(json, lambda info: loaded[info.name])
         return state
 
     def load_model(self, update: str, module: str) -> dict[str, Any]:

@@ -85,7 +85,7 @@ class Checkpoint:
         self._attached = False
         self._muted = False
         self._last: Path | None = None
-        self._place: tuple[int, int, bool] | None = None
+        self._place: tuple[int, int, bool, bool] | None = None
         self._times_set: dict[str, int] = {}  # of the metrics, at the last save
 
     @property

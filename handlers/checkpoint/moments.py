@@ -15,9 +15,11 @@ STEP_UNDONE: tuple[object, ...] = (
 """Events between which and the end of an iteration something is still to be done: no state to go on from."""
 
 
-def place_of(engine: Engine[Any, Any]) -> tuple[int, int, bool]:
-    """Epoch, iteration, and whether the epoch is open: equal for two moments only if nothing was done between them."""
-    return engine.state.epoch, engine.state.iteration, engine.cursor.epoch_open
+def place_of(engine: Engine[Any, Any]) -> tuple[int, int, bool, bool]:
+    """Epoch, iteration, whether the epoch is open, and whether the run was stopped among the handlers of an event:
+    equal for two moments only if nothing was done between them.
+    """
+    return engine.state.epoch, engine.state.iteration, engine.cursor.epoch_open, engine.suspended is not None
 
 
 def check_event(event: AnyEvent) -> None:

@@ -16,11 +16,11 @@ from leyden.handlers.checkpoint.codec import Json, encode
 from leyden.handlers.checkpoint.contents import write_rest
 from leyden.handlers.checkpoint.directory import CheckpointDirectory
 from leyden.handlers.checkpoint.manifest import Manifest, numbers
+from leyden.handlers.checkpoint.ranks import gather_ranks
 from leyden.handlers.checkpoint.retention import to_remove
-from leyden.handlers.checkpoint.rng import rng_state
 from leyden.handlers.checkpoint.tensors import is_sharded, write_tensors
-from leyden.handlers.checkpoint.together import gather_or_fail, on_rank_zero
-from leyden.handlers.checkpoint.training_state import Stateful, collect
+from leyden.handlers.checkpoint.together import on_rank_zero
+from leyden.handlers.checkpoint.training_state import Stateful, collect, collect_own
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ def save_checkpoint(
     new_metrics: names of metrics that no earlier checkpoint had with this value. superseded: a checkpoint of the same
     moment, which this one replaces.
     """
-    json, tensors = _gather_state(engine, extra, keeping.best)
+    json, tensors, together = _gather_state(engine, extra, keeping.best)
     state = engine.state
     manifest = Manifest(
         serial=0,
@@ -59,7 +59,7 @@ def save_checkpoint(
         scored=[name for name in numbers(state.metrics) if name in new_metrics],
     )
     folder = on_rank_zero(lambda: directory.begin(manifest.epoch, manifest.iteration))
-    together = is_sharded(tensors.values())
+    together = together or is_sharded(tensors.values())
     try:
         if together:
             write_tensors(folder, tensors, together=True)
@@ -74,20 +74,21 @@ def save_checkpoint(
 
 def _gather_state(
     engine: Engine[Any, Any], extra: Mapping[str, Stateful], best: str | None
-) -> tuple[Json, dict[str, torch.Tensor]]:
+) -> tuple[Json, dict[str, torch.Tensor], bool]:
     failure: Exception | None = None
     json: Json = {}
     tensors: dict[str, torch.Tensor] = {}
+    own: dict[str, Any] = {}
     try:
         metrics = engine.state.metrics
         if best is not None and best in metrics and best not in numbers(metrics):
             raise TypeError(f'Checkpoint ranks by "{best}", which is no number, but a {type(metrics[best]).__name__}')
         json, tensors = encode(collect(engine, extra))
+        own = collect_own(engine)
     except Exception as error:  # raised once all ranks know of it
         failure = error
-    ranks = gather_or_fail({"rng": rng_state()}, failure)
-    own_json, own_tensors = encode({"ranks": {str(rank): own for rank, own in enumerate(ranks)}})
-    return {**json, **own_json}, {**tensors, **own_tensors}
+    ranks = gather_ranks(own, failure)
+    return {**json, **ranks.json}, {**tensors, **ranks.tensors}, ranks.together
 
 
 def _finish(

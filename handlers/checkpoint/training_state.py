@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, Protocol
 
 import torch
@@ -14,7 +13,7 @@ from leyden.engine import Engine, GradientScaler
 from leyden.handlers.checkpoint import parts
 from leyden.handlers.checkpoint.contents import CheckpointContents
 from leyden.handlers.checkpoint.leaves import TensorInfo
-from leyden.handlers.checkpoint.rng import set_rng_state
+from leyden.handlers.checkpoint.rng import rng_state, set_rng_state
 
 logger = logging.getLogger(__name__)
 
@@ -34,9 +33,14 @@ def collect(engine: Engine[Any, Any], extra: Mapping[str, Stateful]) -> dict[str
         "versions": {name: _each(update.modules, parts.model_versions) for name, update in updates.items()},
         "optimizers": {name: parts.optimizer_state(update) for name, update in updates.items()},
         "scalers": {name: scaler.state_dict() for name, scaler in _scalers(engine).items()},
-        "engine": engine.state_dict(),
+        "engine": engine.state_dict(own=False),
         "extra": {name: item.state_dict() for name, item in extra.items()},
     }
+
+
+def collect_own(engine: Engine[Any, Any]) -> dict[str, Any]:
+    """What this rank has for itself; the tensors may be the live ones."""
+    return {"rng": rng_state(), "engine": engine.rank_state_dict()}
 
 
 def restore(engine: Engine[Any, Any], extra: Mapping[str, Stateful], contents: CheckpointContents) -> None:
@@ -56,20 +60,27 @@ def restore(engine: Engine[Any, Any], extra: Mapping[str, Stateful], contents: C
             scaler.load_state_dict(state["scalers"][name])
     for name, item in extra.items():
         item.load_state_dict(state["extra"][name])
-    _restore_rank(state["ranks"], contents.path)
     engine.load_state_dict(state["engine"])
+    _restore_ranks(engine, contents)
 
 
-def _restore_rank(ranks: Mapping[str, Any], path: Path) -> None:
-    if len(ranks) == dist.world_size():
-        set_rng_state(ranks[str(dist.rank())]["rng"])
+def _restore_ranks(engine: Engine[Any, Any], contents: CheckpointContents) -> None:
+    rank, ranks = dist.rank(), dist.world_size()
+    saved = len(contents.outline["ranks"])
+    if saved == ranks:
+        own = contents.load_rank(rank)
+        set_rng_state(own["rng"])
+        states = [own.get("engine", {}) if place == rank else None for place in range(ranks)]
     else:
         logger.info(
             "%s was written by %d ranks, and there are %d now: random numbers go on from this run's own seeds",
-            path,
-            len(ranks),
-            dist.world_size(),
+            contents.path,
+            saved,
+            ranks,
         )
+        states = [contents.load_rank(place).get("engine", {}) for place in range(saved)]
+    if any(states):  # schema 1 had nothing but random numbers there
+        engine.load_rank_state_dicts(states)
 
 
 def _problems(engine: Engine[Any, Any], extra: Mapping[str, Stateful], saved: Mapping[str, Any]) -> list[str]:

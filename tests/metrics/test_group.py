@@ -165,7 +165,7 @@ def test_an_interrupted_epoch_goes_on_from_a_state_dict(load_first) -> None:
 def test_between_epochs_there_is_little_to_save() -> None:
     engine = evaluator()
     engine.run(OUTPUTS)
-    assert engine.state_dict()["handlers"]["MetricGroup"]["sources"] == {}
+    assert engine.rank_state_dict()["handlers"] == {}
 
 
 def test_the_state_of_another_rank_is_not_taken_over() -> None:
@@ -173,8 +173,8 @@ def test_the_state_of_another_rank_is_not_taken_over() -> None:
     engine.add_event_handler(Events.ITERATION_COMPLETED(once=3), engine.interrupt)
     engine.run(OUTPUTS)
     state = engine.state_dict()
-    state["handlers"]["MetricGroup"]["rank"] = 1
-    with pytest.warns(UserWarning, match="rank 0 was given the metric states of rank 1"):
+    state["own"]["rank"] = 1
+    with pytest.warns(UserWarning, match="rank 0 of 1 was given the state of rank 1 of 1"):
         evaluator().load_state_dict(state)
 
 

@@ -1,0 +1,143 @@
+"""What each rank of an engine has for itself, as plain data, and back: the gradients of an open window, what its
+metrics have seen, an evaluation that was stopped halfway.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from leyden import distributed as dist
+from leyden.engine.registry import PerRank
+from leyden.engine.stopping import Stop
+
+if TYPE_CHECKING:
+    from leyden.engine.engine import Engine
+
+
+def rank_snapshot(engine: Engine[Any, Any]) -> dict[str, Any]:
+    """What this rank has for itself; the tensors may be the live ones."""
+    updates = {name: update.rank_state_dict() for name, update in engine.updates.items()}
+    handlers = {name: each.rank_state_dict() for name, each in engine.handlers.items() if isinstance(each, PerRank)}
+    own: dict[str, Any] = {
+        "updates": {name: state for name, state in updates.items() if state},
+        "handlers": {name: state for name, state in handlers.items() if state},
+        "metrics": dict(engine.state.metrics) if dist.world_size() > 1 else {},
+    }
+    if engine.suspended is not None:
+        state = engine.state
+        own["suspended"] = {
+            "wishes": sorted(stop.value for stop in engine.suspended.wishes),
+            "times": dict(state.times),
+            "output": _kept(state.output, "output"),
+            "batch": _kept(state.batch, "batch"),
+        }
+    return own
+
+
+def restore_ranks(engine: Engine[Any, Any], states: Sequence[Any]) -> None:
+    """Goes on from what each rank had for itself. `states` by rank: of as many as there are now only this rank's is
+    looked at; of another number all are, and shared out.
+    """
+    same = len(states) == dist.world_size()
+    mine = states[dist.rank()] if same else states[min(dist.rank(), len(states) - 1)]
+
+    def each_of(part: str, name: str) -> list[Any]:
+        return [None if state is None else state.get(part, {}).get(name, {}) for state in states]
+
+    there = [state for state in states if state is not None]
+    for name in dict.fromkeys(name for state in there for name in state.get("updates", {})):
+        if name in engine.updates:
+            engine.updates[name].load_rank_state_dicts(each_of("updates", name))
+    names = [name for state in there for name in state.get("handlers", {})]
+    names += [name for name, handler in engine.handlers.items() if isinstance(handler, PerRank)]
+    engine.load_handler_rank_states({name: each_of("handlers", name) for name in dict.fromkeys(names)})
+    if same:
+        times_set = dict(engine.state.metrics.times_set)
+        engine.state.metrics.update(mine.get("metrics", {}))
+        engine.state.metrics.times_set = times_set
+    if engine.suspended is not None and "suspended" in mine:
+        saved = mine["suspended"]
+        wishes = frozenset(map(Stop, saved["wishes"]))
+        engine.suspended = dataclasses.replace(engine.suspended, wishes=wishes)
+        engine.state.times.update(saved["times"])
+        engine.state.output = _given(saved["output"], engine.device)
+        engine.state.batch = _given(saved["batch"], engine.device)
+
+
+def of_this_rank(own: Mapping[str, Any] | None) -> list[Any] | None:
+    """The states by rank, where that of an engine has one; of another rank's, empty ones."""
+    if own is None:
+        return None
+    rank, ranks = dist.rank(), dist.world_size()
+    if (own["rank"], own["ranks"]) == (rank, ranks):
+        return [own["state"] if place == rank else None for place in range(ranks)]
+    if own["state"]["updates"] or own["state"]["handlers"]:
+        # Taken over, the part of another rank would count twice, and this rank's not at all.
+        warnings.warn(
+            f"rank {rank} of {ranks} was given the state of rank {own['rank']} of {own['ranks']}, and leaves out what "
+            "that rank had for itself: gradients of an open window, what its metrics had seen of the epoch. Let each "
+            "rank load its own state_dict(), or use Checkpoint",
+            stacklevel=4,
+        )
+    return [{} for _ in range(ranks)]
+
+
+def copied(data: Any) -> Any:
+    """The same nested data with tensors of its own."""
+    if isinstance(data, torch.Tensor):
+        return data.detach().clone()
+    if isinstance(data, dict):
+        return {key: copied(item) for key, item in data.items()}
+    if type(data) in (list, tuple):
+        return type(data)(copied(item) for item in data)
+    return copy.copy(data)
+
+
+def _kept(value: Any, name: str) -> dict[str, Any]:
+    """The output or the batch of the iteration whose handlers are not done, if it is plain data."""
+    try:
+        return {"value": _plain(value), "moved": _on_accelerator(value)}
+    except TypeError as error:
+        warnings.warn(
+            f"state.{name} is not saved: {error}. Handlers of this iteration that are still to run will find None "
+            "there when another process goes on",
+            stacklevel=2,
+        )
+        return {"value": None, "moved": False}
+
+
+def _given(saved: Mapping[str, Any], device: torch.device) -> Any:
+    return _moved(saved["value"], device) if saved["moved"] else saved["value"]
+
+
+def _moved(value: Any, device: torch.device) -> Any:
+    if isinstance(value, torch.Tensor):
+        return value.to(device)
+    if isinstance(value, dict):
+        return {key: _moved(item, device) for key, item in value.items()}
+    return type(value)(_moved(item, device) for item in value) if type(value) in (list, tuple) else value
+
+
+def _plain(value: Any) -> Any:
+    if value is None or isinstance(value, bool | int | float | str | bytes):
+        return value
+    if type(value) is torch.Tensor or isinstance(value, torch.nn.Parameter):
+        return value.detach()
+    if isinstance(value, dict) and all(isinstance(key, str | int) for key in value):
+        return {key: _plain(item) for key, item in value.items()}
+    if type(value) in (list, tuple):
+        return type(value)(_plain(item) for item in value)
+    raise TypeError(f"it has a {type(value).__name__}")
+
+
+def _on_accelerator(value: Any) -> bool:
+    if isinstance(value, torch.Tensor):
+        return value.device.type != "cpu"
+    items = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else ()
+    return any(map(_on_accelerator, items))
