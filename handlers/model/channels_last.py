@@ -7,10 +7,10 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.utils import _pytree
 
 from leyden.engine import Engine, Stage, Update
-from leyden.handlers.updates import share_update
+from leyden.handlers.data.moving import Move, move_nested
+from leyden.handlers.updates import modules_of, share_update
 
 
 class ChannelsLast:
@@ -18,7 +18,7 @@ class ChannelsLast:
 
     Shapes stay (N, C, H, W), only strides change; the model stays the user's object, and evaluators that share it get
     the same. `three_d=True` does it for 5-D weights and inputs, (N, C, D, H, W). Inputs are tensors that the model is
-    called with, also in lists, tuples and dicts. `update` names the one update it is for; by default all that have such
+    called with, also in nested containers. `update` names the one update it is for; by default all that have such
     weights.
 
     Raises ValueError for models without a weight of that many dimensions, and for a second one of the same kind on the
@@ -28,6 +28,7 @@ class ChannelsLast:
     def __init__(self, *, three_d: bool = False, update: str | None = None) -> None:
         self.dimensions = 5 if three_d else 4
         self.memory_format = torch.channels_last_3d if three_d else torch.channels_last
+        self._put_last = functools.partial(_put_last, dimensions=self.dimensions, memory_format=self.memory_format)
         self.update = update
 
     def refuses(self, other: Any) -> str | None:
@@ -38,8 +39,8 @@ class ChannelsLast:
 
     def attach(self, engine: Engine[Any, Any]) -> None:
         updates = engine.targets(self.update, self)
-        if not any(self._models(update) for update in updates):
-            parameters = [p for update in updates for model in update.modules.values() for p in model.parameters()]
+        if not self._models(updates):
+            parameters = [p for model in modules_of(updates).values() for p in model.parameters()]
             there = ", ".join(f"{dimensions}-D" for dimensions in sorted({p.dim() for p in parameters})) or "none"
             raise ValueError(
                 f"ChannelsLast changes {self.dimensions}-D weights (of convolutions), and the model has none; "
@@ -48,40 +49,28 @@ class ChannelsLast:
         engine.setup.add(Stage.DEVICE, lambda: self._change(updates), owner=self)
 
     def _change(self, updates: list[Update]) -> None:
-        for update in updates:
-            for model in self._models(update):
-                for tensor in (*model.parameters(), *model.buffers()):
-                    if not nn.parameter.is_lazy(tensor) and tensor.dim() == self.dimensions:
-                        tensor.data = _changed(tensor.data, self.dimensions, self.memory_format)
-                hook = functools.partial(_change_inputs, self.dimensions, self.memory_format)
-                model.register_forward_pre_hook(hook, with_kwargs=True)
+        for model in self._models(updates):
+            for tensor in (*model.parameters(), *model.buffers()):
+                if not nn.parameter.is_lazy(tensor) and tensor.dim() == self.dimensions:
+                    tensor.data = self._put_last(tensor.data)
+            model.register_forward_pre_hook(functools.partial(_change_inputs, self._put_last), with_kwargs=True)
 
-    def _models(self, update: Update) -> list[nn.Module]:
+    def _models(self, updates: list[Update]) -> list[nn.Module]:
         """The models with such weights; what is lazy may become one."""
         return [
             model
-            for model in update.modules.values()
+            for model in modules_of(updates).values()
             if any(nn.parameter.is_lazy(p) or p.dim() == self.dimensions for p in model.parameters())
         ]
 
 
-def _change_inputs(
-    dimensions: int,
-    memory_format: torch.memory_format,
-    module: nn.Module,
-    args: tuple[Any, ...],
-    kwargs: dict[str, Any],
-) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    return (
-        tuple([_changed(each, dimensions, memory_format) for each in args]),
-        {name: _changed(each, dimensions, memory_format) for name, each in kwargs.items()},
-    )
-
-
-def _changed(value: Any, dimensions: int, memory_format: torch.memory_format) -> Any:
-    if isinstance(value, torch.Tensor):
-        fits = value.dim() == dimensions and value.layout == torch.strided
-        return value.contiguous(memory_format=memory_format) if fits else value
-    if isinstance(value, list | tuple | dict):
-        return _pytree.tree_map(lambda each: _changed(each, dimensions, memory_format), value)
+def _put_last(value: Any, dimensions: int, memory_format: torch.memory_format) -> Any:
+    if isinstance(value, torch.Tensor) and value.dim() == dimensions and value.layout == torch.strided:
+        return value.contiguous(memory_format=memory_format)
     return value
+
+
+def _change_inputs(
+    change: Move, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    return move_nested(args, change), move_nested(kwargs, change)

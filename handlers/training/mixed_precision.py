@@ -7,8 +7,10 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.utils.rnn import PackedSequence
 
 from leyden.engine import Engine, Stage, Update
+from leyden.handlers.data.moving import Move, move_nested
 from leyden.handlers.updates import modules_of
 
 AUTOCAST = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16, "fp8": torch.bfloat16}
@@ -78,9 +80,10 @@ class MixedPrecision:
 
     def _cast(self, updates: list[Update]) -> None:
         dtype = TRUE[self.precision]
+        cast = functools.partial(_to_dtype, dtype=dtype)
         for module in modules_of(updates).values():
             module.to(dtype)
-            module.register_forward_pre_hook(functools.partial(_cast_inputs, dtype), with_kwargs=True)
+            module.register_forward_pre_hook(functools.partial(_cast_inputs, cast), with_kwargs=True)
         for update in updates:
             _cast_states(update.optimizer)
 
@@ -119,28 +122,20 @@ class MixedPrecision:
 def _cast_states(optimizer: torch.optim.Optimizer) -> None:
     """Gives states the dtypes of their parameters, as loading them does; counts of steps stay as they are."""
     for parameter, state in optimizer.state.items():
-        for name, value in state.items():
-            if name != "step":
-                state[name] = _to_dtype(value, parameter.dtype)
+        cast = functools.partial(_to_dtype, dtype=parameter.dtype)
+        state.update({name: move_nested(value, cast) for name, value in state.items() if name != "step"})
 
 
 def _cast_inputs(
-    dtype: torch.dtype, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+    cast: Move, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    return tuple([_to_dtype(each, dtype) for each in args]), {name: _to_dtype(kwargs[name], dtype) for name in kwargs}
+    return move_nested(args, cast), move_nested(kwargs, cast)
 
 
 def _to_dtype(value: Any, dtype: torch.dtype) -> Any:
-    """Casts the floating tensors in nested containers."""
     if isinstance(value, torch.Tensor):
         return value.to(dtype) if value.is_floating_point() else value
-    if isinstance(value, dict):
-        return {key: _to_dtype(item, dtype) for key, item in value.items()}
-    if isinstance(value, tuple) and hasattr(value, "_fields"):
-        return type(value)(*(_to_dtype(item, dtype) for item in value))
-    if isinstance(value, list | tuple):
-        return type(value)(_to_dtype(item, dtype) for item in value)
-    return value
+    return value.to(dtype) if isinstance(value, PackedSequence) else value
 
 
 def _autocast(device: str, dtype: torch.dtype) -> torch.autocast:

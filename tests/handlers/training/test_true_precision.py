@@ -98,6 +98,22 @@ def test_floating_inputs_follow_and_no_others():
     }
 
 
+def test_packed_sequences_follow():
+    model = nn.LSTM(3, 4)
+
+    def process(engine, batch):
+        with update.forward():
+            loss = model(batch)[0].data.mean()
+        update.backward(loss)
+        return loss.dtype
+
+    engine = Engine(process)
+    update = Update(engine, model, sgd(model))
+    engine.attach(MixedPrecision("fp64-true"))
+    engine.run([nn.utils.rnn.pack_sequence([torch.ones(2, 3), torch.ones(1, 3)])])
+    assert engine.state.output == torch.float64
+
+
 def test_an_evaluator_of_the_same_model_takes_its_usual_data():
     model = net()
     evaluator = supervised_evaluator(model, metrics={"loss": Loss(loss_fn)})
