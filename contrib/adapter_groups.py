@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -12,15 +13,29 @@ from leyden.engine import Update
 from leyden.engine.parameters import named_parameters
 
 
-def groups_of_kin(made: Iterable[str], held: Mapping[str, int]) -> dict[str, int]:
-    """For each new parameter the group of its nearest relative: of the parameters `held` in groups, the first one in
-    the innermost module around both.
+@dataclass(frozen=True)
+class Kin:
+    """A new parameter, and the group of its nearest relative among those that an update's optimizer has."""
+
+    update: str
+    name: str
+    group: int
+    distance: int
+    """How many modules out from the new parameter the first one is that is around both."""
+
+
+def find_kin(update: str, made: Iterable[str], held: Mapping[str, int]) -> Iterator[Kin]:
+    """For each new parameter its kin of the update: of the parameters `held` in groups, by name, the first one in the
+    innermost module around both.
     """
     groups: dict[str, int] = {}
     for name, group in held.items():
         for around in _modules_around(name):
             groups.setdefault(around, group)
-    return {name: next((groups[each] for each in _modules_around(name) if each in groups), 0) for name in made}
+    for name in made:
+        modules = _modules_around(name)
+        distance = next((place for place, each in enumerate(modules) if each in groups), len(modules))
+        yield Kin(update, name, groups[modules[distance]] if distance < len(modules) else 0, distance)
 
 
 def enter_optimizer(update: Update, made: Mapping[str, int], held: Mapping[int, str], lr: float | None) -> None:

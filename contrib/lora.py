@@ -11,8 +11,9 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.modules.lazy import LazyModuleMixin
 
-from leyden.contrib.adapter_groups import enter_optimizer, groups_of_kin
+from leyden.contrib.adapter_groups import Kin, enter_optimizer, find_kin
 from leyden.contrib.adapters import adapted_layers
 from leyden.engine import Engine, Stage, Update
 from leyden.engine.parameters import named_parameters
@@ -80,7 +81,7 @@ class LoRA:
             if reason := self.refuses(other):
                 raise ValueError(f"LoRA and Schedule can't both be attached to one engine: {reason}")
         engine.setup.add(Stage.ADAPT, functools.partial(self._adapt, engine), owner=self)
-        engine.setup.add(Stage.OPTIMIZER, self._enter_optimizers, owner="adapters of LoRA")
+        engine.setup.add(Stage.OPTIMIZER, lambda: self._enter_optimizers(engine), owner="adapters of LoRA")
         engine.setup.add(Stage.OPTIMIZER, self._check_unmerged, each_run=True)
 
     def refuses(self, other: Any) -> str | None:
@@ -116,6 +117,7 @@ class LoRA:
         for module in modules:
             if any(self._is_target(name, layer) for name, layer in module.named_modules()):
                 self._inject(module, engine)
+        kin: dict[int, list[Kin]] = {}
         for update in self._updates:
             names = named_parameters(update.modules)
             groups = {
@@ -124,7 +126,12 @@ class LoRA:
             held = {name: groups[id(parameter)] for name, parameter in names.items() if id(parameter) in groups}
             made = [name for name, parameter in names.items() if id(parameter) not in before]
             self._names |= {id(names[name]): name for name in held}
-            self._made[update.name] = groups_of_kin(made, held)
+            for each in find_kin(update.name, made, held):
+                kin.setdefault(id(names[each.name]), []).append(each)
+        self._made = {update.name: {} for update in self._updates}
+        for found in kin.values():  # where updates share a model, each adapter goes to the one that its kin is of
+            nearest = min(found, key=lambda each: each.distance)
+            self._made[nearest.update][nearest.name] = nearest.group
 
     def _inject(self, module: nn.Module, engine: Engine[Any, Any]) -> None:
         from peft import inject_adapter_in_model
@@ -153,6 +160,13 @@ class LoRA:
                 name = next(iter(adapters))
                 raise ValueError(f"LoRA finds an adapter in the model already, at {name}; make adapters only once")
         layers = {name: layer for module in modules for name, layer in module.named_modules()}
+        if shapeless := [
+            n for n, layer in layers.items() if isinstance(layer, LazyModuleMixin) and self._is_target(n, layer)
+        ]:
+            raise ValueError(
+                f"LoRA is to adapt {shapeless[0]}, which has no shape yet (lazy modules); send one batch through the "
+                "model before the run"
+            )
         named = self.targets if isinstance(self.targets, list) else []
         lost = [target for target in named if not any(_names(target, name) for name in layers)]
         if lost or not any(self._is_target(name, layer) for name, layer in layers.items()):
@@ -171,10 +185,17 @@ class LoRA:
                         "LoRA can't train adapters that are merged into their weights; unmerge(model) first"
                     )
 
-    def _enter_optimizers(self) -> None:
+    def _enter_optimizers(self, engine: Engine[Any, Any]) -> None:
         # No update.trainable_changed(): replicas are made after the adapters are, and a run ties its optimizers later.
         for update in self._updates:
             enter_optimizer(update, self._made[update.name], self._names, self.lr)
+        for update in engine.updates.values():
+            if not update.trainable():
+                raise ValueError(
+                    f"LoRA leaves update {update.name!r} nothing to train: the weights of its optimizer are frozen, "
+                    "and no adapter stands for one of them. Adapt more layers (targets=), or let LoRA work on all "
+                    "updates that share the model"
+                )
 
 
 def _names(target: str, name: str) -> bool:

@@ -15,7 +15,7 @@ from leyden.handlers.model.groups import complete_first_group, give_group
 from leyden.handlers.model.naming import Outline, require_places
 from leyden.handlers.model.plan import Part, check_plan, read_plan, trained_in
 from leyden.handlers.training.param_schedule import ParamSchedule
-from leyden.handlers.updates import share_update
+from leyden.handlers.updates import share_update, trained_elsewhere
 
 Scheduler = torch.optim.lr_scheduler.LRScheduler
 
@@ -30,7 +30,7 @@ class Finetune:
     in, statistics too, and then train; True trains them from the beginning, False never.
 
     The optimizer gets all its groups before the first step, one for each part and each group its parameters were in,
-    with the options of that group and its learning rate times the ratio; parameters that it did not have follow its
+    with the options of that group and its learning rate times the ratio; parameters that no optimizer had follow its
     first group. Schedulers of an attached `Schedule` scale them too. What is trained follows from the epoch alone, so
     a run resumes in mid-plan. `update` names the one update it is for; by default all that have such a part.
 
@@ -72,8 +72,9 @@ class Finetune:
             self._norms[update.name] = HeldNorms(update)
 
         def begin() -> None:
-            for update in updates:
-                if self._apply(update, engine.state.epoch):
+            changed = [self._apply(update, engine.state.epoch) for update in updates]
+            if any(changed):  # a change in a model that two share concerns both
+                for update in updates:
                     update.trainable_changed()
 
         engine.setup.add(Stage.ADAPT, lambda: self._freeze(engine, updates), owner=self)
@@ -98,8 +99,9 @@ class Finetune:
             update.prepare()  # earlier stages may have exchanged parameters
             outline, optimizer = Outline(update), update.optimizer
             schedulers = [each for each in handlers if isinstance(each, Scheduler) and each.optimizer is optimizer]
+            foreign = trained_elsewhere(update)
             for part in self.parts:
-                parameters = part.parameters(outline)
+                parameters = {name: p for name, p in part.parameters(outline).items() if id(p) not in foreign}
                 if part.stays:
                     complete_first_group(optimizer, parameters)
                 else:

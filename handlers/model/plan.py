@@ -11,6 +11,7 @@ from torch import nn
 
 from leyden.engine import Update
 from leyden.handlers.model.naming import Outline
+from leyden.handlers.updates import trained_elsewhere
 
 
 @dataclass(frozen=True)
@@ -118,7 +119,8 @@ def check_plan(parts: Sequence[Part], update: Update) -> None:
                 )
     if not owners:
         return  # the plan is for other updates
-    planned = [p for part in parts for p in trained_in(part, 0, outline)]
+    foreign = trained_elsewhere(update)
+    planned = [p for part in parts for p in trained_in(part, 0, outline) if id(p) not in foreign]
     others = [p for group in update.optimizer.param_groups for p in group["params"] if id(p) not in owners]
     if not any(p.requires_grad for p in others) and not planned:
         raise ValueError(

@@ -10,6 +10,7 @@ from torch import nn
 from leyden.engine import Update
 from leyden.engine.parameters import named_parameters
 from leyden.handlers.training.shards import as_shard_of, local, reshard, shard_for
+from leyden.handlers.updates import trained_elsewhere
 
 Lists = tuple[list[torch.Tensor], list[torch.Tensor]]
 
@@ -54,8 +55,7 @@ class AveragedWeights:
     @torch.no_grad()
     def collect(self) -> None:
         """Gives an average to each parameter that is trained and has none."""
-        held = {update.name: _ids(update.optimizer) for update in self.update.engine.updates.values()}
-        foreign = set().union(*held.values()) - held[self.update.name]
+        foreign = trained_elsewhere(self.update)
         reshard(self.update.modules.values())
         averages, self._parameters, self.frozen, self._groups = self._averages, {}, [], None
         self._averages = {}
@@ -181,7 +181,3 @@ def _copy(value: torch.Tensor, like: torch.Tensor | None = None) -> torch.Tensor
     """In memory of its own, laid out and in the dtype that an average of `like` has."""
     like = value if like is None else like
     return torch.empty_like(like, dtype=torch.promote_types(like.dtype, torch.float32)).copy_(value)
-
-
-def _ids(optimizer: torch.optim.Optimizer) -> set[int]:
-    return {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}

@@ -403,3 +403,18 @@ def test_company_that_does_not_go_with_it(name, first):
     handlers = [make(), make_other(optimizer)]
     with pytest.raises(ValueError, match=reason):
         trainer.attach(*(handlers if first else handlers[::-1]))
+
+
+def test_a_rate_of_its_own_beside_the_schedule_of_another_update():
+    engine = Engine(lambda engine, batch: None)
+    updates = [Update(engine, model, sgd(model), name=name) for name, model in (("one", net()), ("two", net()))]
+    schedules = [Schedule(torch.optim.lr_scheduler.ExponentialLR(update.optimizer, 0.9)) for update in updates]
+    engine.attach(schedules[0], LoRA(lr=0.1, update="two"))
+    with pytest.raises(ValueError, match="makes a group of parameters that a scheduler made before does not know"):
+        engine.attach(schedules[1])
+
+
+def test_a_layer_without_a_shape():
+    model = nn.Sequential(nn.LazyLinear(8), nn.Linear(8, 2))
+    with pytest.raises(ValueError, match=r"LoRA is to adapt 0, which has no shape yet .*send one batch through"):
+        train(LoRA(), model=model)
