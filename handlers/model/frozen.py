@@ -44,8 +44,13 @@ class HeldNorms:
 def set_trainable(parameter: nn.Parameter, trainable: bool) -> bool:
     """Freezes or unfreezes; True if that changed anything. What is frozen has no gradient that an optimizer would use.
 
-    Only what can have a gradient is unfrozen: integers can't.
+    Only what can have a gradient is unfrozen: integers can't. Raises ValueError for a parameter without a shape yet.
     """
+    if nn.parameter.is_lazy(parameter):
+        raise ValueError(
+            "a part that is to be frozen or unfrozen has no shape yet (lazy modules); send one batch through the model "
+            "before the run"
+        )
     trainable = trainable and (parameter.is_floating_point() or parameter.is_complex())
     if parameter.requires_grad == trainable:
         return False

@@ -399,6 +399,12 @@ def test_beside_a_param_schedule():
     assert groups(optimizer, "lr") == [[2, shape(5)], [8, shape(5)]]
 
 
+def test_a_part_without_a_shape():
+    trainer = attach({0: "1", 1: "0"}, model=nn.Sequential(nn.LazyLinear(8), nn.Linear(8, 2)))
+    with pytest.raises(ValueError, match=r"has no shape yet .*send one batch through the model"):
+        trainer.run(batches(1))
+
+
 def test_an_optimizer_with_one_group_by_nature():
     with pytest.raises(ValueError, match="LBFGS has one"):
         attach({0: "head", 1: "backbone"}, optimizer=lambda model: torch.optim.LBFGS(model.parameters()))

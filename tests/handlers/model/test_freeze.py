@@ -201,6 +201,12 @@ def test_nothing_left_to_train():
         train(model, sgd(model), Freeze("backbone", "head"))
 
 
+def test_a_part_without_a_shape():
+    model = nn.Sequential(nn.LazyLinear(8), nn.Linear(8, 2))
+    with pytest.raises(ValueError, match=r"has no shape yet .*send one batch through the model"):
+        train(model, sgd(model), Freeze("0"))
+
+
 def test_an_engine_without_an_update():
     with pytest.raises(ValueError, match="Freeze works on an Update, and this engine has none"):
         Engine(lambda engine, batch: None).attach(Freeze("head"))
