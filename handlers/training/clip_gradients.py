@@ -13,6 +13,8 @@ from leyden.engine import Engine, Events, Order, Update, UpdateEvents
 from leyden.handlers.updates import share_update
 
 EPSILON = 1e-6  # as in torch.nn.utils.clip_grad_norm_
+NOTHING = torch.tensor(0.0)
+"""The norm of no gradients."""
 Bound = float | Sequence[float]
 
 
@@ -90,13 +92,15 @@ class ClipGradients:
 
     def clip_values(self, engine: Engine[Any, Any], update: Update) -> None:
         for group, bound, _ in self._parts[update.name]:
-            torch.nn.utils.clip_grad_value_(_trainable(update, group), bound, self.foreach)
+            if parameters := _trainable(update, group):
+                torch.nn.utils.clip_grad_value_(parameters, bound, self.foreach)
 
     def clip_norm(self, engine: Engine[Any, Any], update: Update) -> None:
         for group, bound, name in self._parts[update.name]:
             if update.uniform and self.foreach is not False:
                 gradients = update.gradients() if group is None else _gradients(update, group)
                 if not gradients:
+                    engine.state.metrics[name] = NOTHING  # as torch's function has it
                     continue
                 # torch's function calls five times as much Python around these same operations, at each step.
                 norms = torch._foreach_norm(gradients, self.norm_type)

@@ -300,6 +300,22 @@ def test_a_bound_that_is_not_positive(kind, bound):
         ClipGradients(**{kind: bound})
 
 
+@pytest.mark.parametrize("kind", ["norm", "value"])
+def test_a_group_without_parameters_or_gradients(kind):
+    ours, theirs = net(), net()
+    ours[0].requires_grad_(False)
+    theirs[0].requires_grad_(False)
+    groups = [{"params": []}, {"params": list(ours[0].parameters())}, {"params": list(ours[2].parameters())}]
+    clip = ClipGradients(**{kind: 0.1}, per_group=True)
+    trainer = train_with(clip, model=ours, optimizer=torch.optim.SGD(groups, lr=0.1), data=batches(10))
+    by_torch = {"norm": nn.utils.clip_grad_norm_, "value": nn.utils.clip_grad_value_}[kind]
+    train_by_hand(theirs, torch.optim.SGD(theirs.parameters(), lr=0.1), batches(10), clip=lambda p: by_torch(p, 0.1))
+    assert equal(ours, theirs)
+    if kind == "norm":
+        norms = trainer.state.metrics
+        assert (norms["grad_norm/0"], norms["grad_norm/1"]) == (0.0, 0.0) != norms["grad_norm/2"]
+
+
 def test_an_engine_without_an_update():
     with pytest.raises(ValueError, match="ClipGradients works on an Update, and this engine has none"):
         Engine(lambda engine, batch: None).attach(ClipGradients(norm=1.0))
