@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from leyden.engine import Engine, Events, Order, State, Update, UpdateEvents
 from leyden.handlers.training.param_fields import Field, parse_target
-from leyden.handlers.training.schedule import Schedule, parts_of
+from leyden.handlers.training.schedule import Schedule, cycles_momentum
 from leyden.handlers.training.shapes import Shape, draw
 
 if TYPE_CHECKING:
@@ -173,7 +173,7 @@ def _places_of(handler: Any) -> list[Place]:
         return []
     optimizer = handler.scheduler.optimizer
     fields = [Field("lr")]
-    if any(getattr(part, "cycle_momentum", False) for part in parts_of(handler.scheduler)):
+    if cycles_momentum(handler.scheduler):
         fields.append(Field("betas", 0) if "betas" in optimizer.defaults else Field("momentum"))
     return [(id(optimizer), field, None) for field in fields]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from typing import Any
 
+import torch
 from torch.optim import lr_scheduler
 
 from leyden.engine import Engine, Events, Order, UpdateEvents
@@ -19,6 +20,9 @@ ABSOLUTE = (
     lr_scheduler.SequentialLR,
 )
 """Schedulers that set a learning rate whatever it was before; the others multiply the one that is there."""
+
+RATES, MOMENTA = ("lr", "initial_lr"), ("momentum", "betas")
+"""Of an optimizer's groups, what schedulers set."""
 
 
 class Schedule:
@@ -35,7 +39,7 @@ class Schedule:
 
     An engine may have several. Those of one optimizer multiply each other's factors, in the order of attaching, as
     torch chains schedulers; one that sets the learning rate whatever it was before (`ABSOLUTE`, or with a warm-up)
-    can't be among them.
+    can't be among them. A run from the beginning begins the schedule anew too.
 
     Raises ValueError for an optimizer that no update of the engine has, for a metric that will not come up, and for a
     warm-up of a scheduler that has stepped already or is made of others.
@@ -66,6 +70,8 @@ class Schedule:
         self.every = every
         self.metric = metric
         self._times_set = 0
+        self._beginning: tuple[dict[str, Any], list[dict[str, Any]]] | None = None
+        """The schedule's state and the numbers that it sets, as they were when the run began."""
         self._rise: lr_scheduler.LinearLR | None = None
         """The warm-up of a scheduler on a metric, which torch can't put in a row with others."""
         _check_warmup(warmup, warmup_start)
@@ -96,11 +102,11 @@ class Schedule:
                 f"the {type(self.scheduler).__name__} schedules an optimizer that no update of the engine has "
                 f"({there}); make the scheduler from the optimizer that the trainer was given"
             )
+        engine.add_event_handler(Events.STARTED, self.start, order=Order.METRICS)
         if self.per == "epoch":
             engine.add_event_handler(Events.EPOCH_COMPLETED(every=self.every), self.step)
             if self.metric is not None:
                 engine.add_event_handler(Events.STARTED, engine.require_metric, self.metric, "Schedule")
-                engine.add_event_handler(Events.STARTED, self.start, order=Order.METRICS)
         else:
             updates[0].add_event_handler(UpdateEvents.STEP_COMPLETED(every=self.every), self.scheduler.step)
 
@@ -117,9 +123,25 @@ class Schedule:
         return None
 
     def start(self, engine: Engine[Any, Any]) -> None:
-        """Takes a value that is there already, restored perhaps, for an old one."""
-        assert self.metric is not None
-        self._times_set = engine.state.metrics.times_set.get(self.metric, 0)
+        """Takes a metric that is there already, restored perhaps, for an old one; begins anew where the run does."""
+        if self.metric is not None:
+            self._times_set = engine.state.metrics.times_set.get(self.metric, 0)
+        if engine.state.iteration > 0:
+            return
+        groups = self.scheduler.optimizer.param_groups
+        if self._beginning is None:
+            numbers = RATES + MOMENTA if cycles_momentum(self.scheduler) else RATES
+            here = [{name: group[name] for name in numbers if name in group} for group in groups]
+            self._beginning = self.state_dict(), copy.deepcopy(here)
+            return
+        state, values = self._beginning
+        self.load_state_dict(state)
+        for group, before in zip(groups, values, strict=False):
+            for name, value in before.items():
+                if isinstance(group[name], torch.Tensor):
+                    group[name].fill_(value)
+                else:
+                    group[name] = value
 
     def step(self, engine: Engine[Any, Any]) -> None:
         """Steps for an epoch; on a metric only if the epoch brought a new value of it."""
@@ -144,6 +166,11 @@ class Schedule:
         if self._rise is not None and "warmup" in state:
             self._rise.load_state_dict(state.pop("warmup"))
         self.scheduler.load_state_dict(state)
+
+
+def cycles_momentum(scheduler: Scheduler) -> bool:
+    """True if it sets the momentum, or the first of the betas, too."""
+    return any(getattr(part, "cycle_momentum", False) for part in parts_of(scheduler))
 
 
 def parts_of(scheduler: Scheduler) -> list[Scheduler]:

@@ -6,7 +6,7 @@ import warnings
 import pytest
 from by_hand import batches, equal, loss_fn, net, sgd, train_by_hand, train_with
 from torch.optim import lr_scheduler
-from torch_schedulers import MAKE, by_handler
+from torch_schedulers import MAKE, METRIC, by_hand, by_handler, trainer_with
 
 from leyden.engine import Engine, Events, Update, UpdateEvents, supervised_evaluator, supervised_trainer
 from leyden.handlers import Evaluate, GradientAccumulation, Schedule
@@ -25,6 +25,39 @@ def test_torch_sees_the_right_order():
         warnings.simplefilter("error")
         by_handler(MAKE["OneCycleLR"])
         by_handler(MAKE["StepLR"], warmup=3)
+
+
+@pytest.mark.parametrize(
+    ("kind", "per"),
+    [(kind, per) for kind in MAKE for per in ("step", "epoch") if per == "epoch" or kind not in METRIC],
+)
+def test_a_run_from_the_beginning_begins_anew(kind, per):
+    trainer, _, values = trainer_with(MAKE[kind], per=per)
+    trainer.run(batches(10), max_epochs=3)
+    first = list(values)
+    values.clear()
+    trainer.run(batches(10), max_epochs=3)
+    assert values == first
+    assert len({str(value) for value in values}) > 1
+
+
+def test_a_warm_up_begins_anew_too():
+    for arguments in ({"kind": "ReduceLROnPlateau", "per": "epoch"}, {"kind": "ExponentialLR", "per": "step"}):
+        kind, per = arguments.values()
+        trainer, _, values = trainer_with(MAKE[kind], per=per, warmup=2)
+        trainer.run(batches(10), max_epochs=4)
+        first = list(values)
+        values.clear()
+        trainer.state.max_epochs = None
+        trainer.run(batches(10), max_epochs=4)
+        assert values == first
+
+
+def test_a_larger_limit_goes_on_with_it():
+    trainer, _, values = trainer_with(MAKE["LinearLR"])
+    trainer.run(batches(5), max_epochs=1)
+    trainer.run(batches(5), max_epochs=2)
+    assert values == by_hand(MAKE["LinearLR"], epochs=1)[1]
 
 
 # -- on a metric -------------------------------------------------------------------------------------------------------
