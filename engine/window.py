@@ -104,7 +104,8 @@ def _to_data(gradient: torch.Tensor) -> Any:
 def _from_data(data: Any, parameter: torch.Tensor) -> torch.Tensor:
     if isinstance(data, Mapping):
         indices, values = (data[key].to(parameter.device, copy=True) for key in ("indices", "values"))
-        return torch.sparse_coo_tensor(indices, values, tuple(data["shape"]), is_coalesced=data["coalesced"])
+        shape = tuple(data["shape"])
+        return torch.sparse_coo_tensor(indices, values, shape, is_coalesced=data["coalesced"], check_invariants=True)
     value: torch.Tensor = data
     if is_sharded(parameter) and not is_sharded(value):
         from torch.distributed.tensor import distribute_tensor

@@ -1,0 +1,127 @@
+"""Runs over several ranks that stop inside an accumulation window: `window_ranks.py NPROC DIRECTORY SCENARIO...`."""
+
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+
+import torch
+from torch import nn
+from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor import DTensor
+
+from leyden import distributed as dist
+from leyden.engine import Events, supervised_trainer
+from leyden.handlers import DataParallel, GradientAccumulation
+from leyden.handlers.checkpoint import Checkpoint
+
+STOP = 5  # iterations, in windows of 3
+
+
+def numbers(tensors):
+    tensors = [tensor.full_tensor() if isinstance(tensor, DTensor) else tensor for tensor in tensors]
+    return [value for tensor in tensors for value in tensor.detach().reshape(-1).tolist()]
+
+
+class Stopped(Exception):
+    pass
+
+
+def run(*handlers, stop=None, shard=False):
+    """Trains for 12 iterations, or until `stop` does what it does after iteration STOP; gives what is to be told."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 6), nn.Dropout(0.3), nn.Linear(6, 2))
+    if shard:
+        for layer in (model[0], model[2], model):
+            fully_shard(layer)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
+    trainer = supervised_trainer(model, optimizer, nn.CrossEntropyLoss())
+    update = trainer.updates["default"]
+    losses, found = [], {}
+    trainer.add_event_handler(Events.ITERATION_COMPLETED, lambda: losses.append(trainer.state.output.item()))
+    trainer.attach(*([] if shard else [DataParallel()]), GradientAccumulation(3, tail="carry"), *handlers)
+
+    @trainer.on(Events.STARTED)
+    def look():
+        found.update(gradients=numbers(update.gradients()), done=update.rank_state_dict().get("done"))
+
+    if stop is not None:
+        trainer.add_event_handler(Events.ITERATION_COMPLETED(once=STOP), stop, order=20)
+    generator = torch.Generator().manual_seed(1)
+    data = [(torch.randn(6, 4, generator=generator), torch.randint(0, 2, (6,), generator=generator)) for _ in range(8)]
+    torch.manual_seed(100 + dist.rank())
+    try:
+        trainer.run(data, max_epochs=3, epoch_length=4)
+    except Stopped:
+        look()
+    return {"losses": losses, "weights": numbers(model.parameters()), **found}
+
+
+def leave():
+    raise Stopped
+
+
+def kill():
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def saving(base, name):
+    return Checkpoint(base / name, event=Events.ITERATION_COMPLETED, keep=None)
+
+
+def going_on(base, name):
+    there = base / f"after {name} of {dist.world_size()}"
+    return Checkpoint(there, event=Events.COMPLETED, resume=base / name)
+
+
+def whole(base):
+    return run()
+
+
+def stopped(base):
+    return run(saving(base, "stopped"), stop=leave)
+
+
+def resumed(base):
+    return run(going_on(base, "stopped"))
+
+
+def killed(base):
+    return run(saving(base, "killed"), stop=kill)
+
+
+def after_kill(base):
+    return run(going_on(base, "killed"))
+
+
+def taken_over(base):
+    """Where another number of ranks stands before its first batch."""
+    return run(going_on(base, "stopped"), Leaves())
+
+
+class Leaves:
+    def attach(self, engine):
+        engine.add_event_handler(Events.STARTED, leave, order=20)
+
+
+def sharded_whole(base):
+    return run(shard=True)
+
+
+def sharded_stopped(base):
+    return run(saving(base, "sharded"), stop=leave, shard=True)
+
+
+def sharded_resumed(base):
+    return run(going_on(base, "sharded"), shard=True)
+
+
+def play(base, names):
+    return [globals()[name](Path(base)) for name in names]
+
+
+if __name__ == "__main__":
+    _, nproc, base, *names = sys.argv
+    of_ranks = dist.launch(play, int(nproc), args=(base, names), backend="gloo", timeout=30)
+    print(json.dumps(dict(zip(names, zip(*of_ranks, strict=True), strict=True))))
