@@ -57,14 +57,19 @@ def decode(json: Json, tensor: Callable[[TensorInfo], Any]) -> Any:
         return tensor(to_info(json))
     try:
         return _DECODERS[tag](json, tensor)
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, OverflowError) as error:
         raise ValueError(f"{tag} is not readable: {type(error).__name__}: {error}") from None
 
 
 def tensors_in(json: Json) -> dict[str, TensorInfo]:
-    """The tensors that the JSON refers to, by name."""
+    """The tensors that the JSON refers to, by name. Raises ValueError where it contradicts itself about one."""
     found: dict[str, TensorInfo] = {}
-    decode(json, lambda info: found.setdefault(info.name, info))
+
+    def note(info: TensorInfo) -> None:
+        if found.setdefault(info.name, info) != info:
+            raise ValueError(f"the tensor {info.name} is described as {info} and as {found[info.name]}")
+
+    decode(json, note)
     return found
 
 

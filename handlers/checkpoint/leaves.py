@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +12,7 @@ import torch
 
 NUMPY_KINDS = "biufc"
 """The kinds of numpy's dtypes that are numbers."""
+_NUMPY_NAME = re.compile(rf"[<>|=]?[{NUMPY_KINDS}]\d{{1,2}}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,24 +61,34 @@ def dtype_name(dtype: torch.dtype) -> str:
 
 def to_dtype(name: Any) -> torch.dtype:
     """torch.float32 for "float32". Raises ValueError for what is no dtype."""
-    dtype = getattr(torch, name, None) if isinstance(name, str) else None
-    if not isinstance(dtype, torch.dtype):
+    dtype = _DTYPES.get(name) if isinstance(name, str) else None
+    if dtype is None:
         raise ValueError(f"{name!r} is no dtype of torch {torch.__version__}")
     return dtype
+
+
+_DTYPES = {dtype_name(item): item for item in vars(torch).values() if isinstance(item, torch.dtype)}
 
 
 def to_info(json: dict[str, Any]) -> TensorInfo:
     """The tensor that JSON with the tag $tensor stands for. Raises ValueError where it can't be one."""
     name, shape = json["$tensor"], json.get("shape")
-    if not isinstance(name, str) or not isinstance(shape, list) or not all(type(n) is int and n >= 0 for n in shape):
+    if not isinstance(name, str) or not is_shape(shape):
         raise ValueError(f"a tensor is described by {json}")
     return TensorInfo(name, tuple(shape), to_dtype(json.get("dtype")))
 
 
 def to_numpy(json: dict[str, Any], tag: str) -> Any:
     """The array, or with the tag $number the number, of JSON. Raises ValueError for what is none."""
-    dtype = np.dtype(json["dtype"])
-    if dtype.kind not in NUMPY_KINDS:
-        raise ValueError(f"numpy's dtype {json['dtype']!r} is not one of numbers")
-    array = np.frombuffer(base64.b64decode(json[tag], validate=True), dtype).reshape(json["shape"]).copy()
+    name, shape = json["dtype"], json["shape"]
+    if not isinstance(name, str) or not _NUMPY_NAME.fullmatch(name):
+        raise ValueError(f"numpy's dtype {name!r} is not one of numbers")
+    if not is_shape(shape) or (tag == "$number" and shape):
+        raise ValueError(f"numpy's shape {shape!r} is none")
+    array = np.frombuffer(base64.b64decode(json[tag], validate=True), np.dtype(name)).reshape(shape).copy()
     return array if tag == "$array" else array[()]
+
+
+def is_shape(value: Any) -> bool:
+    """True for a list of sizes that a tensor could have."""
+    return isinstance(value, list) and all(type(size) is int and 0 <= size < 2**63 for size in value)
