@@ -1,0 +1,58 @@
+"""What four ranks wrote, replicas or shards of a model, two ranks and one load with equal weights and optimizers."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from leyden.handlers.checkpoint import verify
+
+SCRIPT = Path(__file__).parent / "scripts" / "ranks_run.py"
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+
+
+def play(count, base, *scenarios):
+    """What each of `count` ranks tells of each scenario."""
+    command = [sys.executable, str(SCRIPT), str(count), str(base), *scenarios]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    return tmp_path_factory.mktemp("four")
+
+
+@pytest.fixture(scope="module")
+def four(base):
+    return play(4, base, "first", "sharded_first")
+
+
+@pytest.mark.parametrize("count", [4, 2, 1])
+@pytest.mark.parametrize(
+    ("written", "loaded", "files"), [("first", "stands", 1), ("sharded_first", "sharded_stands", 4)]
+)
+def test_they_load_on_fewer_ranks(written, loaded, files, count, four, base) -> None:
+    folder = base / {"first": "first", "sharded_first": "sharded"}[written]
+    manifest = verify(folder)
+    assert manifest.world_size == 4
+    assert sum(name.endswith(".safetensors") for name in manifest.files) == files
+    there = play(count, base, loaded)[loaded]
+    assert len(there) == count
+    for rank in there:
+        assert rank["losses"] == []
+        assert rank["weights"] == four[written][0]["weights"]
+        assert rank["optimizer"] == four[written][0]["optimizer"]
+
+
+@pytest.mark.parametrize(("count", "batches"), [(2, 3), (1, 6)])
+def test_fewer_ranks_train_on(count, batches, four, base) -> None:
+    """Two more epochs, each over all 24 samples."""
+    assert [len(rank["losses"]) for rank in four["first"]] == [2 * 2] * 4
+    after = play(count, base, "second")["second"]
+    assert [len(rank["losses"]) for rank in after] == [2 * batches] * count
+    assert {tuple(rank["weights"].values()) for rank in after} == {tuple(after[0]["weights"].values())}
