@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from itertools import islice
 from typing import Any
 
 import torch
@@ -10,6 +12,8 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from leyden import distributed as dist
+from leyden.engine import Engine, to_device
+from leyden.handlers.checkpoint.rng import rng_state, set_rng_state
 
 
 def running_norms(model: nn.Module) -> list[_BatchNorm]:
@@ -47,3 +51,59 @@ def refresh_batch_norm(models: Sequence[nn.Module], batches: Iterable[Any], forw
             for statistic in (norm.running_mean, norm.running_var):
                 assert statistic is not None
                 statistic.copy_(dist.all_reduce(statistic, op="mean"))
+
+
+class NormRefresh:
+    """One more pass over the data of a run, or over other data, that leaves nothing but new statistics.
+
+    `data`: None for the run's own. `forward(batch)`: how a batch is passed through; None for model(batch), or
+    model(batch[0]) where it is a tuple or list.
+    """
+
+    def __init__(self, data: Iterable[Any] | None, forward: Callable[[Any], Any] | None) -> None:
+        self.data = data
+        self.forward = forward
+
+    def check(self, engine: Engine[Any, Any], models: Sequence[nn.Module]) -> None:
+        """Raises ValueError, when a run starts, for what would fail at its end."""
+        if self.forward is None and len(models) > 1:
+            kinds = ", ".join(type(model).__name__ for model in models)
+            raise ValueError(
+                f"SWA makes the batch norm statistics of {kinds} anew at the end of the run, and does not know "
+                "which of them takes a batch: give forward=, a function of the batch, or update_batch_norm=False"
+            )
+        data = engine.state.dataloader
+        if self.data is None and (data is None or isinstance(data, Iterator)):
+            raise ValueError(
+                "SWA passes over the data once more at the end of the run, for the statistics of batch norm, but "
+                f"that of the run ({type(data).__name__}) comes only once: give data=, or update_batch_norm=False"
+            )
+
+    def __call__(
+        self, engine: Engine[Any, Any], models: Sequence[nn.Module], autocast: AbstractContextManager[Any] | None
+    ) -> None:
+        """Makes the statistics; random numbers are then as before."""
+        device = next(models[0].parameters()).device
+
+        def forward(batch: Any) -> None:
+            batch = to_device(batch, device)
+            with autocast or nullcontext():
+                if self.forward is not None:
+                    self.forward(batch)
+                else:
+                    models[0](batch[0] if isinstance(batch, list | tuple) else batch)
+
+        own = self.data is None
+        data = engine.state.dataloader if own else engine.data_setup(self.data)
+        random = rng_state()
+        try:
+            refresh_batch_norm(models, islice(data, engine.state.epoch_length if own else None), forward)
+        except Exception as error:
+            if self.forward is None:
+                error.add_note(
+                    "raised while SWA passed batches through the model for the statistics of batch norm; forward=, a "
+                    "function of the batch, says how that is done"
+                )
+            raise
+        finally:
+            set_rng_state(random)

@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import functools
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import nullcontext
-from itertools import islice
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
 from torch import nn
 from torch.optim.swa_utils import SWALR
 
-from leyden.engine import Engine, Events, Order, Update, to_device
+from leyden.engine import Engine, Events, Order, Update
 from leyden.handlers.checkpoint.parts import unwrapped
-from leyden.handlers.checkpoint.rng import rng_state, set_rng_state
 from leyden.handlers.training.averaged_weights import AveragedWeights
 from leyden.handlers.training.averaging import LAST, Averaging
-from leyden.handlers.training.batch_norm import refresh_batch_norm, running_norms
+from leyden.handlers.training.batch_norm import NormRefresh, running_norms
+from leyden.handlers.training.param_fields import Field
 from leyden.handlers.training.param_schedule import ParamSchedule
 from leyden.handlers.training.schedule import Schedule
 from leyden.handlers.updates import share_update
@@ -85,8 +83,7 @@ class SWA(Averaging):
         self.anneal = anneal
         self.every = every
         self.update_batch_norm = update_batch_norm
-        self.data = data
-        self.forward = forward
+        self._refresh = NormRefresh(data, forward)
         self._first = 0
         self._annealing: dict[str, SWALR] = {}
 
@@ -135,6 +132,9 @@ class SWA(Averaging):
         """Finds the epoch to start at, and whether the data can be passed once more."""
         state = engine.state
         if state.iteration == 0:
+            for scheduler in self._annealing.values():
+                for group, lr in zip(scheduler.optimizer.param_groups, scheduler.base_lrs, strict=False):
+                    Field("lr").put([group], float(lr))
             self._annealing.clear()
         if isinstance(self.start, int):
             self._first = self.start
@@ -146,18 +146,7 @@ class SWA(Averaging):
         else:
             self._first = max(1, int(self.start * state.max_epochs))
         if models := self._with_norms():
-            if self.forward is None and len(models) > 1:
-                kinds = ", ".join(type(model).__name__ for model in models)
-                raise ValueError(
-                    f"SWA makes the batch norm statistics of {kinds} anew at the end of the run, and does not know "
-                    "which of them takes a batch: give forward=, a function of the batch, or update_batch_norm=False"
-                )
-            if self.data is None and (state.dataloader is None or isinstance(state.dataloader, Iterator)):
-                raise ValueError(
-                    "SWA passes over the data once more at the end of the run, for the statistics of batch norm, but "
-                    f"that of the run ({type(state.dataloader).__name__}) comes only once: give data=, or "
-                    "update_batch_norm=False"
-                )
+            self._refresh.check(engine, models)
 
     def begin_epoch(self, engine: Engine[Any, Any], weights: AveragedWeights) -> None:
         """Takes in what was unfrozen, before it is trained, and begins to anneal."""
@@ -207,33 +196,14 @@ class SWA(Averaging):
         for weights in averaged:
             weights.put()
         if averaged and (models := self._with_norms()):
-            self._refresh(engine, models)
+            autocasts = [weights.update.slots.autocast for weights in self._weights.values()]
+            self._refresh(engine, models, next((each for each in autocasts if each is not None), None))
         for weights in averaged:
             weights.count = 0
 
     def _with_norms(self) -> list[nn.Module]:
         models = {id(model): unwrapped(model) for weights in self._weights.values() for model in weights.modules}
         return [model for model in models.values() if self.update_batch_norm and running_norms(model)]
-
-    def _refresh(self, engine: Engine[Any, Any], models: list[nn.Module]) -> None:
-        autocast = next((w.update.slots.autocast for w in self._weights.values() if w.update.slots.autocast), None)
-        device = next(models[0].parameters()).device
-
-        def forward(batch: Any) -> None:
-            batch = to_device(batch, device)
-            with autocast or nullcontext():
-                if self.forward is not None:
-                    self.forward(batch)
-                else:
-                    models[0](batch[0] if isinstance(batch, list | tuple) else batch)
-
-        own = self.data is None
-        data = engine.state.dataloader if own else engine.data_setup(self.data)
-        random = rng_state()
-        try:
-            refresh_batch_norm(models, islice(data, engine.state.epoch_length if own else None), forward)
-        finally:
-            set_rng_state(random)
 
     # -- state -----------------------------------------------------------------------------------------------
 

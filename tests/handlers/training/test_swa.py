@@ -430,6 +430,36 @@ def test_a_schedule_of_other_learning_rates():
         engine.attach(Schedule(ConstantLR(updates["a"].optimizer)))
 
 
+def test_a_run_from_the_beginning_anneals_anew():
+    model = net()
+    optimizer = sgd(model)
+    trainer = supervised_trainer(model, optimizer, loss_fn)
+    trainer.attach(SWA(2, lr=0.01, anneal_epochs=2))
+    rates = rates_of(trainer)
+    trainer.run(batches(10), max_epochs=5)
+    first = list(rates)
+    rates.clear()
+    trainer.run(batches(10), max_epochs=5)
+    assert rates == first
+    assert (rates[0], rates[-1]) == (0.1, pytest.approx(0.01))
+
+
+def test_batches_that_the_model_does_not_take_as_they_are():
+    model = with_norm()
+
+    def process(engine, batch):
+        with update.forward():
+            loss = loss_fn(model(batch["x"]), batch["y"])
+        update.backward(loss)
+
+    engine = Engine(process)
+    update = Update(engine, model, sgd(model))
+    engine.attach(SWA(1))
+    with pytest.raises(TypeError) as raised:
+        engine.run([{"x": x, "y": y} for x, y in batches(3)])
+    assert "forward=, a function of the batch, says how that is done" in raised.value.__notes__[0]
+
+
 def test_a_fraction_of_a_run_without_max_epochs():
     model = net()
     trainer = supervised_trainer(model, sgd(model), loss_fn)
