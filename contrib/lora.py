@@ -161,7 +161,7 @@ class LoRA:
                 raise ValueError(f"LoRA finds an adapter in the model already, at {name}; make adapters only once")
         layers = {name: layer for module in modules for name, layer in module.named_modules()}
         if shapeless := [
-            n for n, layer in layers.items() if isinstance(layer, LazyModuleMixin) and self._is_target(n, layer)
+            n for n, layer in layers.items() if self._is_target(n, layer) and isinstance(layer, LazyModuleMixin)
         ]:
             raise ValueError(
                 f"LoRA is to adapt {shapeless[0]}, which has no shape yet (lazy modules); send one batch through the "

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from leyden.handlers.training.drawing import new_axes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -60,25 +62,17 @@ class RangeTest:
                 least, place = slope, i
         return None if place is None else lrs[place]
 
-    def plot(self, ax: Axes | None = None) -> Axes:
-        """Draws the losses over the learning rate, on `ax` or on a figure of its own; needs matplotlib."""
-        if ax is None:
-            ax = _new_axes()
-        ax.plot(self.lrs, self.losses, color="0.8", label="loss")
-        ax.plot(self.lrs, self.smoothed, label="smoothed")
+    def plot(self, axes: Axes | None = None) -> Axes:
+        """Draws the losses over the learning rate, into `axes` or a new figure, by matplotlib."""
+        if axes is None:
+            axes = new_axes()
+        axes.plot(self.lrs, self.losses, color="0.8", label="loss")
+        axes.plot(self.lrs, self.smoothed, label="smoothed")
         if self.suggestion is not None:
             height = self.smoothed[self.lrs.index(self.suggestion)]
-            ax.plot([self.suggestion], [height], "o", label=f"suggestion {self.suggestion:.2e}")
-        ax.set_xscale("log")
-        ax.set_xlabel("learning rate")
-        ax.set_ylabel("loss")
-        ax.legend()
-        return ax
-
-
-def _new_axes() -> Any:
-    try:
-        from matplotlib import pyplot
-    except ImportError:
-        raise ImportError("plot() draws with matplotlib, which is not installed: pip install leyden[plot]") from None
-    return pyplot.subplots()[1]
+            axes.plot([self.suggestion], [height], "o", label=f"suggestion {self.suggestion:.2e}")
+        axes.set_xscale("log")
+        axes.set_xlabel("learning rate")
+        axes.set_ylabel("loss")
+        axes.legend()
+        return axes

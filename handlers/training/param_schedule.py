@@ -6,9 +6,10 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from leyden.engine import Engine, Events, Order, State, Update, UpdateEvents
+from leyden.handlers.training.drawing import draw
 from leyden.handlers.training.param_fields import Field, parse_target
 from leyden.handlers.training.schedule import Schedule, cycles_momentum
-from leyden.handlers.training.shapes import Shape, draw
+from leyden.handlers.training.shapes import Shape
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -13,8 +13,8 @@ from leyden.engine import DataStage, Engine, Events, supervised_trainer
 from leyden.handlers import GradientAccumulation
 from leyden.handlers.checkpoint import Checkpoint
 from leyden.handlers.parallel.dealing import Deal, deal_data
+from leyden.handlers.training import Linear, Piecewise
 from leyden.handlers.training.batch_size_schedule import BatchSizeSchedule
-from leyden.handlers.training.shapes import Linear, Piecewise
 
 SIZES = {0: 2, 1: 5, 3: 8}
 OF_EPOCH = [2, 5, 5, 8]

@@ -9,8 +9,8 @@ from torch.optim import lr_scheduler
 from leyden.engine import Engine, Events, Update, UpdateEvents, supervised_trainer
 from leyden.handlers import GradientAccumulation, Schedule
 from leyden.handlers.checkpoint import Checkpoint
+from leyden.handlers.training import Constant, Cosine, Cyclic, Linear, Piecewise, Polynomial
 from leyden.handlers.training.param_schedule import ParamSchedule
-from leyden.handlers.training.shapes import Constant, Cosine, Cyclic, Linear, Piecewise, Polynomial
 
 SHAPE = Cyclic(Cosine(0.1, 0.01, 7), stretch=2).with_warmup(4, 0.001)
 
