@@ -27,9 +27,12 @@ GOES_ON_AT = frozenset(
 """Events among whose handlers a run can stop and go on. Not in the midst of an iteration, whose batch would be lost."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Suspension:
-    """The handler that was stopped: the `index`-th of the event. `terminated`: the run was ending by `terminate`."""
+    """The handler that was stopped: the `index`-th of the event. `terminated`: the run was ending by `terminate`.
+
+    No two are equal: a handler that is stopped once more has come further.
+    """
 
     event: Events
     index: int

@@ -52,6 +52,7 @@ class EarlyStopping:
         """Evaluations since the best one."""
         self._times_set = 0
         self._restored = False
+        self._goes_on = False  # it is known which value was the last one seen
 
     def attach(self, engine: Engine[Any, Any]) -> None:
         if isinstance(self.metric, str):
@@ -66,8 +67,9 @@ class EarlyStopping:
         elif self._restored and self.waited >= self.patience:
             engine.terminate()
         self._restored = False
-        if isinstance(self.metric, str):
+        if isinstance(self.metric, str) and not self._goes_on:
             self._times_set = engine.state.metrics.times_set.get(self.metric, 0)
+        self._goes_on = False
 
     def check(self, engine: Engine[Any, Any]) -> None:
         """Compares the newest value with the best one."""
@@ -91,12 +93,14 @@ class EarlyStopping:
             engine.terminate()
 
     def state_dict(self) -> dict[str, Any]:
-        return {"best": self.best, "waited": self.waited}
+        return {"best": self.best, "waited": self.waited, "times_set": self._times_set}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.best = state_dict["best"]
         self.waited = state_dict["waited"]
         self._restored = True
+        self._goes_on = "times_set" in state_dict  # not in a checkpoint of schema 1
+        self._times_set = state_dict.get("times_set", 0)
 
 
 class TerminateOnNan:

@@ -15,7 +15,7 @@ from leyden.engine.events import AnyEvent
 from leyden.handlers.checkpoint.contents import CheckpointContents
 from leyden.handlers.checkpoint.directory import CheckpointDirectory
 from leyden.handlers.checkpoint.manifest import Manifest, verify_files
-from leyden.handlers.checkpoint.moments import check_event, place_of
+from leyden.handlers.checkpoint.moments import Place, check_event, place_of
 from leyden.handlers.checkpoint.reading import is_checkpoint, locate
 from leyden.handlers.checkpoint.retention import rank_by
 from leyden.handlers.checkpoint.saving import Keeping, save_checkpoint
@@ -85,7 +85,7 @@ class Checkpoint:
         self._attached = False
         self._muted = False
         self._last: Path | None = None
-        self._place: tuple[int, int, bool, bool] | None = None
+        self._place: Place | None = None
         self._times_set: dict[str, int] = {}  # of the metrics, at the last save
 
     @property

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeAlias
 
 from leyden.engine import Engine, Events, EventsList, FilteredEvent, UpdateEvents
 from leyden.engine.events import AnyEvent
+from leyden.engine.suspension import Suspension
 
 STEP_UNDONE: tuple[object, ...] = (
     *(Events.STARTED, Events.EPOCH_STARTED, Events.GET_BATCH_STARTED, Events.GET_BATCH_COMPLETED),
@@ -14,12 +15,14 @@ STEP_UNDONE: tuple[object, ...] = (
 )
 """Events between which and the end of an iteration something is still to be done: no state to go on from."""
 
+Place: TypeAlias = tuple[int, int, bool, Suspension | None]
 
-def place_of(engine: Engine[Any, Any]) -> tuple[int, int, bool, bool]:
-    """Epoch, iteration, whether the epoch is open, and whether the run was stopped among the handlers of an event:
-    equal for two moments only if nothing was done between them.
+
+def place_of(engine: Engine[Any, Any]) -> Place:
+    """Epoch, iteration, whether the epoch is open, and where the run was stopped among the handlers of an event: equal
+    for two moments only if nothing was done between them.
     """
-    return engine.state.epoch, engine.state.iteration, engine.cursor.epoch_open, engine.suspended is not None
+    return engine.state.epoch, engine.state.iteration, engine.cursor.epoch_open, engine.suspended
 
 
 def check_event(event: AnyEvent) -> None:

@@ -70,6 +70,7 @@ class Schedule:
         self.every = every
         self.metric = metric
         self._times_set = 0
+        self._goes_on = False  # it is known which value was the last one seen
         self._beginning: tuple[dict[str, Any], list[dict[str, Any]]] | None = None
         """The schedule's state and the numbers that it sets, as they were when the run began."""
         self._rise: lr_scheduler.LinearLR | None = None
@@ -124,18 +125,19 @@ class Schedule:
 
     def start(self, engine: Engine[Any, Any]) -> None:
         """Takes a metric that is there already, restored perhaps, for an old one; begins anew where the run does."""
-        if self.metric is not None:
+        if self.metric is not None and not self._goes_on:
             self._times_set = engine.state.metrics.times_set.get(self.metric, 0)
+        self._goes_on = False
         if engine.state.iteration > 0:
             return
         groups = self.scheduler.optimizer.param_groups
         if self._beginning is None:
             numbers = RATES + MOMENTA if cycles_momentum(self.scheduler) else RATES
             here = [{name: group[name] for name in numbers if name in group} for group in groups]
-            self._beginning = self.state_dict(), copy.deepcopy(here)
+            self._beginning = self._schedule_state(), copy.deepcopy(here)
             return
         state, values = self._beginning
-        self.load_state_dict(state)
+        self._load_schedule(state)
         for group, before in zip(groups, values, strict=False):
             for name, value in before.items():
                 if isinstance(group[name], torch.Tensor):
@@ -157,11 +159,20 @@ class Schedule:
             self.scheduler.step(engine.state.metrics[self.metric])
 
     def state_dict(self) -> dict[str, Any]:
+        return self._schedule_state() | ({} if self.metric is None else {"times_set": self._times_set})
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        state = dict(state_dict)
+        self._goes_on = "times_set" in state  # not in a checkpoint of schema 1
+        self._times_set = state.pop("times_set", 0)
+        self._load_schedule(state)
+
+    def _schedule_state(self) -> dict[str, Any]:
         # Copied, since torch hands out the scheduler's own lists, and takes entries out of what it loads.
         state = copy.deepcopy(self.scheduler.state_dict())
         return state if self._rise is None else state | {"warmup": copy.deepcopy(self._rise.state_dict())}
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+    def _load_schedule(self, state_dict: dict[str, Any]) -> None:
         state = copy.deepcopy(state_dict)
         if self._rise is not None and "warmup" in state:
             self._rise.load_state_dict(state.pop("warmup"))

@@ -144,7 +144,7 @@ def test_its_state():
     engine = engine_with([1.0, 3.0, 2.0])
     engine.attach(handler)
     engine.run([0], max_epochs=3)
-    assert engine.state_dict()["handlers"]["EarlyStopping"] == {"best": 3.0, "waited": 1}
+    assert engine.state_dict()["handlers"]["EarlyStopping"] == {"best": 3.0, "waited": 1, "times_set": 3}
 
 
 @pytest.mark.parametrize("attached", ["before loading", "after loading"])
