@@ -1,7 +1,11 @@
 """A run that is stopped in the midst of an evaluation goes on in the midst of it."""
 
+import json
 import os
 import signal
+import subprocess
+import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -13,6 +17,7 @@ from leyden.handlers import EMA, SWA, EarlyStopping, Evaluate, GradientAccumulat
 from leyden.handlers.checkpoint import Checkpoint
 from leyden.metrics import Mean, RunningAverage
 
+SCRIPT = Path(__file__).parent / "scripts" / "evaluation_ranks.py"
 EVALUATED = 5  # batches
 
 
@@ -310,3 +315,48 @@ def test_an_output_that_is_no_data_is_left_out_and_told() -> None:
     with pytest.warns(UserWarning, match=r"state.output is not saved: it has a object"):
         state = trainer.state_dict()
     assert state["own"]["state"]["suspended"]["batch"]["value"] == 1
+
+
+# -- several ranks -------------------------------------------------------------------------------------------------
+
+
+def play(count, base, *scenarios):
+    """What each of `count` ranks tells of each scenario."""
+    command = [sys.executable, str(SCRIPT), str(count), str(base), *scenarios]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    return tmp_path_factory.mktemp("evaluations")
+
+
+@pytest.fixture(scope="module")
+def two(base):
+    return play(2, base, "whole", "stopped", "resumed")
+
+
+def test_what_one_rank_was_told_stops_all_at_the_same_batch(two) -> None:
+    first, second = two["stopped"]
+    assert first["iteration"] == second["iteration"] == 8
+    assert first["evaluated"] == second["evaluated"]
+    assert 4 <= first["evaluated"] < 30
+    assert len(first["orders"]) == 3  # METRICS and SAVERS of the first epoch, METRICS of the second
+
+
+def test_all_ranks_go_on_in_the_midst_of_the_evaluation(two) -> None:
+    for whole, stopped, resumed in zip(two["whole"], two["stopped"], two["resumed"], strict=True):
+        for what in ("losses", "seen", "orders"):
+            assert stopped[what] + resumed[what] == whole[what]
+        assert resumed["weights"] == whole["weights"]
+        assert resumed["mean"] == whole["mean"]
+
+
+@pytest.mark.parametrize("count", [1, pytest.param(3, marks=pytest.mark.slow)])
+def test_another_number_of_ranks_evaluates_anew(count, two, base) -> None:
+    ranks = play(count, base, "resumed")["resumed"]
+    # Of the epoch in which it was stopped each batch is seen once, and those handlers that had run do not run again.
+    assert sum(1 for rank in ranks for epoch, *_ in rank["seen"] if epoch == 2) == 61
+    assert [name for name, _ in ranks[0]["orders"]] == ["SAVERS", "METRICS", "SAVERS"]
