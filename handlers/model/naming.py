@@ -39,6 +39,15 @@ class Outline:
             return [name for name, module in self.modules.items() if isinstance(module, what)]
         return [name for name, module in self.modules.items() if what(name, module)]
 
+    def outermost(self, places: Iterable[str]) -> dict[str, nn.Module]:
+        """The modules at these places, each once, without those that are inside of others of them."""
+        meant = set(places)
+        found: dict[int, tuple[str, nn.Module]] = {}
+        for name, module in self.modules.items():
+            if name in meant and not _inside(name, meant - {name}):
+                found.setdefault(id(module), (name, module))
+        return dict(found.values())
+
     def parameters_in(self, places: Iterable[str]) -> dict[str, nn.Parameter]:
         """The parameters at these places and below."""
         return {name: each for name, each in self.parameters.items() if _inside(name, places)}
