@@ -13,12 +13,10 @@ import torch
 from leyden.handlers.checkpoint.codec import Json, decode, tensors_in
 from leyden.handlers.checkpoint.directory import write_file
 from leyden.handlers.checkpoint.errors import CheckpointDamagedError
+from leyden.handlers.checkpoint.guards import check_outline, parse_json, read_text_file
 from leyden.handlers.checkpoint.leaves import TensorInfo
-from leyden.handlers.checkpoint.manifest import MANIFEST, FileRecord, Manifest
+from leyden.handlers.checkpoint.manifest import MANIFEST, STATE, FileRecord, Manifest
 from leyden.handlers.checkpoint.tensors import read_tensors
-
-STATE = "state.json"
-PARTS = {"models", "versions", "optimizers", "scalers", "engine", "extra", "ranks"}
 
 
 @dataclass(frozen=True)
@@ -41,12 +39,9 @@ class CheckpointContents:
         """Raises CheckpointDamagedError for a folder that can't be read; hashes are not compared."""
         manifest = Manifest.read(folder)
         try:
-            state = json.loads((folder / STATE).read_bytes())
+            state = parse_json(read_text_file(folder / STATE, manifest.files[STATE].bytes))
             outline = decode(state, lambda info: info)
-            if not isinstance(outline, dict):
-                raise ValueError(f"it holds a {type(outline).__name__}")
-            if lacking := PARTS - outline.keys():
-                raise ValueError(f"it lacks {', '.join(sorted(lacking))}")
+            check_outline(outline, manifest.world_size)
             return cls(folder, manifest, tensors_in(state), outline, state)
         except (OSError, ValueError, RecursionError) as error:
             raise CheckpointDamagedError(f"{folder / STATE} can't be read: {type(error).__name__}: {error}") from None

@@ -18,9 +18,11 @@ from typing import Any
 import numpy as np
 
 from leyden.handlers.checkpoint.codec import decode, encode
-from leyden.handlers.checkpoint.errors import CheckpointDamagedError
+from leyden.handlers.checkpoint.errors import CheckpointDamagedError, CheckpointTooNewError
+from leyden.handlers.checkpoint.guards import parse_json, read_text_file
 
 MANIFEST = "manifest.json"
+STATE = "state.json"
 SCHEMA = 1
 """The layout that this version writes; it reads this one and all before it."""
 
@@ -69,43 +71,51 @@ class Manifest:
     def from_bytes(cls, data: bytes) -> Manifest:
         """Raises CheckpointDamagedError for anything but the bytes that `to_bytes` made."""
         try:
-            sealed = json.loads(data)
+            sealed = parse_json(data)
             content = sealed["content"]
             if data != _seal(content):
                 raise CheckpointDamagedError("it was altered: its content does not have the SHA-256 it names")
             if content["schema"] > SCHEMA:
-                raise CheckpointDamagedError(
-                    f"it has schema {content['schema']}, of leyden {content['leyden']}; this one reads up to {SCHEMA}"
+                raise CheckpointTooNewError(
+                    f"it has schema {content['schema']}, of leyden {content['leyden']}; this one reads up to {SCHEMA}. "
+                    "Go on with the newer leyden"
                 )
             values = decode(content, _no_tensor)
             values["files"] = {name: FileRecord(**record) for name, record in values["files"].items()}
+            if STATE not in values["files"]:
+                raise CheckpointDamagedError(f"it does not list {STATE}")
             manifest = cls(**values)
             manifest.check_types()
             return manifest
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-            if isinstance(error, CheckpointDamagedError):
+            if isinstance(error, CheckpointDamagedError | CheckpointTooNewError):
                 raise
             raise CheckpointDamagedError(f"it is no manifest: {type(error).__name__}: {error}") from None
 
     def check_types(self) -> None:
         """Raises TypeError for fields that are not what they should be."""
-        counts = (self.serial, self.epoch, self.iteration, self.step, self.world_size)
+        counts = (self.serial, self.epoch, self.iteration, self.step, self.world_size, self.schema)
         sizes = [record.bytes for record in self.files.values()]
-        if not all(type(count) is int for count in (*counts, *sizes)):
+        if not all(type(count) is int and count >= 0 for count in (*counts, *sizes)):
             raise TypeError("a count is not a whole number")
+        words = (self.saved_at, self.leyden, self.torch, *(record.sha256 for record in self.files.values()))
+        if type(self.epoch_open) is not bool or not all(type(word) is str for word in words):
+            raise TypeError("a field is not what it should be")
         if set(numbers(self.metrics)) != set(self.metrics) or not set(self.scored) <= set(self.metrics):
             raise TypeError("a metric is not a number")
 
     @classmethod
     def read(cls, folder: Path) -> Manifest:
         """The manifest in a folder. Raises CheckpointDamagedError, naming the folder, if there is none that can be
-        read.
+        read, and CheckpointTooNewError for one of a later schema.
         """
         try:
-            return cls.from_bytes((folder / MANIFEST).read_bytes())
-        except OSError as error:
-            reason = "there is none" if isinstance(error, FileNotFoundError) else str(error)
-        except CheckpointDamagedError as error:
+            return cls.from_bytes(read_text_file(folder / MANIFEST))
+        except CheckpointTooNewError as error:
+            raise CheckpointTooNewError(f"{folder} can't be read: {error}") from None
+        except FileNotFoundError:
+            reason = "there is none"
+        except (OSError, ValueError) as error:
             reason = str(error)
         raise CheckpointDamagedError(f"{folder} has no usable {MANIFEST}: {reason}")
 

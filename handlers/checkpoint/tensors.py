@@ -14,6 +14,7 @@ from pathlib import Path
 import torch
 
 from leyden.handlers.checkpoint.errors import CheckpointDamagedError
+from leyden.handlers.checkpoint.guards import check_declared
 from leyden.handlers.checkpoint.leaves import TensorInfo
 
 
@@ -56,6 +57,14 @@ def read_tensors(
     sharded = like or {}
     wanted = list(wanted)
     loaded: dict[str, torch.Tensor] = {}
+    reader = HuggingFaceStorageReader(str(folder))
+    try:
+        metadata = reader.read_metadata()
+        check_declared(wanted, metadata.state_dict_metadata)
+    except Exception as error:  # whatever can be wrong with the files
+        reason = f"{type(error).__name__}: {error}"
+        raise CheckpointDamagedError(f"the tensors of {folder} can't be read: {reason}") from error
+    reader.read_metadata = lambda *args, **kwargs: metadata  # they were read just now
     try:
         for info in wanted:
             if info.name in sharded:
@@ -65,7 +74,7 @@ def read_tensors(
             else:
                 loaded[info.name] = torch.empty(info.shape, dtype=info.dtype)
         with _alone_without_a_warning():
-            load(loaded, storage_reader=HuggingFaceStorageReader(str(folder)), no_dist=True)
+            load(loaded, storage_reader=reader, no_dist=True)
     except (CheckpointException, RuntimeError, OverflowError) as error:  # the latter where no memory is that large
         cause = _cause(error) if isinstance(error, CheckpointException) else error
         reason = f"{type(cause).__name__}: {cause}"

@@ -1,7 +1,5 @@
-"""A checkpoint that is not as it was written is found out, told, and passed over; nothing in it is ever executed."""
+"""A checkpoint that is not as it was written is found out, told, and passed over."""
 
-import json
-import pickle
 import random
 import shutil
 
@@ -9,7 +7,7 @@ import pytest
 
 from leyden.engine import Events
 from leyden.handlers.checkpoint import Checkpoint, CheckpointDamagedError, read, verify
-from leyden.handlers.checkpoint.manifest import FileRecord, Manifest
+from leyden.handlers.checkpoint.manifest import Manifest
 
 NEWEST = "epoch=0002-iteration=00000010"
 TENSORS = "shard-00001-model-00001-of-00001.safetensors"
@@ -97,43 +95,9 @@ def test_any_flipped_bit_and_any_cut_is_found(kept) -> None:
     verify(folder)
 
 
-class Bomb:
-    """What a pickle can do to who loads it."""
-
-    def __init__(self, place):
-        self.place = place
-
-    def __reduce__(self):
-        return (open, (str(self.place), "w"))
-
-
-@pytest.mark.parametrize("name", [TENSORS, "state.json", "manifest.json", ".metadata"])
-def test_a_pickle_in_the_place_of_a_file_is_not_loaded(name, make_run, kept, tmp_path) -> None:
-    """Not even one with a manifest that vouches for it."""
-    folder = kept / NEWEST
-    manifest = Manifest.read(folder)
-    (folder / name).write_bytes(pickle.dumps(Bomb(tmp_path / "executed")))
-    if name != "manifest.json":
-        forged = {**manifest.files, name: FileRecord.of(folder / name)}
-        values = {**vars(manifest), "files": forged}
-        (folder / "manifest.json").write_bytes(Manifest(**values).to_bytes())
-        verify(folder)
-    run = make_run(Checkpoint(kept, resume="auto"))
-    if name in (TENSORS, "state.json"):
-        with pytest.raises(CheckpointDamagedError, match="can't be read"):
-            run.trainer.run(run.data, max_epochs=3)
-    elif name == "manifest.json":
-        with pytest.warns(UserWarning, match=f"{NEWEST} has no usable manifest.json"):
-            run.trainer.run(run.data, max_epochs=3)
-    else:
-        run.trainer.run(run.data, max_epochs=3)
-    assert not (tmp_path / "executed").exists()
-
-
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"schema": 2}, "it has schema 2, of leyden .*; this one reads up to 1"),
         ({"serial": "1"}, "a count is not a whole number"),
         ({"metrics": {"a": "b"}}, "a metric is not a number"),
     ],
@@ -143,22 +107,4 @@ def test_a_manifest_of_another_kind(change, said, kept) -> None:
     values = {**vars(Manifest.read(folder)), **change}
     (folder / "manifest.json").write_bytes(Manifest(**values).to_bytes())
     with pytest.raises(CheckpointDamagedError, match=said):
-        read(folder)
-
-
-def test_a_manifest_that_reaches_out_of_its_folder(kept, tmp_path) -> None:
-    (tmp_path / "secret").write_text("x")
-    folder = kept / NEWEST
-    manifest = Manifest.read(folder)
-    files = {**manifest.files, "../../secret": FileRecord.of(tmp_path / "secret")}
-    (folder / "manifest.json").write_bytes(Manifest(**{**vars(manifest), "files": files}).to_bytes())
-    with pytest.raises(CheckpointDamagedError, match=r"lacks its file \.\./\.\./secret"):
-        verify(folder)
-
-
-@pytest.mark.parametrize("text", ["[" * 100_000, "[]", "{}", json.dumps({"models": {"$call": 1}})])
-def test_a_state_that_is_none(text, kept) -> None:
-    folder = kept / NEWEST
-    (folder / "state.json").write_text(text)
-    with pytest.raises(CheckpointDamagedError, match=r"state.json can't be read"):
         read(folder)
