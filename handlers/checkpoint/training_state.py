@@ -10,6 +10,7 @@ import torch
 
 from leyden import distributed as dist
 from leyden.engine import Engine, GradientScaler
+from leyden.engine.window import is_sharded, parameters_by_name
 from leyden.handlers.checkpoint import parts
 from leyden.handlers.checkpoint.contents import CheckpointContents
 from leyden.handlers.checkpoint.leaves import TensorInfo
@@ -109,20 +110,31 @@ def _difference(what: str, present: Mapping[str, Any], saved: Mapping[str, Any])
 
 def _sharded(engine: Engine[Any, Any], saved: Mapping[str, Any]) -> dict[str, torch.Tensor]:
     """Live tensors that are spread over ranks, by the name of the saved tensor that is to be spread in the same way."""
-    from torch.distributed.tensor import DTensor
-
     like: dict[str, torch.Tensor] = {}
     for name, update in engine.updates.items():
         for key, module in update.modules.items():
-            for place, live in parts.model_state(module).items():
-                if isinstance(live, DTensor):
-                    like[saved["models"][name][key][place].name] = live
-        entries = saved["optimizers"][name]["state"]
-        for place, parameter in parts.parameters_by_key(update).items():
-            for info in entries.get(place, {}).values() if isinstance(parameter, DTensor) else ():
-                if isinstance(info, TensorInfo) and info.shape == tuple(parameter.shape):
-                    like[info.name] = parameter
+            _match(parts.model_state(module), saved["models"][name][key], like)
+        parameters = parts.parameters_by_key(update)
+        for place, entries in saved["optimizers"][name]["state"].items():
+            _match(dict.fromkeys(entries, parameters.get(place)), entries, like)
+        gradients = saved["engine"].get("updates", {}).get(name, {}).get("gradients", {})
+        _match(parameters_by_name(update), gradients, like)
+    if like:  # averages of what is sharded are sharded, too
+        _match(engine.state_dict(own=False)["handlers"], saved["engine"].get("handlers", {}), like)
     return like
+
+
+def _match(live: Any, saved: Any, like: dict[str, torch.Tensor]) -> None:
+    """Finds the tensors that are shards of a whole in live data, and what is saved in their place."""
+    if isinstance(saved, TensorInfo):
+        if isinstance(live, torch.Tensor) and is_sharded(live) and saved.shape == tuple(live.shape):
+            like[saved.name] = live
+    elif isinstance(saved, Mapping) and isinstance(live, Mapping):
+        for key, item in saved.items():
+            _match(live.get(key), item, like)
+    elif isinstance(saved, list | tuple) and isinstance(live, list | tuple):
+        for mine, item in zip(live, saved, strict=False):
+            _match(mine, item, like)
 
 
 def _scalers(engine: Engine[Any, Any]) -> dict[str, GradientScaler]:

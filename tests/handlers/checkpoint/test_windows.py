@@ -227,9 +227,8 @@ def killed(base):
 
 @pytest.fixture(scope="module")
 def two(base, killed):
-    return play(
-        2, base, "whole", "stopped", "resumed", "after_kill", "sharded_whole", "sharded_stopped", "sharded_resumed"
-    )
+    sharded = ["sharded_whole", "sharded_stopped", "sharded_resumed", "sharded_averages"]
+    return play(2, base, "whole", "stopped", "resumed", "after_kill", *sharded)
 
 
 @pytest.mark.parametrize("scenario", ["resumed", "after_kill"])
@@ -250,6 +249,13 @@ def test_gradients_of_shards(two) -> None:
     for whole, resumed in zip(two["sharded_whole"], two["sharded_resumed"], strict=True):
         assert resumed["losses"] == whole["losses"][-len(resumed["losses"]) :]
         assert resumed["weights"] == whole["weights"]
+
+
+def test_averages_of_shards_are_read_as_shards(two) -> None:
+    for rank in two["sharded_averages"]:
+        assert rank["same"]
+        place = "engine/handlers/EMA/updates/default/averages/model"
+        assert rank["spread"] == sorted(f"{place}/{layer}.{kind}" for layer in (0, 2) for kind in ("weight", "bias"))
 
 
 def test_one_rank_takes_over_the_window_of_two(two, base) -> None:

@@ -13,8 +13,9 @@ from torch.distributed.tensor import DTensor
 
 from leyden import distributed as dist
 from leyden.engine import Events, supervised_trainer
-from leyden.handlers import DataParallel, GradientAccumulation
+from leyden.handlers import EMA, DataParallel, GradientAccumulation
 from leyden.handlers.checkpoint import Checkpoint
+from leyden.handlers.checkpoint.contents import CheckpointContents
 
 STOP = 5  # iterations, in windows of 3
 
@@ -115,6 +116,27 @@ def sharded_stopped(base):
 
 def sharded_resumed(base):
     return run(going_on(base, "sharded"), shard=True)
+
+
+def sharded_averages(base):
+    """A run with averages of shards, and one that goes on from its middle; which averages came as shards."""
+    spread = []
+    load = CheckpointContents.load
+
+    def noting(contents, like=None):
+        spread.extend(name for name in like if "averages" in name)
+        return load(contents, like)
+
+    averages = [EMA(0.9), EMA(0.9)]
+    reference = run(averages[0], shard=True)
+    run(EMA(0.9), saving(base, "averages"), stop=leave, shard=True)
+    CheckpointContents.load = noting
+    try:
+        resumed = run(averages[1], going_on(base, "averages"), shard=True)
+    finally:
+        CheckpointContents.load = load
+    whole, again = (numbers(average.averaged().values()) for average in averages)
+    return {"same": resumed["weights"] == reference["weights"] and whole == again, "spread": sorted(spread)}
 
 
 def play(base, names):
