@@ -16,9 +16,10 @@ class Freeze:
 
     `parts`: each a dotted name of a module or a parameter ("encoder.layer1", which means all below it too), a class of
     modules, or a condition(name, module). Optimizers pass over what has no gradient: neither weight decay nor momentum
-    moves it. Batch norms (and other modules with running statistics) in these parts stay in eval mode, also where a
-    step calls model.train(); `train_batch_norm=True` leaves them out, so that their weights and statistics go on being
-    trained. `update` names the one update it is for; by default all that have such a part.
+    moves it. Batch norms (and other modules with running statistics) in these parts are in eval mode in each forward
+    pass inside `update.forward()`, also where a step calls model.train(); `train_batch_norm=True` leaves them out, so
+    that their weights and statistics go on being trained. `update` names the one update it is for; by default all that
+    have such a part.
 
     Raises ValueError for a part that no model has, and at the start of a run for an update with nothing left to train.
     """

@@ -65,7 +65,7 @@ class MixedPrecision:
         if self.precision == "fp8":
             convert = functools.partial(self._convert, modules_of(updates))
             engine.setup.add(Stage.QUANTIZE, convert, owner="MixedPrecision in fp8")
-        # At each run: a scaler that an error stopped between unscaling and stepping begins afresh, with its scale.
+        # At each run: an error may have stopped the scaler between unscaling and stepping.
         engine.setup.add(Stage.MATERIALISE, lambda: self._fill(updates), each_run=True)
 
     def _attach_to_lone_evaluator(self, engine: Engine[Any, Any]) -> None:
@@ -153,13 +153,18 @@ class LossScaler:
     def __init__(self, optimizer: torch.optim.Optimizer, **options: Any) -> None:
         self._options = options
         self._scaler = torch.amp.GradScaler("cpu", **options)
+        self._device = ""
+        self._unscaled = False
         self._stepped = False
         # A fused optimizer is always called and skips on the device, so only the scale tells.
         self._skips_itself = getattr(optimizer, "_step_supports_amp_scaling", False)
         optimizer.register_step_post_hook(self._note_step)
 
     def place(self, device: str) -> None:
-        """Goes on on the device that the setup of a run has found."""
+        """Goes on on the device that the setup of a run has found, afresh if an error stopped a step halfway."""
+        if device == self._device and not self._unscaled:
+            return
+        self._device, self._unscaled = device, False
         state = self._scaler.state_dict()
         self._scaler = torch.amp.GradScaler(device, **self._options)
         self._scaler.load_state_dict(state)
@@ -171,6 +176,7 @@ class LossScaler:
         return self._scaler.scale(loss)
 
     def unscale(self, optimizer: torch.optim.Optimizer) -> None:
+        self._unscaled = True
         self._scaler.unscale_(optimizer)
 
     def step(self, optimizer: torch.optim.Optimizer) -> bool:
@@ -178,6 +184,7 @@ class LossScaler:
         self._stepped = False
         self._scaler.step(optimizer)
         self._scaler.update()
+        self._unscaled = False
         return self._stepped and not (self._skips_itself and self._scaler.get_scale() < before)
 
     def state_dict(self) -> dict[str, Any]:
