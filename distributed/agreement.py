@@ -110,7 +110,14 @@ class _Together:
 
     def result(self) -> list[int]:
         slot, work = self.posted.popleft()
-        work.wait()
+        try:
+            work.wait()
+        except RuntimeError as error:
+            error.add_note(
+                "in agreeing with the other ranks, one of which is gone, or stands still for longer than the timeout "
+                "that initialize() was given"
+            )
+            raise
         sums: list[int] = slot.tensor.tolist()
         self._free.append(slot)
         return sums

@@ -94,7 +94,7 @@ def _gathered(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
             continue
         shard = tensor.to_local().data_ptr()
         if shard == 0 or shard not in gathered:
-            full = tensor.detach().full_tensor()
+            full = tensor.full_tensor().detach()
             gathered[shard] = full.cpu() if dist.rank() == 0 else full.new_empty(0)
         whole[name] = gathered[shard]
     return whole

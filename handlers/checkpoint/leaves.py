@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import re
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 import torch
@@ -89,6 +89,6 @@ def to_numpy(json: dict[str, Any], tag: str) -> Any:
     return array if tag == "$array" else array[()]
 
 
-def is_shape(value: Any) -> bool:
+def is_shape(value: Any) -> TypeGuard[list[int]]:
     """True for a list of sizes that a tensor could have."""
     return isinstance(value, list) and all(type(size) is int and 0 <= size < 2**63 for size in value)

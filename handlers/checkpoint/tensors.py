@@ -64,7 +64,7 @@ def read_tensors(
     except Exception as error:  # whatever can be wrong with the files
         reason = f"{type(error).__name__}: {error}"
         raise CheckpointDamagedError(f"the tensors of {folder} can't be read: {reason}") from error
-    reader.read_metadata = lambda *args, **kwargs: metadata  # they were read just now
+    reader.read_metadata = lambda *_, **__: metadata  # type: ignore[method-assign]  # read just now
     try:
         for info in wanted:
             if info.name in sharded:

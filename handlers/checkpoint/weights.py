@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from leyden.engine.parameters import plain_name
 from leyden.handlers.checkpoint import parts
 from leyden.handlers.checkpoint.contents import CheckpointContents
 from leyden.handlers.checkpoint.errors import CheckpointDamagedError
@@ -69,7 +70,7 @@ def load_weights(
 
 def find_weights(path: str | os.PathLike[str], name: str | None, averaged: str | None) -> Weights:
     """The weights at a path; the arguments are those of `load_weights`, and so are the errors."""
-    file = find_weight_file(Path(path).expanduser())
+    file = None if "://" in os.fspath(path) else find_weight_file(Path(path).expanduser())
     if file is None:
         return _of_checkpoint(locate(path), name, averaged)
     if name is not None or averaged is not None:
@@ -152,7 +153,7 @@ def _with_aliases(model: nn.Module, saved: Mapping[str, Any]) -> dict[str, Any]:
     """
     names: dict[int, list[str]] = {}
     for name, tensor in parts.unwrapped(model).state_dict(keep_vars=True).items():
-        names.setdefault(id(tensor), []).append(parts.plain_name(name))
+        names.setdefault(id(tensor), []).append(plain_name(name))
     found = dict(saved)
     for alike in names.values():
         source = next((name for name in alike if name in saved), None)

@@ -139,6 +139,7 @@ def test_an_agreement_waits_as_long_as_initialize_said():
     (waited, told), _ = dist.launch(rank_functions.late_for_an_agreement, 2, backend="gloo", timeout=8)
     assert 7 < waited < 12
     assert "Timed out waiting 8000ms" in told
+    assert "one of which is gone, or stands still" in told
 
 
 def test_one_rank_only_and_first(coordinated):

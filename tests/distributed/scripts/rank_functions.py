@@ -146,7 +146,7 @@ def late_for_an_agreement():
     try:
         agree.result()
     except RuntimeError as error:
-        return time.perf_counter() - started, str(error)
+        return time.perf_counter() - started, "\n".join([str(error), *error.__notes__])
     return 0.0, "no error"
 
 
