@@ -31,7 +31,7 @@ REFUSED = {
     ("SWA", "SWA"): "both would put their average into one model",
     ("TruncatedBPTT", "TruncatedBPTT"): "a batch is cut into chunks once",
     ("Compile", "Compile"): "both would compile the same model",
-    ("ActivationCheckpointing", "ActivationCheckpointing"): "give one of them all classes",
+    ("ActivationCheckpointing", "ActivationCheckpointing"): "give one of them all parts",
     ("Finetune", "Finetune"): "both would say what one model trains",
     ("LoRA", "LoRA"): "both adapt the models of one update",
     ("Quantize in training", "Quantize in training"): "both change the models of one update",
