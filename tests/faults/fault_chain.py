@@ -1,5 +1,6 @@
 """A run that is ended again and again, and what the design promises of it, checked each time and counted."""
 
+import json
 import socket
 import time
 import warnings
@@ -106,6 +107,10 @@ class Chain:
     def arguments(self, **options):
         """Those of `train` for one life."""
         return {**self.options, **options, "log": str(self.log), "directory": str(self.kept)}
+
+    def as_text(self, **options):
+        """The same for a script's command line."""
+        return json.dumps(self.arguments(**options))
 
     def wait_for_begin(self, limit=60):
         """Waits until every rank has begun or ended; the newest checkpoint is the one that it has to go on from."""

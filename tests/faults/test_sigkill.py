@@ -1,6 +1,5 @@
 """A run that is killed at any moment, also inside a save, goes on from its newest checkpoint as if nothing had been."""
 
-import json
 import os
 import random
 import signal
@@ -114,10 +113,8 @@ def test_torchrun_starts_the_ranks_again(chain) -> None:
     run = chain(ranks=2)
     kills = 3
     elastic = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    steps = [*elastic, "--max-restarts", str(kills), str(SCRIPT)]
-    agent = Process(
-        subprocess.Popen([*steps, json.dumps(run.arguments(max_epochs=20, step_seconds=0.01))], start_new_session=True)
-    )
+    command = [*elastic, "--max-restarts", str(kills), str(SCRIPT), run.as_text(max_epochs=20, step_seconds=0.01)]
+    agent = Process(subprocess.Popen(command, start_new_session=True))
     try:
         for number in range(kills):
             until(

@@ -21,6 +21,7 @@ from leyden import distributed as dist
 from leyden.engine import Events, supervised_trainer
 from leyden.handlers import DataParallel
 from leyden.handlers.checkpoint import Checkpoint
+from leyden.handlers.preemption import Preemption
 
 SAMPLES, BATCH = 70, 4
 _fsync = os.fsync
@@ -58,13 +59,14 @@ def train(
     place=None,
     timeout=20,
     errors=None,
+    preemption=False,
     checkpoint=None,
 ):
     """Trains, with checkpoints if there is a directory.
 
     slow_fsync, step_seconds: how much longer each flush and each step takes. place: the environment of a rank.
-    timeout: how long ranks wait for each other. errors: a file for what goes to stderr. checkpoint: further arguments
-    of Checkpoint.
+    timeout: how long ranks wait for each other. errors: a file for what goes to stderr. preemption: whether a
+    Preemption listens. checkpoint: further arguments of Checkpoint.
     """
     if errors is not None:
         os.dup2(os.open(errors, os.O_WRONLY | os.O_CREAT | os.O_APPEND), sys.stderr.fileno())
@@ -77,7 +79,7 @@ def train(
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(8, width), nn.Dropout(0.2), nn.Linear(width, 2))
     trainer = supervised_trainer(model, torch.optim.AdamW(model.parameters(), lr=1e-2), nn.CrossEntropyLoss())
-    trainer.attach(DataParallel())
+    trainer.attach(DataParallel(), *([Preemption()] if preemption else []))
     if directory is not None:
         event = Events.ITERATION_COMPLETED(every=every)
         trainer.attach(Checkpoint(directory, event=event, resume="auto", **{"keep": 2, **(checkpoint or {})}))
