@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from leyden.handlers.checkpoint.errors import CheckpointDamagedError
+from leyden.handlers.checkpoint.guards import parse_json
 from leyden.handlers.checkpoint.leaves import identity
 
 SUFFIX = ".safetensors"
@@ -105,9 +106,11 @@ class WeightFile:
 
 def _read_index(path: Path) -> dict[str, str]:
     try:
+        if not path.is_file():
+            raise ValueError("there is no such file")
         if path.stat().st_size > LARGEST_INDEX:
             raise ValueError(f"it has more than {LARGEST_INDEX} bytes")
-        places = json.loads(path.read_bytes())["weight_map"]
+        places = parse_json(path.read_bytes())["weight_map"]
         for name in places.values():
             if not isinstance(name, str) or Path(name).name != name or not name.endswith(SUFFIX):
                 raise ValueError(f"it names a file {name!r}, where only one beside it, *{SUFFIX}, may stand")
@@ -120,6 +123,8 @@ def _read_index(path: Path) -> dict[str, str]:
 def _opened(file: Path) -> Iterator[Any]:
     from safetensors import SafetensorError, safe_open
 
+    if not file.is_file():  # links are: Hugging Face's cache is made of them; pipes, which one waits for, are not
+        raise CheckpointDamagedError(f"{file} can't be read: there is no such file")
     try:
         with safe_open(str(file), framework="pt") as opened:
             yield opened

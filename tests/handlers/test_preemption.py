@@ -172,6 +172,24 @@ def test_mistakes(arguments, said) -> None:
         Preemption(**arguments)
 
 
+def test_in_an_evaluation_it_ends_there_and_goes_on_there() -> None:
+    preemption = Preemption(exits=False)
+    trainer, seen = trainer_with(preemption)
+    evaluator = Engine(lambda engine, batch: batch, training=False)
+    batches = []
+    evaluator.add_event_handler(Events.ITERATION_COMPLETED, lambda: batches.append(evaluator.state.batch))
+    first = evaluator.add_event_handler(Events.ITERATION_STARTED(once=3), signal.raise_signal, signal.SIGTERM)
+    trainer.attach(Evaluate(evaluator, range(5)))
+    data = range(10, 14)
+    trainer.run(data)
+    assert (preemption.received, batches) == (signal.SIGTERM, [0, 1, 2])
+    first.remove()
+    trainer.run(data)
+    assert batches == [0, 1, 2, 3, 4]
+    assert trainer.state.iteration == 4
+    assert seen == ["INTERRUPT", "CLOSED", "COMPLETED", "CLOSED"]
+
+
 def test_only_one_of_them() -> None:
     with pytest.raises(ValueError, match="a signal is handled once; attach one of them"):
         trainer_with(Preemption(), Preemption())

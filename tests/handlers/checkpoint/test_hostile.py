@@ -297,6 +297,15 @@ def test_a_state_of_another_build(path, value, said, kept) -> None:
     is_refused(kept / NEWEST, said)
 
 
+@pytest.mark.timeout(20)
+def test_exported_weights_that_never_come(tmp_path) -> None:
+    for name in ("w.safetensors", "m.safetensors.index.json"):
+        os.mkfifo(tmp_path / name)
+        for path in (tmp_path / name, tmp_path / f"no-{name}"):
+            with pytest.raises(CheckpointDamagedError, match="there is no such file"):
+                load_weights(path, network())
+
+
 @pytest.mark.parametrize("name", ["../w.safetensors", "/w.safetensors", "w.bin", 3, None])
 def test_an_index_names_only_files_beside_it(name, tmp_path) -> None:
     export_weights(network(), tmp_path / "w.safetensors")
