@@ -331,6 +331,7 @@ def test_a_signal_to_the_whole_group_finds_the_loaders_workers_alive(tmp_path) -
     assert len(losses(tmp_path / "run")) == stopped + 60
 
 
+@pytest.mark.slow
 def test_workers_end_with_the_process_that_is_killed(tmp_path) -> None:
     import psutil
 

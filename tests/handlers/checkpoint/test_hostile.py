@@ -318,7 +318,7 @@ def test_an_index_names_only_files_beside_it(name, tmp_path) -> None:
 
 # -- anything -------------------------------------------------------------------------------------------------
 
-fuzz = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+fuzz = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 NUMBERS = st.integers() | st.sampled_from([2**31, 2**63, -1, 10**30, 0]) | st.floats()
 LEAVES = st.none() | st.booleans() | NUMBERS | st.text(max_size=5)
 TAGS = ["$tensor", "$float", "$bytes", "$tuple", "$size", "$set", "$frozenset", "$deque", "$dict", "$ordered"]
