@@ -291,7 +291,17 @@ class Update:
         Of as many as there are now this rank takes its own; else the first takes the sum of all.
         """
         rank, ranks = dist.rank(), dist.world_size()
-        window = states[rank] if len(states) == ranks else merge(states, ranks, first=rank == 0)
+        sharded = any(map(is_sharded, self.trainable()))
+        if len(states) != ranks:
+            window = merge(states, ranks, first=rank == 0, sharded=sharded)
+        else:
+            window = states[rank]
+            if window and window["gradients"] and sharded and ranks > 1:
+                raise ValueError(
+                    f"update {self.name!r} was saved inside an accumulation window, with gradients of whole parameters "
+                    "that each rank had for itself, and has sharded ones now: they can't become shards. Go on with "
+                    "replicas, from a checkpoint between two windows, or with another number of ranks"
+                )
         if not window:
             return
         self._done, self._size, self._divisor = window["done"], window["size"], window["divisor"]

@@ -62,26 +62,31 @@ def put_gradients(update: Update, saved: Mapping[str, Any]) -> None:
         parameter.grad = _from_data(saved[name], parameter) if name in saved else None
 
 
-def merge(windows: Sequence[Mapping[str, Any]], ranks: int, *, first: bool) -> dict[str, Any]:
+def merge(windows: Sequence[Mapping[str, Any]], ranks: int, *, first: bool, sharded: bool) -> dict[str, Any]:
     """The window for one of `ranks` ranks, from those of another number of them.
 
-    All that was accumulated goes to the `first`, scaled so that the mean over the ranks is as it would have been;
-    to the others nothing. Sums that are divided by their total weight keep their scale.
+    All that was accumulated goes to the `first`, scaled so that the mean over the ranks is as it would have been; to
+    the others nothing. Of `sharded` parameters each rank takes the mean. Sums that are divided by their total weight
+    keep their scale.
     """
     opened = [window for window in windows if window]
     if not opened:
         return {}
     weighted = any(window["weight"] is not None for window in opened)
     scale = 1.0 if weighted else ranks / len(windows)
+    if sharded:
+        scale /= ranks
     gradients: dict[str, Any] = {}
     weight: Any = 0.0 if weighted else None
-    if first:
+    if first or sharded:
         for window in opened:
             for name, data in window["gradients"].items():
                 gradients[name] = _plus(gradients.get(name), data)
             weight = weight + window["weight"] if weighted else None
         if scale != 1:
             gradients = {name: _times(data, scale) for name, data in gradients.items()}
+        if sharded and weighted:
+            weight = weight / ranks
     return {**opened[0], "weight": weight, "gradients": gradients}
 
 

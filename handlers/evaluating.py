@@ -105,6 +105,14 @@ class Evaluate:
             self.evaluate(engine)
         self._open = None
 
+    def state_dict(self) -> dict[str, Any]:
+        """The states of the evaluator's own handlers."""
+        handlers = self.evaluator.handlers
+        return {name: each.state_dict() for name, each in handlers.items() if hasattr(each, "state_dict")}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.evaluator.load_handler_states(state_dict)
+
     def rank_state_dict(self) -> dict[str, Any]:
         """The evaluator, where an evaluation was stopped halfway; each rank has come as far as its own data go."""
         if self._open is None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias, get_args
 
@@ -68,8 +68,8 @@ class Declaration:
     def merge(self, values: Sequence[torch.Tensor | int]) -> torch.Tensor | int:
         """One value of those that several ranks saved; one that no data had shaped counts for nothing."""
         if self.counter:
-            combine: Callable[[list[int]], int] = {"sum": sum, "max": max, "min": min}[self.reduction]
-            return combine([int(value) for value in values])
+            counts = [int(value) for value in values]
+            return sum(counts) if self.reduction == "sum" else max(counts) if self.reduction == "max" else min(counts)
         tensors = [torch.as_tensor(value) for value in values]
         if self.reduction == "cat":
             # An empty state has the shape (0,), whatever the others have.

@@ -52,9 +52,12 @@ class CheckpointContents:
         """
         return self._load({key: part for key, part in self._json.items() if key != "ranks"}, like)
 
-    def load_rank(self, rank: int) -> dict[str, Any]:
-        """What one of the ranks had for itself. Raises KeyError if there was no such rank."""
-        return self._load(self._json["ranks"][str(rank)])
+    def load_rank(self, rank: int, *, gradients: bool = True) -> dict[str, Any]:
+        """What one of the ranks had for itself; `gradients=False` leaves out those of an open window, a model's size.
+        Raises KeyError if there was no such rank.
+        """
+        json = self._json["ranks"][str(rank)]
+        return self._load(json if gradients else _without_gradients(json))
 
     def _load(self, json: Json, like: Mapping[str, torch.Tensor] | None = None) -> dict[str, Any]:
         loaded = read_tensors(self.path, tensors_in(json).values(), like)
@@ -66,6 +69,12 @@ class CheckpointContents:
         state = self.outline["models"][update][module]
         loaded = read_tensors(self.path, [item for item in state.values() if isinstance(item, TensorInfo)])
         return {name: loaded[item.name] if isinstance(item, TensorInfo) else item for name, item in state.items()}
+
+
+def _without_gradients(rank: Json) -> Json:
+    engine = rank.get("engine", {})
+    lean = {name: window | {"gradients": {}} for name, window in engine.get("updates", {}).items()}
+    return rank | {"engine": engine | {"updates": lean}} if lean else rank
 
 
 def write_rest(folder: Path, state: Json, manifest: Manifest) -> Manifest:

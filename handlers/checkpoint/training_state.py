@@ -79,7 +79,9 @@ def _restore_ranks(engine: Engine[Any, Any], contents: CheckpointContents) -> No
             saved,
             ranks,
         )
-        states = [contents.load_rank(place).get("engine", {}) for place in range(saved)]
+        # What was accumulated goes to rank 0, and where parameters are sharded, to each rank its part.
+        all_of_it = rank == 0 or any(is_sharded(p) for update in engine.updates.values() for p in update.trainable())
+        states = [contents.load_rank(place, gradients=all_of_it).get("engine", {}) for place in range(saved)]
     if any(states):  # schema 1 had nothing but random numbers there
         engine.load_rank_state_dicts(states)
 

@@ -248,7 +248,7 @@ def test_states_of_handlers_user_keys_metrics_and_extras(make_run, same, metric_
     after.trainer.run(after.data, max_epochs=2)
     assert same(counter_after.seen, counter.seen)
     assert same(dict(extra_after.state_dict()), dict(extra.state_dict()))
-    assert stopper_after.state_dict() == stopper.state_dict() == {"best": 0.5, "waited": 1}
+    assert stopper_after.state_dict() == stopper.state_dict() == {"best": 0.5, "waited": 1, "times_set": 2}
     assert after.trainer.state.note == {"a": [1, "b"]}
     assert dict(after.trainer.state.metrics) == {"score": 0.4}
     assert (after.trainer.state.epoch, after.trainer.state.iteration) == (2, 10)
