@@ -220,23 +220,30 @@ def base(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def killed(base):
-    """A run of two ranks that was killed inside a window."""
-    play(2, base, "killed", code=1)
+def two(base):
+    return play(2, base, "whole", "stopped", "resumed")
 
 
 @pytest.fixture(scope="module")
-def two(base, killed):
-    sharded = ["sharded_whole", "sharded_stopped", "sharded_resumed", "sharded_averages"]
-    return play(2, base, "whole", "stopped", "resumed", "after_kill", *sharded)
+def shards(base):
+    return play(2, base, "sharded_whole", "sharded_stopped", "sharded_resumed", "sharded_averages")
 
 
-@pytest.mark.parametrize("scenario", ["resumed", "after_kill"])
-def test_two_ranks_go_on_inside_a_window(two, scenario) -> None:
-    for whole, resumed in zip(two["whole"], two[scenario], strict=True):
-        assert resumed["losses"] == whole["losses"][-len(resumed["losses"]) :]
-        assert 0 < len(resumed["losses"]) < len(whole["losses"])
-        assert resumed["weights"] == whole["weights"]
+def assert_goes_on(whole, resumed):
+    for one, other in zip(whole, resumed, strict=True):
+        assert other["losses"] == one["losses"][-len(other["losses"]) :]
+        assert 0 < len(other["losses"]) < len(one["losses"])
+        assert other["weights"] == one["weights"]
+
+
+def test_two_ranks_go_on_inside_a_window(two) -> None:
+    assert_goes_on(two["whole"], two["resumed"])
+
+
+@pytest.mark.slow
+def test_two_ranks_that_were_killed_inside_a_window_go_on_in_it(two, base) -> None:
+    play(2, base, "killed", code=1)
+    assert_goes_on(two["whole"], play(2, base, "after_kill")["after_kill"])
 
 
 def test_each_rank_has_its_own_gradients_again(two) -> None:
@@ -245,14 +252,14 @@ def test_each_rank_has_its_own_gradients_again(two) -> None:
     assert stopped[0]["gradients"] != stopped[1]["gradients"]  # not synchronised yet
 
 
-def test_gradients_of_shards(two) -> None:
-    for whole, resumed in zip(two["sharded_whole"], two["sharded_resumed"], strict=True):
-        assert resumed["losses"] == whole["losses"][-len(resumed["losses"]) :]
-        assert resumed["weights"] == whole["weights"]
+@pytest.mark.slow
+def test_gradients_of_shards(shards) -> None:
+    assert_goes_on(shards["sharded_whole"], shards["sharded_resumed"])
 
 
-def test_averages_of_shards_are_read_as_shards(two) -> None:
-    for rank in two["sharded_averages"]:
+@pytest.mark.slow
+def test_averages_of_shards_are_read_as_shards(shards) -> None:
+    for rank in shards["sharded_averages"]:
         assert rank["same"]
         place = "engine/handlers/EMA/updates/default/averages/model"
         assert rank["spread"] == sorted(f"{place}/{layer}.{kind}" for layer in (0, 2) for kind in ("weight", "bias"))
