@@ -243,6 +243,9 @@ class Engine(Registry, Generic[Batch, Output]):
             if iteration >= poll_due:
                 poll_due = self._ask(iteration)
             if stops:
+                if Stop.SAVE in stops:
+                    stops.discard(Stop.SAVE)
+                    self._fire(Events.SAVE_REQUESTED)
                 self._obey(ANY_STOP)
             if state.iteration != iteration:  # a handler set the count: filters begin from there
                 iteration = state.iteration
@@ -312,6 +315,12 @@ class Engine(Registry, Generic[Batch, Output]):
             guest._host = None
         if guest.interrupted:
             raise Suspended
+
+    def request_save(self) -> None:
+        """Asks for a checkpoint: SAVE_REQUESTED is fired where an iteration ends, the running one or, where ranks share
+        their stops, one at most 128 iterations later. May be called from a thread or a signal handler.
+        """
+        self._wish(Stop.SAVE)
 
     def share_stops(self) -> None:
         """From the next run on, what one rank decides about stopping holds for all; every rank must run this engine."""

@@ -105,6 +105,8 @@ class Events(EventEnum):
     ITERATION_STARTED = "iteration_started"
     ITERATION_COMPLETED = "iteration_completed"
     """`state.output` is there."""
+    SAVE_REQUESTED = "save_requested"
+    """After an iteration: somebody asked for a checkpoint by `request_save`."""
     TERMINATE_SINGLE_EPOCH = "terminate_single_epoch"
     EPOCH_COMPLETED = "epoch_completed"
     INTERRUPT = "interrupt"

@@ -20,6 +20,8 @@ class Stop(Enum):
     """Goes with TERMINATE: the numbers are lost."""
     FINISH = "finish"
     """A rank has reached its limit; asked by the engine itself, so that no rank begins an epoch alone."""
+    SAVE = "save"
+    """Nothing stops: a checkpoint is asked for, which ranks save after the same iteration."""
 
 
 ENDS_RUN = frozenset({Stop.TERMINATE, Stop.INTERRUPT})
