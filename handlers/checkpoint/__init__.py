@@ -1,7 +1,7 @@
 """Checkpoints: written whole or not at all, verified before they are read, read without executing anything."""
 
 from leyden.handlers.checkpoint.contents import CheckpointContents
-from leyden.handlers.checkpoint.errors import CheckpointDamagedError, CheckpointTooNewError
+from leyden.handlers.checkpoint.errors import CheckpointDamagedError, CheckpointTooNewError, DirectoryInUseError
 from leyden.handlers.checkpoint.export import export_weights
 from leyden.handlers.checkpoint.handler import Checkpoint
 from leyden.handlers.checkpoint.leaves import TensorInfo
@@ -14,6 +14,7 @@ __all__ = [
     "CheckpointContents",
     "CheckpointDamagedError",
     "CheckpointTooNewError",
+    "DirectoryInUseError",
     "FileRecord",
     "Manifest",
     "TensorInfo",

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 
 from leyden.handlers.checkpoint.codec import Json, decode, tensors_in
-from leyden.handlers.checkpoint.directory import write_file
 from leyden.handlers.checkpoint.errors import CheckpointDamagedError
 from leyden.handlers.checkpoint.guards import check_outline, parse_json, read_text_file
 from leyden.handlers.checkpoint.leaves import TensorInfo
-from leyden.handlers.checkpoint.manifest import MANIFEST, STATE, FileRecord, Manifest
+from leyden.handlers.checkpoint.manifest import STATE, Manifest
+from leyden.handlers.checkpoint.places import Place
 from leyden.handlers.checkpoint.tensors import read_tensors
 
 
@@ -28,14 +26,14 @@ class CheckpointContents:
     outline: the whole state, with a TensorInfo in the place of each tensor.
     """
 
-    path: Path
+    path: Place
     manifest: Manifest
     tensors: dict[str, TensorInfo]
     outline: dict[str, Any]
     _json: Json
 
     @classmethod
-    def read(cls, folder: Path) -> CheckpointContents:
+    def read(cls, folder: Place) -> CheckpointContents:
         """Raises CheckpointDamagedError for a folder that can't be read; hashes are not compared."""
         manifest = Manifest.read(folder)
         try:
@@ -75,12 +73,3 @@ def _without_gradients(rank: Json) -> Json:
     engine = rank.get("engine", {})
     lean = {name: window | {"gradients": {}} for name, window in engine.get("updates", {}).items()}
     return rank | {"engine": engine | {"updates": lean}} if lean else rank
-
-
-def write_rest(folder: Path, state: Json, manifest: Manifest) -> Manifest:
-    """Completes a folder that has its tensors: the state, then the manifest of all files. Returns that manifest."""
-    write_file(folder / STATE, json.dumps(state, allow_nan=False).encode())
-    files = {path.name: FileRecord.of(path) for path in sorted(folder.iterdir())}
-    manifest = replace(manifest, files=files)
-    write_file(folder / MANIFEST, manifest.to_bytes())
-    return manifest

@@ -1,47 +1,36 @@
-"""The directory of a run's checkpoints: what is in it is whole, what is being written or removed has another name.
-
-A checkpoint is written under a temporary name, flushed to disk, and then renamed. Nothing is written over, ever.
-"""
+"""The directory of a run's checkpoints: which there are, which is the newest whole one, how the next is named."""
 
 from __future__ import annotations
 
-import os
-import re
-import shutil
-import socket
-import time
 import warnings
 from pathlib import Path
 from typing import NamedTuple
 
 from leyden.handlers.checkpoint.errors import CheckpointDamagedError
 from leyden.handlers.checkpoint.manifest import MANIFEST, Manifest, verify_files
-
-NAME = re.compile(r"epoch=\d{4,}-iteration=\d{8,}(-save=\d+)?")
-TEMPORARY = re.compile(rf"\.tmp-{NAME.pattern}@(?P<host>.+)@(?P<pid>\d+)")
-ABANDONED_AFTER = 24 * 3600.0
-"""Seconds without a change after which the temporary folder of another machine is taken to be left over."""
+from leyden.handlers.checkpoint.places import Place
+from leyden.handlers.checkpoint.shelves import LocalShelf, RemoteShelf, Shelf
 
 
 class Entry(NamedTuple):
     """A checkpoint of the directory."""
 
-    path: Path
+    path: Place
     manifest: Manifest
 
 
 class CheckpointDirectory:
-    """The checkpoints in a local directory, which need not exist yet."""
+    """The checkpoints in a directory, which need not exist yet."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Place) -> None:
         self.path = path
+        self.shelf: Shelf = LocalShelf(path) if isinstance(path, Path) else RemoteShelf(path)
         self._known: dict[str, Manifest] = {}
+        self._taken: set[str] | None = None
 
-    def folders(self) -> list[Path]:
+    def folders(self) -> list[Place]:
         """All folders with the name of a checkpoint, by name; whether they are whole is not looked at."""
-        if not self.path.is_dir():
-            return []
-        return sorted(path for path in self.path.iterdir() if NAME.fullmatch(path.name) and path.is_dir())
+        return self.shelf.folders()
 
     def entries(self) -> list[Entry]:
         """The checkpoints with a readable manifest, the oldest first."""
@@ -80,74 +69,34 @@ class CheckpointDirectory:
             warnings.warn(f"a damaged checkpoint is passed over: {reason}", stacklevel=2)
         return found
 
-    def begin(self, epoch: int, iteration: int) -> Path:
-        """Makes the folder, with its temporary name, in which the checkpoint of this moment is to be written."""
-        made = not self.path.exists()
-        self.path.mkdir(parents=True, exist_ok=True)
-        if made:
-            _flush(self.path.parent)
+    def next_name(self, epoch: int, iteration: int) -> str:
+        """The name of a checkpoint of this moment, which no other has; the directory is looked through once."""
+        if self._taken is None:
+            self._taken = {folder.name for folder in self.folders()}
         name = base = f"epoch={epoch:04d}-iteration={iteration:08d}"
         number = 1
-        while (self.path / name).exists():
+        while name in self._taken:
             number += 1
             name = f"{base}-save={number}"
-        folder = self._temporary(name)
-        if folder.exists():
-            shutil.rmtree(folder)
-        folder.mkdir()
-        return folder
+        self._taken.add(name)
+        return name
 
-    def publish(self, folder: Path) -> Path:
-        """Gives a folder that is written and flushed its final name."""
-        match = TEMPORARY.fullmatch(folder.name)
-        assert match is not None
-        final = self.path / folder.name.removeprefix(".tmp-").split("@")[0]
-        _flush(folder)
-        folder.rename(final)
-        _flush(self.path)
-        return final
+    def give_back(self, name: str) -> None:
+        """Nothing came of a name: the next save may have it."""
+        if self._taken is not None:
+            self._taken.discard(name)
 
-    def remove(self, folder: Path) -> None:
-        """Deletes a checkpoint; under a temporary name, so that what is left if this is cut short is no checkpoint."""
-        self._known.pop(folder.name, None)
-        doomed = self._temporary(folder.name)
-        folder.rename(doomed)
-        shutil.rmtree(doomed)
-
-    def clean(self) -> None:
-        """Deletes what dead processes left half written."""
-        if not self.path.is_dir():
-            return
-        for folder in self.path.iterdir():
-            match = TEMPORARY.fullmatch(folder.name)
-            if match is not None and _is_abandoned(folder, match["host"], int(match["pid"])):
-                shutil.rmtree(folder, ignore_errors=True)  # another rank or run may be cleaning it too
-
-    def _temporary(self, name: str) -> Path:
-        return self.path / f".tmp-{name}@{socket.gethostname()}@{os.getpid()}"
-
-
-def write_file(path: Path, data: bytes) -> None:
-    """Writes a file and flushes it to disk."""
-    with path.open("xb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _flush(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    def remove(self, entry: Entry) -> None:
+        """Deletes a checkpoint."""
+        self._known.pop(entry.path.name, None)
+        self.shelf.remove(entry.path)
 
 
 def _age(entry: Entry) -> tuple[int, str]:
     return entry.manifest.serial, entry.path.name
 
 
-def _problem(folder: Path) -> str | None:
+def _problem(folder: Place) -> str | None:
     """What is wrong with a checkpoint; None if it is whole."""
     try:
         verify_files(folder, Manifest.read(folder).files)
@@ -156,20 +105,7 @@ def _problem(folder: Path) -> str | None:
     return None
 
 
-def _is_abandoned(folder: Path, host: str, pid: int) -> bool:
-    import psutil
-
-    if host == socket.gethostname():
-        # This process cleans before it writes, so a folder with its number is of an earlier process.
-        return pid == os.getpid() or not psutil.pid_exists(pid)
-    try:
-        times = [path.stat().st_mtime for path in (folder, *folder.iterdir())]
-    except OSError:
-        return False
-    return time.time() - max(times) > ABANDONED_AFTER
-
-
-def describe_place(path: Path) -> str:
+def describe_place(path: Place) -> str:
     """What is found at a path, in words, for an error message."""
     if not path.exists():
         return "there is nothing at that path"

@@ -1,4 +1,4 @@
-"""What can be wrong with a checkpoint on disk."""
+"""What can be wrong with a checkpoint on disk, or with the directory it is to lie in."""
 
 
 class CheckpointDamagedError(ValueError):
@@ -7,3 +7,7 @@ class CheckpointDamagedError(ValueError):
 
 class CheckpointTooNewError(ValueError):
     """A checkpoint is whole, but a later leyden wrote it, in a layout that this one does not know."""
+
+
+class DirectoryInUseError(RuntimeError):
+    """Another run writes its checkpoints to the directory. The message names its process."""

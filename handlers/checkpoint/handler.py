@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import logging
 import os
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,13 +15,19 @@ from leyden.engine import Engine, Events, Order, Stage
 from leyden.engine.events import AnyEvent
 from leyden.handlers.checkpoint.contents import CheckpointContents
 from leyden.handlers.checkpoint.directory import CheckpointDirectory
+from leyden.handlers.checkpoint.exchange import Exchange
+from leyden.handlers.checkpoint.lock import DirectoryLock
 from leyden.handlers.checkpoint.manifest import Manifest, verify_files
-from leyden.handlers.checkpoint.moments import Place, check_event, place_of
+from leyden.handlers.checkpoint.moments import Between, Clock, Moment, check_event, place_of
+from leyden.handlers.checkpoint.pieces import is_sharded
+from leyden.handlers.checkpoint.places import Place, to_place
 from leyden.handlers.checkpoint.reading import is_checkpoint, locate
-from leyden.handlers.checkpoint.retention import rank_by
-from leyden.handlers.checkpoint.saving import Keeping, save_checkpoint
+from leyden.handlers.checkpoint.retention import Keeping
+from leyden.handlers.checkpoint.saving import take, write
+from leyden.handlers.checkpoint.staging import HostBuffer
 from leyden.handlers.checkpoint.together import on_rank_zero
 from leyden.handlers.checkpoint.training_state import Stateful, restore
+from leyden.handlers.checkpoint.writer import Ended, Writer
 
 logger = logging.getLogger(__name__)
 
@@ -28,27 +35,36 @@ logger = logging.getLogger(__name__)
 class Checkpoint:
     """Saves models, optimizers, counters, handlers' states and random numbers; started again, a run goes on from there.
 
-    Everything attached is saved; the user names nothing. A checkpoint is a folder of `directory`, which all ranks must
-    see. It is written by rank 0 (by all, where tensors are sharded) under a temporary name, and renamed when it is
-    whole and on disk; only then are older ones deleted.
+    Everything attached is saved; the user names nothing. A checkpoint is a folder of `directory`, a path that all ranks
+    must see or a URL of any file system that fsspec reaches ("s3://bucket/run"). It becomes a checkpoint when it is
+    whole and on disk; only then are older ones deleted. One run at a time writes to a directory.
 
     When: after each epoch; with `every=n` after each n-th; with `event=Events.ITERATION_COMPLETED(every=500)` then
-    instead. And whenever a run ends by its limit, terminate() or interrupt(). Not after an exception, nor once
-    `state.diverged` says that the numbers are lost. `save(engine)` saves at any other moment between two steps.
+    instead. `every_minutes`: so long after the last one, besides, or alone if nothing else is given. At the end of the
+    iteration in which `request()` is called. And whenever a run ends by its limit, terminate() or interrupt(); not once
+    `state.diverged` says that the numbers are lost. `on_exception`: after an exception too, where it came between two
+    iterations (of the data, mostly) and one process trains; else no run could go on from there, and the last one stays.
+    `save(engine)` saves at any other moment between two steps.
 
     What is kept: the `keep` last; with `best`, the name of a metric in `state.metrics`, the `keep` best by it and the
-    newest. `mode`, "max" or "min", says what is best. A checkpoint competes if the metric was new in it: one saved
-    between two evaluations stays only while it is the newest. `keep=None` deletes none.
+    newest, or, with `keep_best`, the `keep_best` best and the `keep` last. `mode`, "max" or "min", says what is best. A
+    checkpoint competes if the metric was new in it: one saved between two evaluations stays only as one of the last.
+    `keep=None` deletes none.
 
     `resume`: None begins anew, and wants a directory without checkpoints. "auto" goes on from the newest whole one, or
-    begins anew if there is none. A path (a checkpoint, or a directory of them) goes on from there. Of several, a
-    damaged one is told in a warning and the one before it is taken. This is the last stage of the first run's setup.
+    begins anew where there is none. A path goes on from that checkpoint, or from the newest in that directory.
+
+    `asynchronous`: training waits for a copy of the tensors in host memory, and a thread writes it while training goes
+    on; the run does not end before it. False: training waits for the disk, and no memory is needed for the copy.
+
+    `on_error`: "warn" tells of a save that failed (a full disk, say), and trains on; a run that completes without its
+    last checkpoint, or ends without any, raises the error. "raise" raises it at the next save, end of an epoch or run.
 
     `extra`: further objects with state_dict() and load_state_dict(), by name.
 
     Raises ValueError for arguments that contradict each other, a directory with checkpoints of another run, a resume
     path that is no checkpoint, and at the start of a run for a metric that will not come up or a checkpoint of another
-    model.
+    model; DirectoryInUseError there if another run writes to the directory.
     """
 
     def __init__(
@@ -57,48 +73,71 @@ class Checkpoint:
         *,
         every: int | None = None,
         event: AnyEvent | None = None,
+        every_minutes: float | None = None,
+        on_exception: bool = False,
         best: str | None = None,
         mode: str = "max",
         keep: int | None = 3,
+        keep_best: int | None = None,
         resume: str | os.PathLike[str] | None = None,
+        asynchronous: bool = True,
+        on_error: str = "warn",
         extra: Mapping[str, Stateful] | None = None,
     ) -> None:
-        if "://" in os.fspath(directory):
-            raise ValueError(f"Checkpoint writes to local directories, but got {os.fspath(directory)!r}")
-        if mode not in ("max", "min"):
-            raise ValueError(f'Checkpoint needs mode "max" or "min", but got {mode!r}')
-        if keep is not None and (isinstance(keep, bool) or not isinstance(keep, int) or keep < 1):
-            raise ValueError(f"Checkpoint keeps at least 1 checkpoint, or all by keep=None, but got keep={keep!r}")
+        self.keeping = Keeping(keep, best, mode, keep_best)
+        self.keeping.check()
         if every is not None and event is not None:
             raise ValueError(f"Checkpoint saves every={every} epochs or at event={event}; give only one of them")
-        self.directory = Path(directory).expanduser().absolute()
-        self.event = Events.EPOCH_COMPLETED(every=1 if every is None else every) if event is None else event
-        check_event(self.event)
-        self.keeping = Keeping(keep, best, mode)
-        self.resume = resume if resume is None or resume == "auto" else Path(resume).expanduser().absolute()
+        if every_minutes is not None and not every_minutes > 0:
+            raise ValueError(f"Checkpoint saves every so many minutes, more than 0, but got {every_minutes=}")
+        if on_error not in ("warn", "raise"):
+            raise ValueError(f'Checkpoint needs on_error "warn" or "raise", but got {on_error!r}')
+        self.directory = _absolute(directory)
+        self.event = event
+        if event is None and not (every is None and every_minutes is not None):
+            self.event = Events.EPOCH_COMPLETED(every=1 if every is None else every)
+        if self.event is not None:
+            check_event(self.event)
+        self.every_minutes = every_minutes
+        self.on_exception = on_exception
+        self.resume: str | Place | None = resume if resume is None or resume == "auto" else _absolute(resume)
+        self.asynchronous = asynchronous
+        self.on_error = on_error
         self.extra = dict(extra or {})
         for name, item in self.extra.items():
             if not (hasattr(item, "state_dict") and hasattr(item, "load_state_dict")):
                 kind = type(item).__name__
                 raise TypeError(f"extra {name!r} is a {kind}, which has no state_dict() and load_state_dict()")
         self._shelf = CheckpointDirectory(self.directory)
-        self._attached = False
+        self._lock = DirectoryLock(self.directory)
+        self._writer = Writer()
+        self._exchange = Exchange()
+        self._buffer = HostBuffer()
+        self._engine: Engine[Any, Any] | None = None
+        self._between: Between | None = None
+        self._clock: Clock | None = None
         self._muted = False
-        self._last: Path | None = None
-        self._place: Place | None = None
+        self._running = self._broken = self._completed = False
+        self._last: Place | None = None
+        self._place: Moment | None = None
         self._times_set: dict[str, int] = {}  # of the metrics, at the last save
+        self._new_metrics: list[str] = []  # in the last save
+        self._lost: tuple[Moment | None, list[str]] | None = None  # place and new metrics of a failed one
+        self._failure: Exception | None = None  # of the last save
+        self._has_one = False  # a checkpoint to go on from
 
     @property
-    def last_path(self) -> Path | None:
-        """The newest checkpoint of the directory; None if there is none."""
+    def last_path(self) -> Place | None:
+        """The newest checkpoint of the directory, once a write of this process has ended; None if there is none."""
+        self._writer.join()
         entries = self._shelf.entries()
         return entries[-1].path if entries else None
 
     @property
-    def best_path(self) -> Path | None:
-        """The best checkpoint of the directory by the metric `best`; None if none has it."""
-        keeping = self.keeping
-        ranked = [] if keeping.best is None else rank_by(self._shelf.entries(), keeping.best, keeping.mode)
+    def best_path(self) -> Place | None:
+        """The best checkpoint of the directory by the metric `best`, likewise; None if none has it."""
+        self._writer.join()
+        ranked = self.keeping.ranked(self._shelf.entries())
         return ranked[0].path if ranked else None
 
     def attach(self, engine: Engine[Any, Any]) -> None:
@@ -107,20 +146,30 @@ class Checkpoint:
                 raise ValueError(f"two Checkpoints write to {self.directory}; give each a directory of its own")
             if other.resume is not None and self.resume is not None:
                 raise ValueError(f"two Checkpoints resume, from {other.resume} and {self.resume}; only one of them can")
-        if self._attached:
+        if self._engine is not None:
             raise ValueError("this Checkpoint is attached to an engine already; make one for each")
         if dist.rank() == 0 and not getattr(engine.state, "dry_run", False):
             self._check_places()
-        self._attached = True
+        self._engine = engine
+        engine.share_stops()  # ranks save together, so they have to end together
         engine.setup.add(Stage.RESTORE, functools.partial(self.set_up, engine))
         if self.keeping.best is not None:
             engine.add_event_handler(Events.STARTED, engine.require_metric, self.keeping.best, "Checkpoint")
         engine.add_event_handler(Events.STARTED, self.start_run)
-        engine.add_event_handler(self.event, self.save_when_due, order=Order.SAVERS)
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self.heed_writer, order=Order.SAVERS)
+        if self.event is not None:
+            engine.add_event_handler(self.event, self.save_when_due, order=Order.SAVERS)
+        engine.add_event_handler(Events.SAVE_REQUESTED, self.save_when_due)
         engine.add_event_handler(Events.COMPLETED | Events.INTERRUPT, self.save_at_end, order=Order.SAVERS)
+        engine.add_event_handler(Events.EXCEPTION_RAISED, self.save_after_exception, order=Order.SAVERS)
+        engine.add_event_handler(Events.CLOSED, self.close, order=Order.SAVERS)
+        if self.every_minutes is not None and dist.rank() == 0:
+            self._clock = Clock(engine, self.every_minutes)
+        if self.on_exception:
+            self._between = Between(engine)
 
     def _check_places(self) -> None:
-        if isinstance(self.resume, Path):
+        if self.resume is not None and not isinstance(self.resume, str):
             locate(self.resume)
             if self.directory in (self.resume, self.resume.parent):
                 return
@@ -136,21 +185,30 @@ class Checkpoint:
         self._muted = True
 
     def set_up(self, engine: Engine[Any, Any]) -> None:
-        """Removes what dead processes left half written, and restores the run if it is to go on."""
+        """Takes the directory for this run, removes what dead processes left half written, and restores the run if it
+        is to go on.
+        """
         if self._muted:
             return
+        self._running = True
         path = on_rank_zero(self._clean_and_find)
+        if any(
+            is_sharded(module.parameters()) for update in engine.updates.values() for module in update.modules.values()
+        ):
+            self._exchange.set_up()
         if path is None:
             return
         restore(engine, self.extra, CheckpointContents.read(path))
-        self._remember(engine, path)
+        self._remember(engine, path, [])
+        self._has_one = True
         if dist.rank() == 0:
             state = engine.state
             logger.info("resumed from %s: epoch %d, iteration %d", path, state.epoch, state.iteration)
 
-    def _clean_and_find(self) -> Path | None:
-        self._shelf.clean()
-        if not isinstance(self.resume, Path):
+    def _clean_and_find(self) -> Place | None:
+        self._lock.take()
+        self._shelf.shelf.clean()
+        if self.resume is None or isinstance(self.resume, str):
             entry = self._shelf.newest_whole() if self.resume == "auto" else None
         elif is_checkpoint(self.resume):
             verify_files(self.resume, Manifest.read(self.resume).files)
@@ -162,20 +220,75 @@ class Checkpoint:
     def start_run(self, engine: Engine[Any, Any]) -> None:
         """Forgets an earlier run, if this one is from the beginning."""
         if engine.state.iteration == 0:
-            self._last = self._place = None
+            self._last = self._place = self._lost = None
+            self._has_one = False
+        self._broken = self._completed = False
+        self._failure = None
+        if not self._muted and not self._running:
+            self._running = True
+            on_rank_zero(self._lock.take)
+
+    def heed_writer(self) -> None:
+        """Tells of a write that failed meanwhile."""
+        self._settle(wait=False)
 
     def save_when_due(self, engine: Engine[Any, Any]) -> None:
         """Saves, unless this very moment is saved already or the numbers are lost."""
-        if self._place != place_of(engine) and not engine.state.diverged:
-            self.save(engine)
+        if self._muted or engine.state.diverged:
+            return
+        if self._place != place_of(engine):
+            self._settle()
+            self._begin(engine, beside=self.asynchronous)
+            if not self.asynchronous:
+                self._settle()
 
     def save_at_end(self, engine: Engine[Any, Any]) -> None:
-        """The same where a run ends, if it has done anything."""
+        """The same where a run ends, if it has done anything; a save of this moment that failed is tried again."""
+        self._settle()
+        self._completed = not engine.interrupted
         if engine.state.iteration > 0:
             self.save_when_due(engine)
 
-    def save(self, engine: Engine[Any, Any]) -> Path:
-        """Saves now, and returns the checkpoint's path once it is whole. Where there are several ranks, each calls
+    def save_after_exception(self, engine: Engine[Any, Any], error: BaseException) -> None:
+        """Saves what can be gone on from, if that was asked for; the error goes on its way in any case."""
+        self._broken = True
+        self._settle_here()
+        if not self.on_exception or self._muted or self._between is None or not self._running:
+            return
+        if dist.world_size() > 1 or engine.state.iteration == 0 or not self._between.stands(engine):
+            logger.info("no checkpoint of the moment of %s: no run could go on from it", type(error).__name__)
+            return
+        try:
+            self.save_when_due(engine)
+        except Exception as failure:
+            error.add_note(f"then saving it failed: {type(failure).__name__}: {failure}")
+
+    def close(self, engine: Engine[Any, Any]) -> None:
+        """Waits for the last write, gives the directory back, and raises where the run would end without a trace."""
+        try:
+            if self._broken:  # other ranks may not come here
+                self._settle_here()
+                return
+            self._settle()
+            if self._failure is not None and (self._completed or not self._has_one):
+                self._failure.add_note(f"the end of the run is not in {self.directory}")
+                raise self._failure
+        finally:
+            self._running = False
+            self._lock.give_back()
+
+    def request(self) -> None:
+        """Asks for a save at the end of the running iteration, on all ranks; from a signal handler or a thread, too.
+
+        Raises RuntimeError if it is attached to no engine.
+        """
+        if self._engine is None:
+            raise RuntimeError("this Checkpoint is attached to no engine, of which a save could be asked")
+        self._engine.request_save()
+
+    def save(self, engine: Engine[Any, Any]) -> Place:
+        """Saves now, and returns the path of the checkpoint, which is whole once `wait()` returns; without
+        `asynchronous`, or while no run goes on, it is when this returns. Where there are several ranks, each calls
         this. In a dry run nothing is saved, and the path is the directory's.
 
         Raises TypeError for a state that can't be saved, naming it, and OSError if the disk does not take it; the older
@@ -183,18 +296,97 @@ class Checkpoint:
         """
         if self._muted:
             return self.directory
-        place, times_set = place_of(engine), engine.state.metrics.times_set
-        path = save_checkpoint(
-            self._shelf,
-            engine,
-            self.extra,
-            self.keeping,
-            new_metrics=[name for name, times in times_set.items() if times != self._times_set.get(name)],
-            superseded=self._last if self._place is not None and self._place[:2] == place[:2] else None,
-        )
-        self._remember(engine, path)
+        self._settle()
+        running = self._running
+        if not running:
+            on_rank_zero(self._lock.take)
+        try:
+            path = self._begin(engine, beside=self.asynchronous and running)
+            if not (self.asynchronous and running):
+                self.wait()
+        finally:
+            if not running:
+                self._lock.give_back()
         return path
 
-    def _remember(self, engine: Engine[Any, Any], path: Path) -> None:
-        self._last, self._place = path, place_of(engine)
+    def wait(self) -> None:
+        """Waits until what was saved last is whole. Where there are several ranks, each calls this.
+
+        Raises what kept it from being written.
+        """
+        ended = self._writer.ended()
+        if ended is not None:
+            self._note(ended)
+            if ended.error is not None:
+                raise ended.error
+
+    def _begin(self, engine: Engine[Any, Any], *, beside: bool) -> Place:
+        place, times_set = place_of(engine), engine.state.metrics.times_set
+        new = [name for name, times in times_set.items() if times != self._times_set.get(name)]
+        if self._lost is not None and self._lost[0] == place:
+            new = sorted({*new, *self._lost[1]})
+        buffer = self._buffer if self.asynchronous else None
+        taken = take(engine, self.extra, self._shelf, self.keeping.best, new, buffer)
+        if taken.together:
+            self._exchange.set_up()
+        superseded = self._last if self._place is not None and self._place[:2] == place[:2] else None
+        job = functools.partial(
+            write,
+            taken,
+            self._shelf,
+            self._lock,
+            self.keeping,
+            superseded,
+            self._exchange if taken.together else Exchange(),
+        )
+        path = self.directory / taken.name
+        self._remember(engine, path, new)
+        if self._clock is not None:
+            self._clock.restart()
+        self._writer.begin(path, job if taken.together or dist.rank() == 0 else None, beside=beside)
+        return path
+
+    def _settle(self, *, wait: bool = True) -> None:
+        """Takes note of how the last write ended, and tells of it as `on_error` says."""
+        ended = self._writer.ended(wait=wait)
+        if ended is not None:
+            self._note(ended)
+            if ended.error is not None:
+                if self.on_error == "raise" or ended.fatal:
+                    raise ended.error
+                self._warn_of(ended)
+
+    def _settle_here(self) -> None:
+        ended = self._writer.ended_here()
+        if ended is not None:
+            self._note(ended)
+            if ended.error is not None:
+                self._warn_of(ended)
+
+    def _note(self, ended: Ended) -> None:
+        self._failure = ended.error
+        if ended.error is None:
+            self._has_one, self._lost = True, None
+        else:
+            self._lost = self._place, self._new_metrics
+            self._last = self._place = None
+        if dist.rank() == 0:
+            for remark in ended.remarks:
+                warnings.warn(remark, stacklevel=2)
+
+    def _warn_of(self, ended: Ended) -> None:
+        if dist.rank() == 0:
+            reason = f"{type(ended.error).__name__}: {ended.error}"
+            warnings.warn(
+                f"the checkpoint {ended.path} could not be written: {reason}. The older ones are as they were",
+                stacklevel=2,
+            )
+
+    def _remember(self, engine: Engine[Any, Any], path: Place, new: list[str]) -> None:
+        self._last, self._place, self._new_metrics = path, place_of(engine), new
         self._times_set = dict(engine.state.metrics.times_set)
+
+
+def _absolute(path: str | os.PathLike[str]) -> Place:
+    place = to_place(path)
+    return place.absolute() if isinstance(place, Path) else place

@@ -20,6 +20,7 @@ import numpy as np
 from leyden.handlers.checkpoint.codec import decode, encode
 from leyden.handlers.checkpoint.errors import CheckpointDamagedError, CheckpointTooNewError
 from leyden.handlers.checkpoint.guards import parse_json, read_text_file
+from leyden.handlers.checkpoint.places import Place
 
 MANIFEST = "manifest.json"
 STATE = "state.json"
@@ -35,10 +36,13 @@ class FileRecord:
     sha256: str
 
     @classmethod
-    def of(cls, path: Path) -> FileRecord:
+    def of(cls, path: Place) -> FileRecord:
+        digest, size = hashlib.sha256(), 0
         with path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-            return cls(file.tell(), digest)
+            while data := file.read(2**20):
+                digest.update(data)
+                size += len(data)
+        return cls(size, digest.hexdigest())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,7 +109,7 @@ class Manifest:
             raise TypeError("a metric is not a number")
 
     @classmethod
-    def read(cls, folder: Path) -> Manifest:
+    def read(cls, folder: Place) -> Manifest:
         """The manifest in a folder. Raises CheckpointDamagedError, naming the folder, if there is none that can be
         read, and CheckpointTooNewError for one of a later schema.
         """
@@ -120,7 +124,7 @@ class Manifest:
         raise CheckpointDamagedError(f"{folder} has no usable {MANIFEST}: {reason}")
 
 
-def verify_files(folder: Path, files: Mapping[str, FileRecord]) -> None:
+def verify_files(folder: Place, files: Mapping[str, FileRecord]) -> None:
     """Raises CheckpointDamagedError, naming the first file that is not as recorded, or one of tensors that is not
     recorded.
     """

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import functools
+import time
 from typing import Any, TypeAlias
 
 from leyden.engine import Engine, Events, EventsList, FilteredEvent, UpdateEvents
 from leyden.engine.events import AnyEvent
 from leyden.engine.suspension import Suspension
+from leyden.handlers.monitoring.pace import Pace
 
 STEP_UNDONE: tuple[object, ...] = (
     *(Events.STARTED, Events.EPOCH_STARTED, Events.GET_BATCH_STARTED, Events.GET_BATCH_COMPLETED),
@@ -14,11 +17,14 @@ STEP_UNDONE: tuple[object, ...] = (
     *(event for event in UpdateEvents if event is not UpdateEvents.STEP_COMPLETED),
 )
 """Events between which and the end of an iteration something is still to be done: no state to go on from."""
+FIRST, LAST = -1_000_000, 1_000_000
+"""Before and after all other handlers of an event."""
 
-Place: TypeAlias = tuple[int, int, bool, Suspension | None]
+
+Moment: TypeAlias = tuple[int, int, bool, Suspension | None]
 
 
-def place_of(engine: Engine[Any, Any]) -> Place:
+def place_of(engine: Engine[Any, Any]) -> Moment:
     """Epoch, iteration, whether the epoch is open, and where the run was stopped among the handlers of an event: equal
     for two moments only if nothing was done between them.
     """
@@ -34,3 +40,51 @@ def check_event(event: AnyEvent) -> None:
                 f"Checkpoint can't save at {key}, in the midst of an iteration: no run could go on from there. Take "
                 "Events.ITERATION_COMPLETED, Events.EPOCH_COMPLETED or UpdateEvents.STEP_COMPLETED, filtered at will"
             )
+
+
+class Between:
+    """Whether a run stands between two iterations, all handlers of the last one done: as where the next batch can't be
+    had. Costs one call in each iteration.
+    """
+
+    def __init__(self, engine: Engine[Any, Any]) -> None:
+        self._iteration: int | None = None
+        for event in (Events.STARTED, Events.EPOCH_STARTED, Events.EPOCH_COMPLETED):
+            engine.add_event_handler(event, self._leave, order=FIRST)
+        for event in (Events.STARTED, Events.EPOCH_STARTED, Events.EPOCH_COMPLETED, Events.ITERATION_COMPLETED):
+            engine.add_event_handler(event, functools.partial(self._arrive, engine), order=LAST)
+
+    def stands(self, engine: Engine[Any, Any]) -> bool:
+        return self._iteration == engine.state.iteration
+
+    def _leave(self) -> None:
+        self._iteration = None
+
+    def _arrive(self, engine: Engine[Any, Any]) -> None:
+        self._iteration = engine.state.iteration
+
+
+class Clock(Pace):
+    """Asks for a save every so many minutes after the last one; rank 0's clock alone is read, at few iterations."""
+
+    def __init__(self, engine: Engine[Any, Any], minutes: float) -> None:
+        super().__init__(60 * minutes)
+        engine.add_event_handler(Events.STARTED, self._start)
+        engine.add_event_handler(Events.EPOCH_STARTED, self._begin_epoch)
+        self._handle = engine.add_event_handler(Events.ITERATION_COMPLETED, self._look)
+
+    def restart(self) -> None:
+        """A save has begun."""
+        self._shown_at = time.monotonic()
+
+    def _start(self, engine: Engine[Any, Any]) -> None:
+        self.restart()
+        self._begin_epoch(engine)
+
+    def _begin_epoch(self, engine: Engine[Any, Any]) -> None:
+        self.begin(engine.state.iteration)
+
+    def _look(self, engine: Engine[Any, Any]) -> None:
+        if self.is_time():
+            engine.request_save()
+        self._handle.defer_until(engine.state.iteration + self.steps(engine.state.iteration))

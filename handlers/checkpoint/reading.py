@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 
 from leyden.handlers.checkpoint.contents import CheckpointContents
 from leyden.handlers.checkpoint.directory import CheckpointDirectory, describe_place
 from leyden.handlers.checkpoint.manifest import MANIFEST, Manifest, verify_files
+from leyden.handlers.checkpoint.places import Place, to_place
 
 
 def read(path: str | os.PathLike[str]) -> CheckpointContents:
@@ -30,12 +30,12 @@ def verify(path: str | os.PathLike[str]) -> Manifest:
     return manifest
 
 
-def locate(path: str | os.PathLike[str]) -> Path:
+def locate(path: str | os.PathLike[str]) -> Place:
     """The checkpoint at a path: the folder itself, or the newest in a directory.
 
     Raises ValueError, telling what was found there, if there is none.
     """
-    folder = Path(path).expanduser()
+    folder = to_place(path)
     if is_checkpoint(folder):
         return folder
     entries = CheckpointDirectory(folder).entries()
@@ -47,6 +47,6 @@ def locate(path: str | os.PathLike[str]) -> Path:
     return entries[-1].path
 
 
-def is_checkpoint(folder: Path) -> bool:
+def is_checkpoint(folder: Place) -> bool:
     """True if the folder has a manifest; whether it is whole is another question."""
     return (folder / MANIFEST).is_file()

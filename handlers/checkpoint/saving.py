@@ -1,11 +1,11 @@
-"""One save, from an engine to a whole checkpoint under its final name."""
+"""One save, from an engine to a whole checkpoint: what is taken while training waits, and what is written beside it."""
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Mapping
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
+from itertools import chain
 from typing import Any
 
 import torch
@@ -13,41 +13,69 @@ import torch
 from leyden import distributed as dist
 from leyden.engine import Engine
 from leyden.handlers.checkpoint.codec import Json, encode
-from leyden.handlers.checkpoint.contents import write_rest
 from leyden.handlers.checkpoint.directory import CheckpointDirectory
-from leyden.handlers.checkpoint.manifest import Manifest, numbers
-from leyden.handlers.checkpoint.ranks import gather_ranks
-from leyden.handlers.checkpoint.retention import to_remove
-from leyden.handlers.checkpoint.tensors import is_sharded, write_tensors
+from leyden.handlers.checkpoint.exchange import Exchange
+from leyden.handlers.checkpoint.lock import DirectoryLock
+from leyden.handlers.checkpoint.manifest import STATE, FileRecord, Manifest, numbers
+from leyden.handlers.checkpoint.pieces import Layout, Piece, file_name, is_sharded, ordered, pieces_of
+from leyden.handlers.checkpoint.places import Place
+from leyden.handlers.checkpoint.ranks import LIGHT, gather_ranks
+from leyden.handlers.checkpoint.retention import Keeping
+from leyden.handlers.checkpoint.staging import HostBuffer, bytes_of
+from leyden.handlers.checkpoint.streams import write_file
 from leyden.handlers.checkpoint.together import on_rank_zero
 from leyden.handlers.checkpoint.training_state import Stateful, collect, collect_own
 
 
 @dataclass(frozen=True)
-class Keeping:
-    """How many checkpoints stay: the `keep` last, or best by a metric; None for all."""
+class Taken:
+    """What this rank is to write, apart from the run: nothing of it changes as training goes on.
 
-    keep: int | None
-    best: str | None
-    mode: str
+    name: the checkpoint's. together: all ranks write. json: the whole state, on rank 0.
+    """
+
+    name: str
+    together: bool
+    json: Json
+    manifest: Manifest
+    layout: Layout
+    data: memoryview | Sequence[Piece]
 
 
-def save_checkpoint(
-    directory: CheckpointDirectory,
+def take(
     engine: Engine[Any, Any],
     extra: Mapping[str, Stateful],
-    keeping: Keeping,
-    *,
+    directory: CheckpointDirectory,
+    best: str | None,
     new_metrics: list[str],
-    superseded: Path | None,
-) -> Path:
-    """Writes what there is to save, makes it a checkpoint, and then deletes older ones. Every rank calls it.
+    buffer: HostBuffer | None,
+) -> Taken:
+    """All that is to be saved, copied into the buffer; without one, tensors are left where they are. Every rank calls
+    it.
 
-    new_metrics: names of metrics that no earlier checkpoint had with this value. superseded: a checkpoint of the same
-    moment, which this one replaces.
+    new_metrics: names of metrics that no earlier checkpoint had with this value.
+    Raises TypeError for a state that can't be saved, on all ranks if one of them has it.
     """
-    json, tensors, together = _gather_state(engine, extra, keeping.best)
     state = engine.state
+    failure: Exception | None = None
+    json: Json = {}
+    own: dict[str, Any] = {}
+    pieces: list[Piece] = []
+    sharded = False
+    try:
+        if best is not None and best in state.metrics and best not in numbers(state.metrics):
+            kind = type(state.metrics[best]).__name__
+            raise TypeError(f'Checkpoint ranks by "{best}", which is no number, but a {kind}')
+        json, tensors = encode(collect(engine, extra))
+        sharded = is_sharded(tensors.values())
+        pieces = pieces_of(tensors, whole=dist.rank() == 0)
+        own = collect_own(engine)
+    except Exception as error:  # raised once all ranks know of it
+        failure = error
+    ranks = gather_ranks(own, failure)
+    name = on_rank_zero(lambda: directory.next_name(state.epoch, state.iteration))
+    pieces = ordered([*pieces, *pieces_of(_to_write(ranks.tensors), whole=True)])
+    layout = Layout.of(pieces)
     manifest = Manifest(
         serial=0,
         epoch=state.epoch,
@@ -58,59 +86,108 @@ def save_checkpoint(
         metrics=numbers(state.metrics),
         scored=[name for name in numbers(state.metrics) if name in new_metrics],
     )
-    folder = on_rank_zero(lambda: directory.begin(manifest.epoch, manifest.iteration))
-    together = together or is_sharded(tensors.values())
+    return Taken(
+        name,
+        sharded or ranks.together,
+        {**json, **ranks.json},
+        manifest,
+        layout,
+        pieces if buffer is None else buffer.fill(pieces, layout),
+    )
+
+
+def _to_write(own: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Of what ranks have for themselves: on rank 0 that and what others handed to it, on others what is too much for
+    that.
+    """
+    if dist.rank() == 0:
+        return own
+    mine = {name: tensor for name, tensor in own.items() if name.startswith(f"ranks/{dist.rank()}/")}
+    return mine if sum(tensor.nbytes for tensor in mine.values()) > LIGHT else {}
+
+
+def write(
+    taken: Taken,
+    directory: CheckpointDirectory,
+    lock: DirectoryLock,
+    keeping: Keeping,
+    superseded: Place | None,
+    exchange: Exchange,
+) -> tuple[str, ...]:
+    """Writes what was taken, makes it a checkpoint, and then deletes older ones; nothing half written is left.
+
+    superseded: a checkpoint of the same moment, which this one replaces. Gives what is to be told of older ones that
+    can't be deleted. Raises DirectoryInUseError, OSError, or RuntimeError where another rank failed.
+    """
+    folder, failure = _begin(taken, directory, lock)
+    folder, told = exchange.broadcast((folder, failure and f"{type(failure).__name__}: {failure}"))
+    if told is not None:
+        raise failure or RuntimeError(f"rank 0 failed: {told}")
+    assert folder is not None
     try:
-        if together:
-            write_tensors(folder, tensors, together=True)
-            tensors = {}
-        return on_rank_zero(lambda: _finish(directory, folder, tensors, json, manifest, keeping, superseded))
+        files = _write_own(folder, taken, exchange)
+        if dist.rank() != 0:
+            return ()
+        entries = directory.entries()
+        manifest = replace(taken.manifest, serial=1 + max((entry.manifest.serial for entry in entries), default=0))
+        old = [entry for entry in entries if entry.path == superseded and keeping.keep is not None]
+        for entry in old:
+            scored = {*entry.manifest.scored, *manifest.scored} & manifest.metrics.keys()
+            manifest = replace(manifest, scored=sorted(scored))
+        files[STATE] = write_file(folder / STATE, json.dumps(taken.json, allow_nan=False).encode())
+        lock.check()
+        directory.shelf.publish(folder, replace(manifest, files=files).to_bytes())
     except BaseException as error:
         error.add_note(f"while writing the checkpoint {folder}; the older ones are as they were")
         if dist.rank() == 0:
-            shutil.rmtree(folder, ignore_errors=True)
+            directory.shelf.discard(folder)
+            directory.give_back(taken.name)
         raise
-
-
-def _gather_state(
-    engine: Engine[Any, Any], extra: Mapping[str, Stateful], best: str | None
-) -> tuple[Json, dict[str, torch.Tensor], bool]:
-    failure: Exception | None = None
-    json: Json = {}
-    tensors: dict[str, torch.Tensor] = {}
-    own: dict[str, Any] = {}
-    try:
-        metrics = engine.state.metrics
-        if best is not None and best in metrics and best not in numbers(metrics):
-            raise TypeError(f'Checkpoint ranks by "{best}", which is no number, but a {type(metrics[best]).__name__}')
-        json, tensors = encode(collect(engine, extra))
-        own = collect_own(engine)
-    except Exception as error:  # raised once all ranks know of it
-        failure = error
-    ranks = gather_ranks(own, failure)
-    return {**json, **ranks.json}, {**tensors, **ranks.tensors}, ranks.together
-
-
-def _finish(
-    directory: CheckpointDirectory,
-    folder: Path,
-    tensors: dict[str, torch.Tensor],
-    json: Json,
-    manifest: Manifest,
-    keeping: Keeping,
-    superseded: Path | None,
-) -> Path:
-    if tensors:
-        write_tensors(folder, tensors, together=False)
-    entries = directory.entries()
-    manifest = replace(manifest, serial=1 + max((entry.manifest.serial for entry in entries), default=0))
-    old = [entry for entry in entries if entry.path == superseded and keeping.keep is not None]
-    for entry in old:
-        scored = {*entry.manifest.scored, *manifest.scored} & manifest.metrics.keys()
-        manifest = replace(manifest, scored=sorted(scored))
-    write_rest(folder, json, manifest)
-    path = directory.publish(folder)
     entries = [entry for entry in directory.entries() if entry not in old]
-    for entry in [*old, *to_remove(entries, keeping.keep, keeping.best, keeping.mode)]:
-        directory.remove(entry.path)
-    return path
+    return _remove(directory, [*old, *keeping.to_remove(entries)])
+
+
+def _begin(taken: Taken, directory: CheckpointDirectory, lock: DirectoryLock) -> tuple[Place | None, Exception | None]:
+    if dist.rank() != 0:
+        return None, None
+    try:
+        lock.check()
+        return directory.shelf.begin(taken.name), None
+    except Exception as error:  # raised once the others know of it
+        error.add_note(f"while writing the checkpoint {taken.name}; the older ones are as they were")
+        directory.give_back(taken.name)
+        return None, error
+
+
+def _write_own(folder: Place, taken: Taken, exchange: Exchange) -> dict[str, FileRecord]:
+    """Writes this rank's file; gives, on rank 0, the records of all ranks' files."""
+    files: dict[str, FileRecord] = {}
+    failure: Exception | None = None
+    try:
+        if taken.layout.entries:
+            name = file_name(dist.rank())
+            data = [taken.data] if isinstance(taken.data, memoryview) else bytes_of(taken.data)
+            files[name] = write_file(folder / name, chain([taken.layout.header()], data))
+    except Exception as error:  # raised once rank 0 knows of it
+        failure = error
+    if not taken.together:
+        if failure is not None:
+            raise failure
+        return files
+    told = exchange.gather((files, failure and f"{type(failure).__name__}: {failure}"))
+    if failure is not None:
+        raise failure
+    for rank, (_, message) in enumerate(told):
+        if message is not None:
+            raise RuntimeError(f"rank {rank} failed: {message}")
+    return {name: record for of_rank, _ in told for name, record in of_rank.items()}
+
+
+def _remove(directory: CheckpointDirectory, entries: Sequence[Any]) -> tuple[str, ...]:
+    remarks = []
+    for entry in entries:
+        try:
+            directory.remove(entry)
+        except Exception as error:  # the new one is whole: that is what counts
+            remarks.append(f"the checkpoint {entry.path} can't be deleted: {type(error).__name__}: {error}")
+    return tuple(remarks)

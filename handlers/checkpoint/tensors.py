@@ -1,7 +1,7 @@
-"""The tensors of a checkpoint on disk: safetensors files, planned and written by torch.distributed.checkpoint.
+"""The tensors of a checkpoint on disk: safetensors files, where torch.distributed.checkpoint finds what a rank wants.
 
-Its planner decides who writes which shard, so one layout serves one rank and thousands; its own default storage is not
-used because reading that one unpickles.
+Its planner decides who reads which part of which file, so one layout serves one rank and thousands; its own default
+storage is not used because reading that one unpickles.
 """
 
 from __future__ import annotations
@@ -9,62 +9,50 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from leyden.handlers.checkpoint.errors import CheckpointDamagedError
 from leyden.handlers.checkpoint.guards import check_declared
 from leyden.handlers.checkpoint.leaves import TensorInfo
+from leyden.handlers.checkpoint.manifest import FileRecord
+from leyden.handlers.checkpoint.pieces import Layout, file_name, ordered, pieces_of
+from leyden.handlers.checkpoint.places import Place
+from leyden.handlers.checkpoint.staging import bytes_of
+from leyden.handlers.checkpoint.streams import write_file
 
 
-def is_sharded(tensors: Iterable[torch.Tensor]) -> bool:
-    """True if a tensor is spread over ranks, so that all of them have to write."""
-    from torch.distributed.tensor import DTensor
-
-    return any(isinstance(tensor, DTensor) for tensor in tensors)
-
-
-def write_tensors(folder: Path, tensors: Mapping[str, torch.Tensor], *, together: bool) -> None:
-    """Writes the tensors into files of the folder, flushed to disk.
-
-    `together`: all ranks call this, each writes its shards; else this rank writes everything alone.
-    Raises OSError, or RuntimeError where another rank failed.
-    """
-    from torch.distributed.checkpoint.api import CheckpointException
-    from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageWriter
-    from torch.distributed.checkpoint.state_dict_saver import save
-
-    writer = HuggingFaceStorageWriter(str(folder), save_distributed=True)
-    try:
-        with _alone_without_a_warning():
-            save(_storable(tensors), storage_writer=writer, no_dist=not together)
-    except CheckpointException as error:
-        raise _cause(error) from error
+def write_tensors(folder: Place, tensors: Mapping[str, torch.Tensor]) -> dict[str, FileRecord]:
+    """Writes whole tensors, from where they are, into a file of the folder, flushed to disk. Raises OSError."""
+    pieces = ordered(pieces_of(tensors, whole=True))
+    name = file_name(0)
+    return {name: write_file(folder / name, chain([Layout.of(pieces).header()], bytes_of(pieces)))}
 
 
 def read_tensors(
-    folder: Path, wanted: Iterable[TensorInfo], like: Mapping[str, torch.Tensor] | None = None
+    folder: Place, wanted: Iterable[TensorInfo], like: Mapping[str, torch.Tensor] | None = None
 ) -> dict[str, torch.Tensor]:
     """The tensors by name, in new memory: on the CPU, or sharded over ranks as the tensor of that name in `like` is.
 
     Raises CheckpointDamagedError where the files don't hold what is wanted.
     """
     from torch.distributed.checkpoint.api import CheckpointException
-    from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader
     from torch.distributed.checkpoint.state_dict_loader import load
 
     sharded = like or {}
     wanted = list(wanted)
     loaded: dict[str, torch.Tensor] = {}
-    reader = HuggingFaceStorageReader(str(folder))
+    reader = _reader(folder)
     try:
         metadata = reader.read_metadata()
         check_declared(wanted, metadata.state_dict_metadata)
     except Exception as error:  # whatever can be wrong with the files
         reason = f"{type(error).__name__}: {error}"
         raise CheckpointDamagedError(f"the tensors of {folder} can't be read: {reason}") from error
-    reader.read_metadata = lambda *_, **__: metadata  # type: ignore[method-assign]  # read just now
+    reader.read_metadata = lambda *_, **__: metadata  # read just now
     try:
         for info in wanted:
             if info.name in sharded:
@@ -85,23 +73,14 @@ def read_tensors(
     return loaded
 
 
-def _storable(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """The same values as safetensors takes them: contiguous, real, no two over the same memory."""
-    from torch.distributed.tensor import DTensor
+def _reader(folder: Place) -> Any:
+    if isinstance(folder, Path):
+        from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader
 
-    storable: dict[str, torch.Tensor] = {}
-    memory: set[int] = set()
-    for name, tensor in tensors.items():
-        if isinstance(tensor, DTensor):
-            local = tensor.to_local()
-        else:
-            real = torch.view_as_real(tensor.resolve_conj()) if tensor.is_complex() else tensor
-            local = real.resolve_neg().contiguous()
-        value = tensor if isinstance(tensor, DTensor) else local
-        pointer = local.untyped_storage().data_ptr()
-        storable[name] = value.clone() if pointer in memory else value
-        memory |= {pointer} - {0}  # empty tensors have no memory
-    return storable
+        return HuggingFaceStorageReader(str(folder))
+    from leyden.handlers.checkpoint.ranges import RangeReader
+
+    return RangeReader(folder)
 
 
 @contextmanager

@@ -18,6 +18,7 @@ from leyden.handlers.checkpoint.contents import CheckpointContents
 from leyden.handlers.checkpoint.errors import CheckpointDamagedError
 from leyden.handlers.checkpoint.leaves import TensorInfo
 from leyden.handlers.checkpoint.manifest import Manifest, verify_files
+from leyden.handlers.checkpoint.places import Place
 from leyden.handlers.checkpoint.reading import locate
 from leyden.handlers.checkpoint.tensors import read_tensors
 from leyden.handlers.checkpoint.weight_files import WeightFile, find_weight_file
@@ -34,7 +35,7 @@ class Weights:
     load them. metadata: what is known of where they come from.
     """
 
-    place: Path
+    place: Place
     outline: Mapping[str, Any]
     versions: Mapping[str, Any]
     metadata: Mapping[str, str]
@@ -80,7 +81,7 @@ def find_weights(path: str | os.PathLike[str], name: str | None, averaged: str |
     return Weights(file, opened.shapes, _file_versions(opened), opened.metadata, opened.load)
 
 
-def _of_checkpoint(folder: Path, name: str | None, averaged: str | None) -> Weights:
+def _of_checkpoint(folder: Place, name: str | None, averaged: str | None) -> Weights:
     verify_files(folder, Manifest.read(folder).files)
     contents = CheckpointContents.read(folder)
     models = {f"{update}/{key}": (update, key) for update, each in contents.outline["models"].items() for key in each}

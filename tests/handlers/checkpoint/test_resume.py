@@ -160,7 +160,11 @@ def test_a_metric_that_is_no_number(make_run, metric_of, tmp_path) -> None:
         ({"every": 2, "event": Events.EPOCH_COMPLETED}, "give only one of them"),
         ({"event": Events.ITERATION_STARTED(every=3)}, "can't save at Events.ITERATION_STARTED"),
         ({"event": Events.EPOCH_COMPLETED | Events.EPOCH_STARTED}, "can't save at Events.EPOCH_STARTED"),
-        ({"directory": "s3://bucket/run"}, "writes to local directories, but got 's3://bucket/run'"),
+        ({"directory": "nowhere://bucket/run"}, "Protocol not known: nowhere"),
+        ({"keep_best": 2}, "the 2 best by a metric: best= names it"),
+        ({"keep_best": 2, "best": "score", "keep": None}, "give only one of them"),
+        ({"every_minutes": 0}, "more than 0, but got every_minutes=0"),
+        ({"on_error": "ignore"}, 'on_error "warn" or "raise", but got \'ignore\''),
     ],
 )
 def test_arguments_that_make_no_sense(arguments, said, tmp_path) -> None:
