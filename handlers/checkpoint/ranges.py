@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import math
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -19,6 +19,8 @@ from torch.distributed.checkpoint.planner import LoadPlan, LoadPlanner, ReadItem
 from torch.distributed.checkpoint.storage import StorageReader
 from torch.futures import Future
 
+from leyden.handlers.checkpoint.guards import parse_json
+from leyden.handlers.checkpoint.leaves import is_shape
 from leyden.handlers.checkpoint.pieces import DTYPES
 from leyden.handlers.checkpoint.places import RemotePath
 
@@ -107,11 +109,15 @@ def _tensors_of(path: RemotePath) -> Iterator[tuple[str, tuple[int, ...], _Store
     if length > LONGEST_HEADER:
         raise ValueError(f"{path} is no file of safetensors: its header would have {length} bytes")
     try:
-        header = json.loads(fetch(path.key, start=8, end=8 + length))
-        sharding = json.loads(header.pop("__metadata__", {}).get("DCP_SHARDING_INFO", "{}"))
+        header = parse_json(fetch(path.key, start=8, end=8 + length))
+        sharding = parse_json(header.pop("__metadata__", {}).get("DCP_SHARDING_INFO", "{}").encode())
+        size = path.stat().st_size
         for name, entry in header.items():
             first, end = (8 + length + offset for offset in entry["data_offsets"])
             shape, dtype = tuple(entry["shape"]), OF_NAMES[entry["dtype"]]
+            fits = is_shape(entry["shape"]) and end - first == math.prod(shape) * dtype.itemsize
+            if not fits or not 8 + length <= first <= end <= size:
+                raise ValueError(f"{path} has no room for {name} of shape {list(shape)} from {first} to {end}")
             offsets = tuple(sharding[name]["saved_offsets"]) if name in sharding else (0,) * len(shape)
             yield name, offsets, _Stored(path.key, first, end, shape, dtype)
     except (KeyError, TypeError, AttributeError) as error:

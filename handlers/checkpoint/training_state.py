@@ -13,6 +13,7 @@ from leyden.engine import Engine, GradientScaler
 from leyden.engine.window import is_sharded, parameters_by_name
 from leyden.handlers.checkpoint import parts
 from leyden.handlers.checkpoint.contents import CheckpointContents
+from leyden.handlers.checkpoint.errors import CheckpointDamagedError
 from leyden.handlers.checkpoint.leaves import TensorInfo
 from leyden.handlers.checkpoint.rng import rng_state, set_rng_state
 
@@ -52,6 +53,15 @@ def restore(engine: Engine[Any, Any], extra: Mapping[str, Stateful], contents: C
     if problems := _problems(engine, extra, contents.outline):
         raise ValueError(f"{contents.path} does not fit what is to go on from it:\n  " + "\n  ".join(problems))
     state = contents.load(_sharded(engine, contents.outline))
+    try:
+        _put_back(engine, extra, state)
+        _restore_ranks(engine, contents)
+    except Exception as error:  # of whoever takes a state
+        error.add_note(f"in going on from {contents.path}")
+        raise
+
+
+def _put_back(engine: Engine[Any, Any], extra: Mapping[str, Stateful], state: Mapping[str, Any]) -> None:
     for name, update in engine.updates.items():
         for key, module in update.modules.items():
             parts.load_model(module, state["models"][name][key], state["versions"][name][key])
@@ -62,7 +72,6 @@ def restore(engine: Engine[Any, Any], extra: Mapping[str, Stateful], contents: C
     for name, item in extra.items():
         item.load_state_dict(state["extra"][name])
     engine.load_state_dict(state["engine"])
-    _restore_ranks(engine, contents)
 
 
 def _restore_ranks(engine: Engine[Any, Any], contents: CheckpointContents) -> None:
@@ -70,7 +79,11 @@ def _restore_ranks(engine: Engine[Any, Any], contents: CheckpointContents) -> No
     saved = len(contents.outline["ranks"])
     if saved == ranks:
         own = contents.load_rank(rank)
-        set_rng_state(own["rng"])
+        try:
+            set_rng_state(own["rng"])
+        except (TypeError, ValueError, KeyError, OverflowError, RuntimeError) as error:
+            reason = f"{type(error).__name__}: {error}"
+            raise CheckpointDamagedError(f"ranks/{rank}/rng is no state of random numbers: {reason}") from error
         states = [own.get("engine", {}) if place == rank else None for place in range(ranks)]
     else:
         logger.info(

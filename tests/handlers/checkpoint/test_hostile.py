@@ -5,6 +5,7 @@ What a manifest vouches for is forged here with it: hashes keep damage out, not 
 
 import base64
 import copy
+import hashlib
 import io
 import json
 import os
@@ -24,7 +25,10 @@ from torch import nn
 
 from leyden.engine import supervised_trainer
 from leyden.handlers.checkpoint import Checkpoint, CheckpointDamagedError, export_weights, load_weights, read, verify
+from leyden.handlers.checkpoint.leaves import TensorInfo
 from leyden.handlers.checkpoint.manifest import FileRecord, Manifest
+from leyden.handlers.checkpoint.places import to_place
+from leyden.handlers.checkpoint.tensors import read_tensors
 
 SCRIPT = Path(__file__).parent / "scripts" / "read_without_pickle.py"
 OLDER, NEWEST = "epoch=0001-iteration=00000003", "epoch=0002-iteration=00000006"
@@ -306,6 +310,14 @@ def test_exported_weights_that_never_come(tmp_path) -> None:
                 load_weights(path, network())
 
 
+def test_random_numbers_that_are_none(kept) -> None:
+    folder = kept / NEWEST
+    change_state(folder, lambda state: state["ranks"]["0"]["rng"].update(python=[3, ["x"] * 625, None]))
+    with pytest.raises(CheckpointDamagedError, match="ranks/0/rng is no state of random numbers") as raised:
+        train(Checkpoint(kept.parent / "x", resume=folder), 3)
+    assert raised.value.__notes__ == [f"in going on from {folder}"]
+
+
 @pytest.mark.parametrize("name", ["../w.safetensors", "/w.safetensors", "w.bin", 3, None])
 def test_an_index_names_only_files_beside_it(name, tmp_path) -> None:
     export_weights(network(), tmp_path / "w.safetensors")
@@ -403,15 +415,21 @@ def test_any_bytes(data) -> None:
 
 def rewrite_header(file, change):
     """Changes the header of a safetensors file; the data stay."""
-    data = file.read_bytes()
-    length = int.from_bytes(data[:8], "little")
-    header = json.loads(data[8 : 8 + length])
-    header = change(header) or header
-    text = json.dumps(header).encode()
-    text += b" " * (-len(text) % 8)
-    file.write_bytes(len(text).to_bytes(8, "little") + text + data[8 + length :])
+    header, values = split(file.read_bytes())
+    file.write_bytes(join(change(header) or header, values))
     if (file.parent / "manifest.json").exists():
         vouch(file.parent)
+
+
+def split(data):
+    length = int.from_bytes(data[:8], "little")
+    return json.loads(data[8 : 8 + length]), data[8 + length :]
+
+
+def join(header, values):
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text + values
 
 
 def shift(header, name, offset):
@@ -444,6 +462,45 @@ def test_any_header_of_exported_weights(data, tmp_path_factory) -> None:
     rewrite_header(file, lambda header: with_changes(header, data.draw))
     error = refusal(lambda: load_weights(file, network()))
     assert error is None or str(file) in str(error)
+
+
+@fuzz
+@given(data=st.data())
+def test_any_header_in_another_file_system(data, original) -> None:
+    """There leyden reads the headers itself."""
+    import fsspec
+
+    memory = fsspec.filesystem("memory")
+    memory.put(str(original / NEWEST), "/hostile", recursive=True)
+    folder = "memory://hostile"
+    try:
+        header, values = split(memory.cat(f"/hostile/{TENSORS}"))
+        memory.pipe(f"/hostile/{TENSORS}", join(with_changes(header, data.draw), values))
+        manifest = Manifest.from_bytes(memory.cat("/hostile/manifest.json"))
+        forged = memory.cat(f"/hostile/{TENSORS}")
+        record = FileRecord(len(forged), hashlib.sha256(forged).hexdigest())
+        whole = {**vars(manifest), "files": {**manifest.files, TENSORS: record}}
+        memory.pipe("/hostile/manifest.json", Manifest(**whole).to_bytes())
+        error = refusal(lambda: load_weights(folder, network()))
+        assert error is None or folder in str(error)
+    finally:
+        memory.rm("/hostile", recursive=True)
+
+
+def test_a_shape_without_room_in_another_file_system(original) -> None:
+    import fsspec
+
+    memory = fsspec.filesystem("memory")
+    memory.put(str(original / NEWEST), "/large", recursive=True)
+    try:
+        header, values = split(memory.cat(f"/large/{TENSORS}"))
+        header["models/default/model/0.weight"]["shape"] = [2**33, 4]
+        memory.pipe(f"/large/{TENSORS}", join(header, values))
+        claimed = TensorInfo("models/default/model/0.weight", (2**33, 4), torch.float32)
+        with pytest.raises(CheckpointDamagedError, match=r"no room for models/default/model/0\.weight of shape"):
+            read_tensors(to_place("memory://large"), [claimed])
+    finally:
+        memory.rm("/large", recursive=True)
 
 
 @pytest.mark.parametrize("length", [2**63, 2**64 - 1, 2**40, 10**8 + 1])
