@@ -39,8 +39,8 @@ class Preemption:
     When the run is closed the process ends by SystemExit, for a script that went on would take the model to be trained
     (evaluate it, export it). Its exit code is `exit_code`, or 128 + the signal's number, as a shell has it (SIGTERM:
     143): not 0, so that neither torchrun nor a job that depends on this one takes it for done. `exits=False`: run()
-    returns, as after any interrupt, and `received` tells the signal. Where the run fails at its end, by a save
-    that an error kept from being made, that error is raised instead, and nothing is requeued.
+    returns, as after any interrupt, and `received` tells the signal. An error at the run's end is raised in
+    the place of SystemExit; unless it comes from cleaning up (CLOSED), nothing is requeued.
 
     `requeue="slurm"`: rank 0 then calls `scontrol requeue` for its job, unless that was Ctrl-C. To be told before the
     time limit: `#SBATCH --signal=USR1@120`, and srun.
