@@ -38,11 +38,11 @@ class HostBuffer:
             torch._foreach_copy_(self._views, [piece.tensor for piece in pieces], non_blocking=pinned)
         for device in {piece.tensor.device for piece in pieces if pinned and not piece.tensor.is_cpu}:
             torch.accelerator.current_stream(device).synchronize()
-        return memoryview(self._memory.numpy())[: layout.size]
+        return self._memory.numpy().data[: layout.size]
 
 
 def bytes_of(pieces: Sequence[Piece]) -> Iterator[memoryview]:
     """The same bytes without a copy of all of them: one piece after the other, as they are when they are asked for."""
     for piece in pieces:
         tensor = piece.tensor.resolve_neg().to("cpu", memory_format=torch.contiguous_format).contiguous()
-        yield memoryview(tensor.reshape(-1).view(torch.uint8).numpy())
+        yield tensor.reshape(-1).view(torch.uint8).numpy().data
