@@ -26,6 +26,7 @@ from leyden.handlers.model import (
 )
 from leyden.handlers.monitoring import ProgressBar
 from leyden.handlers.parallel import DataParallel
+from leyden.handlers.preemption import Preemption
 from leyden.handlers.searching import BatchSizeFinder, LearningRateFinder
 from leyden.handlers.stopping import EarlyStopping, TerminateOnNan, TimeLimit
 from leyden.handlers.training import (
@@ -67,6 +68,7 @@ __all__ = [
     "MixedPrecision",
     "Overfit",
     "ParamSchedule",
+    "Preemption",
     "ProgressBar",
     "Quantize",
     "Reproducible",

@@ -330,7 +330,11 @@ def test_after_an_error_in_any_event_the_engine_runs_again(event, engine, seen):
     def fail():
         raise RuntimeError("boom")
 
-    with engine.add_event_handler(event, fail), pytest.raises(RuntimeError, match="boom"):
+    with (
+        engine.add_event_handler(Events.ITERATION_COMPLETED(once=1), engine.request_save),
+        engine.add_event_handler(event, fail),
+        pytest.raises(RuntimeError, match="boom"),
+    ):
         engine.run("ab", max_epochs=1, epoch_length=3)
     seen.clear()
     engine.state.max_epochs = None
