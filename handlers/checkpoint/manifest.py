@@ -6,6 +6,7 @@ content.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import importlib.metadata
 import json
@@ -67,8 +68,8 @@ class Manifest:
     files: dict[str, FileRecord] = field(default_factory=dict)
     schema: int = SCHEMA
     saved_at: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="milliseconds"))
-    leyden: str = field(default_factory=lambda: importlib.metadata.version("leyden"))
-    torch: str = field(default_factory=lambda: importlib.metadata.version("torch"))
+    leyden: str = field(default_factory=lambda: _version("leyden"))
+    torch: str = field(default_factory=lambda: _version("torch"))
 
     def to_bytes(self) -> bytes:
         return _seal(encode(asdict(self))[0])
@@ -141,6 +142,11 @@ def verify_files(folder: Place, files: Mapping[str, FileRecord]) -> None:
             raise CheckpointDamagedError(f"{path} was altered: its SHA-256 is not the one in {MANIFEST}")
     if strange := sorted(path.name for path in folder.glob("*.safetensors") if path.name not in files):
         raise CheckpointDamagedError(f"{folder} has {', '.join(strange)}, which {MANIFEST} does not list")
+
+
+@functools.cache
+def _version(package: str) -> str:
+    return importlib.metadata.version(package)
 
 
 def numbers(metrics: Mapping[str, Any]) -> dict[str, float]:
