@@ -199,6 +199,7 @@ def test_an_exception_goes_its_way_when_saving_fails_too(make_run, tmp_path) -> 
     assert "then saving it failed: TypeError: extra/it/no" in error.value.__notes__[0]
 
 
+@pytest.mark.slow
 def test_two_ranks_save_at_one_iteration_what_one_of_them_asked_for(tmp_path) -> None:
     """Also by the clock, which is rank 0's."""
     command = [sys.executable, str(SCRIPT), str(tmp_path)]

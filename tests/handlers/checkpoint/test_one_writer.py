@@ -30,13 +30,14 @@ def wait_for(condition):
         time.sleep(0.01)
 
 
-@pytest.fixture
-def running(tmp_path):
-    """A process that trains and saves into tmp_path/kept."""
-    process = start(tmp_path / "kept")
+@pytest.fixture(scope="module")
+def running(tmp_path_factory):
+    """A process that trains and saves, and its directory."""
+    kept = tmp_path_factory.mktemp("running") / "kept"
+    process = start(kept)
     try:
-        wait_for(lambda: list((tmp_path / "kept").glob("epoch=*")))
-        yield process
+        wait_for(lambda: list(kept.glob("epoch=*")))
+        yield process, kept
     finally:
         process.kill()
         process.wait()
@@ -49,41 +50,44 @@ def hasty(monkeypatch):
     monkeypatch.setattr(lock, "SILENT_FOR", 0.5)
 
 
-def test_a_second_run_is_told_who_has_the_directory_and_changes_nothing(running, make_run, tmp_path) -> None:
-    kept = tmp_path / "kept"
+def test_a_second_run_is_told_who_has_the_directory_and_changes_nothing(running, make_run) -> None:
+    process, kept = running
     mark = (kept / LOCK).read_bytes()
     run = make_run(Checkpoint(kept, resume="auto"))
     told = (
-        rf"another run writes its checkpoints to {kept} by process {running.pid} of .*, since 20.*directory of its own"
+        rf"another run writes its checkpoints to {kept} by process {process.pid} of .*, since 20.*directory of its own"
     )
     with pytest.raises(DirectoryInUseError, match=told):
         run.trainer.run(run.data, max_epochs=3)
     assert run.losses == []
-    assert running.poll() is None
+    assert process.poll() is None
     assert (kept / LOCK).read_bytes() == mark
     assert os.path.exists(kept / LOCK)
 
 
-def test_a_run_that_stands_still_still_has_its_directory(running, make_run, tmp_path) -> None:
-    running.send_signal(signal.SIGSTOP)
-    run = make_run(Checkpoint(tmp_path / "kept", resume="auto"))
-    with pytest.raises(DirectoryInUseError, match=f"process {running.pid}"):
+def test_a_run_that_stands_still_still_has_its_directory(running, make_run) -> None:
+    process, kept = running
+    process.send_signal(signal.SIGSTOP)
+    run = make_run(Checkpoint(kept, resume="auto"))
+    with pytest.raises(DirectoryInUseError, match=f"process {process.pid}"):
         run.trainer.run(run.data, max_epochs=3)
-    running.send_signal(signal.SIGCONT)
+    process.send_signal(signal.SIGCONT)
 
 
-@pytest.mark.parametrize("reaped", [True, False])
-def test_what_a_killed_run_left_is_taken_over_at_once(reaped, running, make_run, tmp_path) -> None:
-    running.send_signal(signal.SIGKILL)
-    if reaped:
-        running.wait()
-    else:
-        wait_for(lambda: Path(f"/proc/{running.pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z")
+@pytest.mark.parametrize("reaped", [True, pytest.param(False, marks=pytest.mark.slow)])
+def test_what_a_killed_run_left_is_taken_over_at_once(reaped, tmp_path) -> None:
     kept = tmp_path / "kept"
+    process = start(kept)
+    wait_for(lambda: list(kept.glob("epoch=*")))
+    process.kill()
+    if reaped:
+        process.wait()
+    else:
+        wait_for(lambda: Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z")
     assert (kept / LOCK).exists()
-    process = start(kept, 1)
-    assert process.wait(60) == 0
+    assert start(kept, 1).wait(60) == 0
     assert not (kept / LOCK).exists()
+    process.wait()
 
 
 def test_during_a_run_there_is_a_mark_and_afterwards_none(make_run, tmp_path) -> None:
@@ -118,10 +122,10 @@ def test_two_engines_of_one_process(make_run, tmp_path) -> None:
     assert not (tmp_path / LOCK).exists()
 
 
-def test_a_dry_run_leaves_no_mark_and_minds_none(running, make_run, tmp_path) -> None:
+def test_a_dry_run_leaves_no_mark_and_minds_none(running, make_run) -> None:
     from leyden.handlers import DryRun
 
-    run = make_run(DryRun(1), Checkpoint(tmp_path / "kept", resume="auto"))
+    run = make_run(DryRun(1), Checkpoint(running[1], resume="auto"))
     run.trainer.run(run.data, max_epochs=1)
     assert len(run.losses) >= 1
 
@@ -237,6 +241,7 @@ def test_a_process_with_the_number_of_a_dead_one_is_not_taken_for_it(make_run, t
         assert not (tmp_path / LOCK).exists()
 
 
+@pytest.mark.slow
 def test_many_that_start_at_once_have_one_winner(tmp_path) -> None:
     """Also over a mark that a dead run left."""
     from dataclasses import asdict
