@@ -71,7 +71,7 @@ class Chain:
     """One run in many lives, in `base`.
 
     ranks: how many processes each life has. kept: where the checkpoints are. quiet: what goes to stderr is in `error()`
-    instead. The other options are those of `train`.
+    instead. saves_may_fail: the disk is full at times. The other options are those of `train`.
     """
 
     def __init__(self, processes, base, options):
@@ -80,6 +80,7 @@ class Chain:
         self.ranks = options.pop("ranks", 1)
         self.kept = options.pop("kept", base / "kept")
         self.log = base / "log"
+        self.saves_may_fail = options.pop("saves_may_fail", False)
         self.options = {"every": 5, **options}
         if self.options.pop("quiet", False):
             self.options["errors"] = str(base / "errors")
@@ -193,7 +194,7 @@ class Chain:
         begun = max((iteration for log in self.logs() for iteration, _ in log.losses), default=0)
         every = self.options["every"]
         promised = (begun - 1) // every * every - every
-        if promised > max((manifest.iteration for manifest in whole.values()), default=0):
+        if not self.saves_may_fail and promised > max((manifest.iteration for manifest in whole.values()), default=0):
             self.counts.lost += 1
             warnings.warn(f"{begun} iterations were done, but only {sorted(whole)} are there", stacklevel=2)
         self._whole = whole

@@ -48,24 +48,56 @@ def test_a_disk_that_others_fill(rounds, chain, small_disk) -> None:
     """It ends with an error that names the cause; when there is room again, the run goes on as if nothing had been."""
     dice = random.Random(rounds)
     disk = small_disk("1m")
-    run = chain(quiet=True, width=500, kept=disk / "kept")
+    run = chain(quiet=True, width=500, kept=disk / "kept", checkpoint={"on_error": "raise"})
     filler = disk / "filler"
     while run.counts.resumes < rounds:
         run.start(step_seconds=0.001)
         run.wait_for_begin()
         until(lambda: run.newest() is not None, 60, "no checkpoint came")
         time.sleep(dice.uniform(0, 0.2))
-        fill(filler)
-        assert run.finish(30) == [1]
+
+        def filled_until_it_ends():
+            fill(filler)  # again and again: an old checkpoint that goes makes room
+            return not run.life[0].alive()
+
+        until(filled_until_it_ends, 60, "it does not end")
+        assert run.finish() == [1]
         assert "No space left on device" in run.error()
         run.after_end()
         filler.unlink()
     assert run.compare() == NO_FAULTS
 
 
+@pytest.mark.parametrize("rounds", [1, pytest.param(20, marks=[pytest.mark.slow, pytest.mark.timeout(600)])])
+def test_a_disk_that_is_full_for_a_while(rounds, chain, small_disk) -> None:
+    """Saves fail, which is told, and training goes on; when there is room again it is saved again."""
+    dice = random.Random(rounds)
+    disk = small_disk("1m")
+    run = chain(quiet=True, width=500, kept=disk / "kept", saves_may_fail=True)
+    filler = disk / "filler"
+    run.start(step_seconds=0.001)
+    until(lambda: run.newest() is not None, 60, "no checkpoint came")
+    for number in range(rounds):
+        time.sleep(dice.uniform(0, 0.1))
+
+        def filled_until_it_is_told(number=number):
+            fill(filler)
+            return run.error().count("No space left on device") > number
+
+        until(filled_until_it_is_told, 60, "it is not told")
+        failed_at = run.logs()[0].losses[-1][0]
+        time.sleep(dice.uniform(0, 0.1))
+        filler.unlink()
+        until(lambda failed_at=failed_at: (run.newest() or 0) > failed_at, 60, "nothing is saved again")
+        with run.life[0].stopped():
+            run.look()
+    run.end_by(signal.SIGKILL)
+    assert run.compare() == NO_FAULTS
+
+
 def test_a_disk_that_is_too_small_for_what_is_to_be_kept(chain, small_disk) -> None:
     disk = small_disk("256k")
-    run = chain(quiet=True, width=500, kept=disk / "kept", checkpoint={"keep": 20})
+    run = chain(quiet=True, width=500, kept=disk / "kept", checkpoint={"keep": 20, "on_error": "raise"})
     run.start(20)
     assert run.finish() == [1]
     assert "No space left on device" in run.error()

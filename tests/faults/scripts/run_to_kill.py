@@ -96,7 +96,7 @@ def train(
         if step_seconds:
             time.sleep(step_seconds)
 
-    trainer.run(list(make_data()), max_epochs=max_epochs)
+    trainer.run(make_data(), max_epochs=max_epochs)
     note("ended", digest(model))
     os.close(file)
     if place is not None:
