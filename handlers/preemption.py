@@ -30,8 +30,8 @@ class Preemption:
 
     A signal sets a flag; the run is interrupted (`engine.interrupt()`) once the running iteration is done, and a
     Checkpoint beside this saves then. Ranks share it: a signal to one of them is enough, and all end after the same
-    iteration, the second at the latest that begins after it where iterations are long. So does an evaluation (Evaluate),
-    with which the resumed run goes on. A second Ctrl-C ends the process at once (KeyboardInterrupt).
+    iteration, where iterations are long the second at the latest that begins after it. So does an evaluation
+    (Evaluate), with which the resumed run goes on. A second Ctrl-C ends the process at once (KeyboardInterrupt).
 
     `signals`: their names, or numbers. The handlers they had before are put back when the run has ended. Worker
     processes of DataLoaders, to which schedulers and torchrun send the signal as well, stay alive.
