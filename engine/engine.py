@@ -65,6 +65,9 @@ class Engine(Registry, Generic[Batch, Output]):
         """The iteration at which the run will end by its limit; NEVER while that is unknown."""
         self._data: Iterable[Batch] | None = None
         self._feed = Feed(None)
+        self._data_state: dict[str, Any] | None = None  # restored, for the feed of the next run
+        self._pass_end = NEVER
+        self._batch_waits = False  # a batch is there, and its iteration has not begun
         self._limits = Limits()
         self._stops: set[Stop] = set()
         self._poll: StopPoll | None = None
@@ -116,7 +119,7 @@ class Engine(Registry, Generic[Batch, Output]):
             # What is restored may say how data is dealt and batched, so the data comes last.
             self.setup.run(Stage.DEVICE, Stage.RESTORE)
             if not continues:
-                self._set_feed(data)
+                self._set_feed(data, self._state_of(data))
             open_still = self.cursor.epoch_open or self.suspended is not None
             limits.settle(self.state, self._feed, max_epochs, max_iters, epoch_length, open_still)
             self._ready()
@@ -188,6 +191,8 @@ class Engine(Registry, Generic[Batch, Output]):
             cursor.epoch_start = state.iteration
             if self.data_setup.is_outdated():
                 self._renew_feed()
+            if self._limits.length is not None:
+                state.epoch_length = self._limits.length  # the epoch before may have had a length of its own
         feed = self._feed
         if opens:
             if not feed.streams(self._limits.epoch_length):
@@ -197,9 +202,10 @@ class Engine(Registry, Generic[Batch, Output]):
         if opens and not feed.streams(self._limits.epoch_length):
             self._begin_pass()
         elif feed.iterator is None:
-            self._begin_pass(skip=state.iteration - cursor.pass_start)
-        self.last_iteration = self._limits.epoch_end(cursor.epoch_start, state.max_iters)
-        self.run_end = self._limits.run_end(cursor.epoch_start, state, varies=self.data_setup.varies)
+            self._go_on_with_pass()
+        limits, own_length = self._limits, self._own_length()
+        self.last_iteration = limits.epoch_end(cursor.epoch_start, state.max_iters, own_length)
+        self.run_end = limits.run_end(cursor.epoch_start, state, own_length, varies=self.data_setup.varies)
         self._heed(ANY_STOP)
         if self._poll is not None:
             self._poll.start_epoch(state.iteration)
@@ -229,7 +235,11 @@ class Engine(Registry, Generic[Batch, Output]):
                     return
             state.output = None
             if iteration >= get_batch_completed.due:
-                get_batch_completed.fire(iteration)
+                self._batch_waits = True
+                try:
+                    get_batch_completed.fire(iteration)
+                finally:
+                    self._batch_waits = False
                 if stops:
                     self._obey(BEFORE_STEP)
             state.iteration = iteration
@@ -250,6 +260,8 @@ class Engine(Registry, Generic[Batch, Output]):
             if state.iteration != iteration:  # a handler set the count: filters begin from there
                 iteration = state.iteration
                 self._rearm()
+        if iteration == self._pass_end:
+            self._feed.end_pass()
 
     def _refill(self, iteration: int) -> bool:
         """Gets `state.batch` after the pass over the data ended; False if the epoch is over."""
@@ -406,15 +418,40 @@ class Engine(Registry, Generic[Batch, Output]):
 
     def set_data(self, data: Iterable[Batch]) -> None:
         """Takes the next batches from other data; the length of the epoch stays as it is."""
+        self._data_state = None
         self._set_feed(data)
         self.cursor.pass_start = self.state.iteration
         if self._running:
             self._begin_pass()
+            if self._batch_waits:
+                self.cursor.pass_start += 1  # the iteration to come has its batch from the data before
+                self._note_end_of_pass()
 
-    def _set_feed(self, data: Any) -> None:
+    def data_state(self) -> dict[str, Any]:
+        """Where this rank stands in its data, as plain data and tensors."""
+        if self._data_state is not None:
+            return self._data_state
+        return self._feed.state_dict(self._position())
+
+    def load_data_state(self, state: dict[str, Any]) -> None:
+        """Goes on from there at the next `run`; after `load_state_dict`."""
+        self._data_state = state
+
+    def _state_of(self, data: Any) -> dict[str, Any] | None:
+        """What the feed of the run that begins goes on from: a restored state, or the pass that an error broke off."""
+        state, self._data_state = self._data_state, None
+        if state is None and self.cursor.epoch_open and not self._limits.restored and data is self._data:
+            return self._feed.state_dict(self._position())
+        return state
+
+    def _position(self) -> int:
+        """Batches of the present pass that were used."""
+        return max(0, self.state.iteration - self.cursor.pass_start)
+
+    def _set_feed(self, data: Any, state: dict[str, Any] | None = None) -> None:
         same = data is not None and data is self._data
         self._data = data
-        feed = Feed(self.data_setup(data), may_be_empty=self.data_may_be_empty)
+        feed = Feed(self.data_setup(data), may_be_empty=self.data_may_be_empty, state=state)
         if not self._limits.restored and not self.cursor.epoch_open:
             self.cursor.pass_start = self.state.iteration
         elif same and feed.one_shot:
@@ -429,9 +466,30 @@ class Engine(Registry, Generic[Batch, Output]):
         self.cursor.pass_start = self.state.iteration
         self._limits.follow(self.state, self._feed)
 
-    def _begin_pass(self, skip: int = 0) -> None:
-        self._feed.begin_pass(skip)
-        self.cursor.pass_start = self.state.iteration - skip
+    def _begin_pass(self) -> None:
+        self._feed.begin_pass()
+        self.cursor.pass_start = self.state.iteration
+        self._note_end_of_pass()
+
+    def _go_on_with_pass(self) -> None:
+        self._feed.go_on(self._position())
+        self._note_end_of_pass()
+
+    def _note_end_of_pass(self) -> None:
+        feed = self._feed
+        if feed.length is None or feed.streams(self._limits.epoch_length):
+            self._pass_end = NEVER
+        elif feed.left is not None:
+            self._pass_end = self.state.iteration + feed.left
+        else:
+            self._pass_end = self.cursor.pass_start + feed.length
+
+    def _own_length(self) -> int | None:
+        """Batches of the open epoch, where what was left of its data was dealt to another number of ranks."""
+        if self._feed.left is None or self._pass_end == NEVER or self._limits.epoch_length is not None:
+            return None
+        self.state.epoch_length = self._pass_end - self.cursor.epoch_start
+        return self.state.epoch_length
 
     def _ready(self) -> None:
         if self._shares_stops and self._poll is None and dist.world_size() > 1:
@@ -450,6 +508,7 @@ class Engine(Registry, Generic[Batch, Output]):
         self.cursor = Cursor()
         self.suspended = None
         self._feed.iterator = None
+        self._data_state = None
         for update in self.updates.values():
             update.reset()
 
@@ -514,6 +573,7 @@ class Engine(Registry, Generic[Batch, Output]):
         """Goes on from such a state at the next `run`. Raises ValueError for a mapping that is not one."""
         self._limits.restore(restore(self, state_dict), self.state)
         self._feed.iterator = None
+        self._data_state = None
         if (states := of_this_rank(state_dict.get("own"))) is not None:
             self.load_rank_state_dicts(states)
         self._rearm()

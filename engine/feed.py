@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sized
+from collections.abc import Iterable, Iterator, Mapping, Sized
 from dataclasses import dataclass
 from itertools import repeat
 from typing import Any
+
+from leyden.engine.data_pass import DataPass
+
+END = object()
 
 
 def known_length(data: Any) -> int | None:
@@ -34,10 +38,14 @@ class Cursor:
 class Feed:
     """The iterator over a run's data. `data` None gives None for ever.
 
+    `state`: of the feed of the run that is gone on with.
+
     Raises TypeError if the data can't be iterated, ValueError if it says that it is empty; a rank's share of it may be.
     """
 
-    def __init__(self, data: Iterable[Any] | None, *, may_be_empty: bool = False) -> None:
+    def __init__(
+        self, data: Iterable[Any] | None, *, may_be_empty: bool = False, state: Mapping[str, Any] | None = None
+    ) -> None:
         if data is not None and not isinstance(data, Iterable) and not hasattr(data, "__getitem__"):
             raise TypeError(
                 "the data of a run must be iterable (a DataLoader, a list of batches, ...), "
@@ -54,6 +62,8 @@ class Feed:
         """True if the data can be gone through only once."""
         self.iterator: Iterator[Any] | None = None
         """The present pass; None until it is begun."""
+        self._pass = None if data is None else DataPass(data, state)
+        self._is_longer = False
 
     def require_batch(self, iterations: int) -> None:
         """Raises ValueError if the data ended and the run has not had a single batch."""
@@ -66,9 +76,26 @@ class Feed:
         """
         return self.one_shot or self.data is None or (epoch_length is not None and epoch_length != self.length)
 
-    def begin_pass(self, skip: int = 0) -> None:
-        """Begins a new pass, past its first `skip` batches."""
-        self.iterator = repeat(None) if self.data is None else iter(self.data)
-        if self.data is not None:
-            for _ in range(skip):
-                next(self.iterator, None)
+    def begin_pass(self) -> None:
+        """Begins a new pass."""
+        self.iterator = repeat(None) if self._pass is None else self._pass.begin()
+
+    def go_on(self, position: int) -> None:
+        """Goes on with a pass of which `position` batches were used, in this process or another."""
+        self.iterator = repeat(None) if self._pass is None else self._pass.go_on(position)
+
+    @property
+    def left(self) -> int | None:
+        """Batches that were left of the pass when it was gone on with, if what was left was dealt anew."""
+        return None if self._pass is None else self._pass.left
+
+    def end_pass(self) -> None:
+        """Ends a pass that has given its last batch as a `for` loop does, which asks for one more: samplers, loaders
+        and generators then come to their own end. Data that gives more than its length says is not asked again.
+        """
+        if self.iterator is not None and not self._is_longer:
+            self._is_longer = next(self.iterator, END) is not END
+
+    def state_dict(self, position: int) -> dict[str, Any]:
+        """What a pass of which `position` batches were used needs to go on in another process; for this rank."""
+        return {} if self._pass is None else self._pass.state_dict(position)

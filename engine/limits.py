@@ -135,12 +135,16 @@ class Limits:
             return True
         return state.max_iters is not None and state.iteration >= state.max_iters
 
-    def epoch_end(self, epoch_start: int, max_iters: int | None) -> int:
-        """The iteration at which an epoch that began after `epoch_start` iterations ends; NEVER if the data decides."""
-        end = NEVER if self.length is None else epoch_start + self.length
+    def epoch_end(self, epoch_start: int, max_iters: int | None, own_length: int | None = None) -> int:
+        """The iteration at which an epoch that began after `epoch_start` iterations ends; NEVER if the data decides.
+
+        `own_length`: its batches, where it has another number of them than the others.
+        """
+        length = self.length if own_length is None else own_length
+        end = NEVER if length is None else epoch_start + length
         return end if max_iters is None else min(end, max_iters)
 
-    def run_end(self, epoch_start: int, state: State, *, varies: bool) -> int:
+    def run_end(self, epoch_start: int, state: State, own_length: int | None = None, *, varies: bool) -> int:
         """The iteration at which the run ends, seen from an epoch of it; NEVER if only the data knows, as it does where
         the length of the data `varies` from epoch to epoch.
         """
@@ -150,7 +154,8 @@ class Limits:
             return NEVER
         if varies and self.epoch_length is None and state.epoch < state.max_epochs:
             return NEVER
-        return epoch_start + (state.max_epochs - state.epoch + 1) * self.length
+        first = self.length if own_length is None else own_length
+        return epoch_start + first + (state.max_epochs - state.epoch) * self.length
 
     def tell_exhausted(self, state: State, feed: Feed) -> None:
         """Says that the data ended for good before the run did; nothing is said where no more was wanted."""

@@ -54,7 +54,7 @@ class State:
     epoch, None while unknown. batch, output: of the running iteration. metrics: by name, see `MetricValues`. times:
     seconds of the last epoch ("EPOCH_COMPLETED") and of the run ("COMPLETED"). dataloader: the data of the run, as the
     engine iterates it. diverged: a handler found that the numbers are lost (not finite); what is there is not worth
-    keeping.
+    keeping. dry_run: nothing of the run is to be written (see the handler `DryRun`).
     """
 
     def __init__(self) -> None:
@@ -71,6 +71,7 @@ class State:
         self.dataloader: Any = None
         self.seed: int | None = None
         self.diverged: bool = False
+        self.dry_run: bool = False
 
     def __getattr__(self, name: str) -> Any:
         # Only asked for what is not there: the class is open, so its attributes of a user's own have any type.

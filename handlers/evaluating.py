@@ -8,6 +8,7 @@ from typing import Any, Protocol, runtime_checkable
 from leyden import distributed as dist
 from leyden.engine import Engine, Events, EventsList, FilteredEvent, Order, Stage
 from leyden.engine.events import EventEnum
+from leyden.engine.loader_parts import parts_state, set_parts_state
 from leyden.engine.suspension import GOES_ON_AT
 
 
@@ -114,9 +115,11 @@ class Evaluate:
         self.evaluator.load_handler_states(state_dict)
 
     def rank_state_dict(self) -> dict[str, Any]:
-        """The evaluator, where an evaluation was stopped halfway; each rank has come as far as its own data go."""
+        """The evaluator, where an evaluation was stopped halfway: each rank has come as far as its own data go. Else
+        what the data of the next evaluation are drawn from, where they have a generator of their own.
+        """
         if self._open is None:
-            return {}
+            return {"data": parts} if (parts := parts_state(self.data)) else {}
         return {"event": self._open, "evaluator": self._waiting or self.evaluator.state_dict()}
 
     def load_rank_state_dicts(self, states: Sequence[Any]) -> None:
@@ -124,7 +127,11 @@ class Evaluate:
         another way, and what was seen of them does not count.
         """
         self._open = self._waiting = None
-        if len(states) == dist.world_size() and (saved := states[dist.rank()]):
+        same = len(states) == dist.world_size()
+        saved = states[dist.rank()] if same else states[0]
+        if "data" in saved:
+            set_parts_state(self.data, saved["data"])
+        elif saved and same:
             self._open, self._waiting = saved["event"], saved["evaluator"]
 
     def _pass_on(self, engine: Engine[Any, Any]) -> None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from itertools import islice, zip_longest
 from typing import Any
 
+from leyden.engine.data_pass import Rest
+from leyden.handlers.data.combined_pass import CombinedPass
 from leyden.handlers.parallel.dealing import has_length
 
 MODES = ("min_size", "max_size", "max_size_cycle", "sequential")
@@ -33,6 +34,8 @@ class CombinedLoader:
             raise TypeError(f"CombinedLoader takes a dict or a list of loaders, but got a {type(loaders).__name__}")
         self.mode = mode
         self.loaders: dict[Any, Any] | list[Any] = dict(loaders) if isinstance(loaders, Mapping) else list(loaders)
+        self._pass: CombinedPass | None = None
+        self._states: Any = None  # of the run that is gone on with
         pairs = self._pairs()
         if not pairs:
             raise ValueError("CombinedLoader needs at least one loader, but got none")
@@ -48,48 +51,38 @@ class CombinedLoader:
         return CombinedLoader(changed if isinstance(self.loaders, dict) else list(changed.values()), self.mode)
 
     def __iter__(self) -> Iterator[Any]:
-        if self.mode == "sequential":
-            return ((key, batch) for key, loader in self._pairs() for batch in loader)
-        # Where the end is known, none of the loaders is asked for a batch that would be thrown away.
-        return islice(self._rows(), len(self) if has_length(self) else None)
+        self._pass = self._new_pass().begin()
+        return self._rows(self._pass)
 
-    def _rows(self) -> Iterator[Any]:
-        loaders = [loader for _, loader in self._pairs()]
-        if self.mode == "min_size":
-            rows: Iterator[Any] = zip(*loaders, strict=False)
-        elif self.mode == "max_size":
-            rows = zip_longest(*loaders)
-        else:
-            rows = self._cycle(loaders)
-        if isinstance(self.loaders, list):
-            return map(list, rows)
+    def _new_pass(self) -> CombinedPass:
+        states, self._states = self._states, None
+        return CombinedPass(self._pairs(), self.mode, len(self) if has_length(self) else None, states)
+
+    def _rows(self, rows: CombinedPass) -> Iterator[Any]:
+        if self.mode == "sequential" or isinstance(self.loaders, list):
+            return rows
         keys = list(self.loaders)
         return (dict(zip(keys, row, strict=True)) for row in rows)
 
-    def _cycle(self, loaders: list[Any]) -> Iterator[list[Any]]:
-        iterators = [iter(loader) for loader in loaders]
-        running = set(range(len(loaders)))
-        while True:
-            row: list[Any] = []
-            for position, loader in enumerate(loaders):
-                try:
-                    row.append(next(iterators[position]))
-                except StopIteration:
-                    running.discard(position)
-                    if not running:
-                        return
-                    iterators[position] = iter(loader)
-                    row.append(self._first(position, iterators[position]))
-            yield row
+    def pass_state(self, position: int) -> Any:
+        """Where each loader stands after `position` batches of the present pass."""
+        if self._states is not None or self._pass is None:
+            return self._states
+        return self._pass.state_dict(position)
 
-    def _first(self, position: int, iterator: Iterator[Any]) -> Any:
-        for batch in iterator:
-            return batch
-        key, loader = self._pairs()[position]
-        raise ValueError(
-            f'CombinedLoader begins the loader {key!r} ({type(loader).__name__}) anew (mode "max_size_cycle"), but it '
-            "gave no batch: it is empty, or an iterator, which can be gone through only once"
-        )
+    def load_pass_state(self, state: Any) -> None:
+        """Called before the next pass is begun or gone on with."""
+        self._states = state if state is not None and len(state) == len(self.loaders) else None
+
+    def go_on_at(self, position: int) -> Rest:
+        """What is left of a pass after `position` batches."""
+        self._pass = self._new_pass().go_on_at(position)
+        return Rest(self._rows(self._pass), self._pass.left())
+
+    @property
+    def dealt_anew(self) -> bool:
+        """True if what was left of a loader was dealt to another number of ranks."""
+        return self._pass is not None and self._pass.dealt_anew
 
     def _pairs(self) -> list[tuple[Any, Any]]:
         return list(self.loaders.items()) if isinstance(self.loaders, dict) else list(enumerate(self.loaders))

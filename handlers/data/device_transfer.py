@@ -11,6 +11,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from leyden.engine import DataStage, Engine
+from leyden.engine.data_pass import Rest
 from leyden.handlers.data.moving import mover
 from leyden.handlers.data.read_ahead import Copies, ReadAhead, stream_module
 from leyden.handlers.data.seeded_loaders import fresh_copy
@@ -101,9 +102,15 @@ class TransferredData(WrappedData):
         self._ahead = ahead
         self._pass: ReadAhead | None = None
 
+    def go_on(self, rest: Rest, position: int) -> Rest:
+        return Rest(self._read(rest.iterator), rest.left)
+
     def __iter__(self) -> Iterator[Any]:
+        return self._read(iter(self.data))
+
+    def _read(self, batches: Iterator[Any]) -> Iterator[Any]:
         state = getattr(self.data, "state_dict", None) if self._ahead else None
-        self._pass = ReadAhead(iter(self.data), self._copies, self._ahead, state)
+        self._pass = ReadAhead(batches, self._copies, self._ahead, state)
         return self._pass
 
     def __getattr__(self, name: str) -> Any:

@@ -60,7 +60,7 @@ class DryRun:
             self._mute(engine)
 
     def _shorten(self, engine: Engine[Any, Any]) -> None:
-        engine.state.dry_run = True  # type: ignore[attr-defined]  # the state is open
+        engine.state.dry_run = True
         engine.setup.add(Stage.DEVICE, functools.partial(self._mute, engine), each_run=True, owner=self)
         engine.setup.add(Stage.DATA, functools.partial(self._limit_data, engine))
         engine.add_event_handler(Events.STARTED, self._limit_run, order=FIRST)
@@ -107,6 +107,8 @@ def _run_at_end_of_epoch(engine: Engine[Any, Any], evaluation: Evaluate) -> None
     if engine.updates:
         events += UpdateEvents
     for event in events:
-        if engine.has_event_handler(evaluation.evaluate, event):
-            engine.remove_event_handler(evaluation.evaluate, event)
-    engine.add_event_handler(Events.EPOCH_COMPLETED, evaluation.evaluate, order=Order.EVALUATION)
+        for function in (evaluation.evaluate, evaluation.evaluate_at):
+            if engine.has_event_handler(function, event):
+                engine.remove_event_handler(function, event)
+    event = Events.EPOCH_COMPLETED
+    engine.add_event_handler(event, evaluation.evaluate_at, event, order=Order.EVALUATION)

@@ -7,6 +7,7 @@ from itertools import islice
 from typing import Any
 
 from leyden.engine import DataStage, Engine
+from leyden.engine.data_pass import Rest
 from leyden.handlers.data.wrapping import WrappedData
 from leyden.handlers.parallel.dealing import has_length
 
@@ -39,15 +40,23 @@ class LimitBatches:
                 f"LimitBatches begins its data anew in each epoch, which an iterator ({type(data).__name__}) can't; "
                 "run(data, epoch_length=n) takes n batches an epoch from it"
             )
-        return LimitedData(data, batches_of(data, self.limit, "LimitBatches"))
+        return LimitedData(data, batches_of(data, self.limit, "LimitBatches"), is_share=isinstance(self.limit, float))
 
 
 class LimitedData(WrappedData):
-    """The first batches of the data, in each pass over it."""
+    """The first batches of the data, in each pass over it. `is_share`: a part of its batches, however many it has."""
 
-    def __init__(self, data: Any, batches: int) -> None:
+    def __init__(self, data: Any, batches: int, *, is_share: bool = False) -> None:
         super().__init__(data)
         self._batches = batches
+        self._is_share = is_share
+
+    def go_on(self, rest: Rest, position: int) -> Rest:
+        if self._is_share and rest.left is not None:
+            position = len(self.data) - rest.left  # other ranks may have taken more or fewer batches so far
+        wanted = max(0, self._batches - position)
+        left = None if rest.left is None else min(wanted, rest.left)
+        return Rest(islice(rest.iterator, wanted), left)
 
     def __iter__(self) -> Iterator[Any]:
         return islice(self.data, self._batches)

@@ -10,11 +10,11 @@ from typing import Any
 import torch
 
 from leyden.engine import DataStage, Engine
+from leyden.engine.data_pass import Rest
 from leyden.handlers.data.limit_batches import LimitBatches, batches_of, check_limit
 from leyden.handlers.data.moving import PLAIN
 from leyden.handlers.data.passes import Passes
 from leyden.handlers.data.seeded_loaders import SeededData
-from leyden.handlers.data.wrapping import WrappedData
 
 
 class Overfit:
@@ -52,11 +52,13 @@ class Overfit:
         return self._kept
 
 
-class KeptBatches(WrappedData):
+class KeptBatches:
     """The first batches of the data, as they came when they were first asked for."""
 
+    dealt_anew = False
+
     def __init__(self, data: Any, batches: int) -> None:
-        super().__init__(data)
+        self.data = data
         self._number = batches
         self._batches: list[Any] | None = None
 
@@ -64,6 +66,17 @@ class KeptBatches(WrappedData):
         if self._batches is None:
             self._batches = list(islice(self.data, self._number))
         return map(_fresh, self._batches)
+
+    def pass_state(self, position: int) -> None:
+        """Nothing: which batches they are follows from the seed."""
+
+    def load_pass_state(self, state: None) -> None:
+        """Nothing, as there is no state."""
+
+    def go_on_at(self, position: int) -> Rest:
+        batches = iter(self)
+        assert self._batches is not None
+        return Rest(islice(batches, position, None), max(0, len(self._batches) - position))
 
     def __len__(self) -> int:
         return min(self._number, len(self.data)) if self._batches is None else len(self._batches)

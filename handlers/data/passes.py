@@ -70,11 +70,22 @@ class PassSeeds:
         seed = derive_seed(passes.seed(), *place, self._number, self._repeat)
         self._generator.manual_seed(seed)
         if self._deal is not None:
-            self._deal.seed = seed
-            self._deal.set_epoch(0)
+            self._deal.follow(seed)
         if self.shared is not None:
             self.shared.fill_(seed)
         return seed
+
+    def state_dict(self) -> dict[str, Any]:
+        """Which passes were begun."""
+        return {
+            "place": None if self._place is None else list(self._place),
+            "repeat": self._repeat,
+            "drawn": self._drawn,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self._place = None if state["place"] is None else (state["place"][0], state["place"][1])
+        self._repeat, self._drawn = state["repeat"], state["drawn"]
 
     def note_draw(self) -> None:
         """Something of the pass was drawn, so the next to begin is another one."""

@@ -68,6 +68,7 @@ class ReadAhead(Iterator[Any]):
         if not self._ready:
             failure, self._failure = self._failure, None
             assert failure is not None
+            self.state = None  # nothing is read ahead now: the loader tells where it stands
             raise failure
         batch, copied, self.state = self._ready.popleft()
         self._read(self._ahead)

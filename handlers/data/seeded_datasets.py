@@ -19,7 +19,8 @@ from torch.utils.data import (
     get_worker_info,
 )
 
-from leyden.handlers.data.generators import Aside, Stream, derive_seed, seed_host
+from leyden.engine.randomness import Aside, Stream, seed_host
+from leyden.handlers.data.generators import derive_seed
 
 END = object()
 

@@ -9,24 +9,19 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
-from torch.utils.data import (
-    BatchSampler,
-    DataLoader,
-    DistributedSampler,
-    IterableDataset,
-    IterDataPipe,
-    MapDataPipe,
-    RandomSampler,
-    Sampler,
-    SequentialSampler,
-    SubsetRandomSampler,
-    WeightedRandomSampler,
-    default_collate,
-    default_convert,
-)
+from torch.utils.data import DataLoader, IterableDataset, IterDataPipe, MapDataPipe, default_collate, default_convert
 
 from leyden.engine import DataStage, Engine
-from leyden.handlers.data.generators import Stream
+from leyden.engine.draw_record import DRAW_AT_ONCE
+from leyden.engine.loader_parts import (
+    SamplerLayer,
+    chain,
+    index_sampler,
+    only_batches,
+    own_generators,
+    place_of_indices,
+)
+from leyden.engine.randomness import Stream
 from leyden.handlers.data.passes import Passes, PassSeeds
 from leyden.handlers.data.seeded_datasets import (
     END,
@@ -38,12 +33,6 @@ from leyden.handlers.data.seeded_datasets import (
     draws_nothing,
 )
 from leyden.handlers.parallel.dealing import DealtBatches, DealtIterator, DealtSampler
-
-# These draw all that they will when their first index is asked for.
-DRAW_AT_ONCE = (
-    BatchSampler, DealtSampler, DistributedSampler, RandomSampler, SequentialSampler, SubsetRandomSampler,
-    WeightedRandomSampler,
-)  # fmt: skip
 
 
 class SeededData:
@@ -72,7 +61,7 @@ class SeededData:
         return self._seed_loader(data, number)
 
     def _seed_loader(self, data: Any, number: int) -> Any:
-        if not isinstance(data, DataLoader) or isinstance(_index_sampler(data), SeededSampler):
+        if not isinstance(data, DataLoader) or isinstance(index_sampler(data), SeededSampler):
             return data
         made = self._copies.get(data)
         if made is None or made.number != number:
@@ -88,12 +77,11 @@ class _SeededCopy:
         self.number = number
         self.loader = loader = fresh_copy(original)
         generator = torch.Generator()
-        sampler, deal = _with_deal_of_its_own(_index_sampler(original))
+        sampler, deal = _with_deal_of_its_own(index_sampler(original))
         self.seeds = seeds = PassSeeds(passes, number, generator, deal)
         loader.generator = generator  # from which torch draws the seeds of workers
         draws = self._seed_samples(loader)
-        place = "sampler" if original.batch_sampler is None else "batch_sampler"
-        replace_part(loader, place, SeededSampler(sampler, seeds, draws))
+        replace_part(loader, place_of_indices(original), SeededSampler(sampler, seeds, draws))
 
     def _seed_samples(self, loader: DataLoader[Any]) -> bool:
         """Exchanges dataset and collate function; True if the dataset wants the seed of the pass with each index."""
@@ -120,7 +108,7 @@ class _SeededCopy:
         return True
 
 
-class SeededSampler(Sampler[Any]):
+class SeededSampler(SamplerLayer):
     """A sampler (of indices or of batches) whose order follows from the seed of the pass.
 
     `draws`: it yields the seed with each of them. Its other attributes are those of the sampler.
@@ -131,12 +119,26 @@ class SeededSampler(Sampler[Any]):
         self._seeds = seeds
         self._draws = draws
 
+    surrounds = True
+
+    @property
+    def inner(self) -> Any:
+        return self._original
+
+    def over(self, inner: Any) -> SeededSampler:
+        return SeededSampler(inner, self._seeds, self._draws)
+
+    def pass_state(self) -> dict[str, Any]:
+        return self._seeds.state_dict()
+
+    def load_pass_state(self, state: dict[str, Any]) -> None:
+        self._seeds.load_state_dict(state)
+
     def __iter__(self) -> Iterator[Any]:
         return self._yield(self._seeds.begin())
 
     def _yield(self, seed: int) -> Iterator[Any]:
-        chain = _chain(self._original)
-        own = [each.generator for each in chain if isinstance(getattr(each, "generator", None), torch.Generator)]
+        own = own_generators(self._original)
         stream = Stream(seed, own)
         context: AbstractContextManager[None] = stream
         with stream:
@@ -147,7 +149,7 @@ class SeededSampler(Sampler[Any]):
             if index is END:
                 return
             self._seeds.note_draw()
-            if not own and all(type(each) in DRAW_AT_ONCE for each in chain):
+            if not own and all(type(each) in (*DRAW_AT_ONCE, DealtSampler) for each in chain(self._original)):
                 context = nullcontext()
             yield Draw(seed, index) if self._draws else index
 
@@ -174,25 +176,13 @@ def replace_part(loader: DataLoader[Any], name: str, value: Any) -> None:
     object.__setattr__(loader, name, value)
 
 
-def _index_sampler(loader: DataLoader[Any]) -> Any:
-    return loader.sampler if loader.batch_sampler is None else loader.batch_sampler
-
-
-def _chain(sampler: Any) -> list[Any]:
-    """The sampler and those it draws from."""
-    chain = [sampler]
-    while (inner := getattr(chain[-1], "sampler", None)) is not None:
-        chain.append(inner)
-    return chain
-
-
 def _with_deal_of_its_own(sampler: Any) -> tuple[Any, Any]:
     """The sampler with a deal that no other loader draws from, and that deal; (sampler, None) if it is not dealt."""
     if isinstance(sampler, DealtSampler):
         own = copy.copy(sampler)
         own.deal = copy.copy(sampler.deal)
         return own, own.deal
-    if type(sampler) is BatchSampler and isinstance(sampler.sampler, DealtSampler):
+    if only_batches(sampler) and isinstance(sampler.sampler, DealtSampler):
         batches = copy.copy(sampler)
         batches.sampler, deal = _with_deal_of_its_own(sampler.sampler)
         return batches, deal

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
+from leyden.engine.data_pass import DataLayer
 
-class WrappedData:
+
+class WrappedData(DataLayer):
     """Data that is iterated otherwise; its length, where it has one, and its other attributes are its own."""
 
     def __init__(self, data: Any) -> None:
         self.data = data
+
+    def inner_data(self) -> Any:
+        return self.data
 
     def __len__(self) -> int:
         return len(self.data)

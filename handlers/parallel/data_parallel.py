@@ -67,14 +67,19 @@ class DataParallel:
         deal = Deal(dist.rank(), dist.world_size(), seed, even)
         self._deals.append(deal)
         engine.data_may_be_empty = not even
+        engine.data_setup.add(DataStage.BATCH, deal.begin_data)
         engine.data_setup.add(DataStage.DEAL, functools.partial(deal_data, deal=deal), owner=self)
 
         def begin_epoch() -> None:
             deal.set_epoch(engine.state.epoch)
             set_epoch_of_sampler(engine.state.dataloader, engine.state.epoch)
 
-        # At STARTED too: a run that is resumed in mid-epoch does not begin that epoch again.
-        engine.add_event_handler(Events.STARTED | Events.EPOCH_STARTED, begin_epoch, order=Order.METRICS)
+        def go_on() -> None:  # a run that is resumed in mid-epoch does not begin that epoch again
+            deal.go_on_in(engine.state.epoch)
+            set_epoch_of_sampler(engine.state.dataloader, engine.state.epoch)
+
+        engine.add_event_handler(Events.STARTED, go_on, order=Order.METRICS)
+        engine.add_event_handler(Events.EPOCH_STARTED, begin_epoch, order=Order.METRICS)
 
     def state_dict(self) -> dict[str, Any]:
         return {"seeds": [deal.seed for deal in self._deals]}
@@ -82,4 +87,4 @@ class DataParallel:
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         # Saved by another number of ranks, there may be none, or none wanted.
         for deal, seed in zip(self._deals, state_dict["seeds"], strict=False):
-            deal.seed = seed
+            deal.reseed(seed)

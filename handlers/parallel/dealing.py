@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import copy
-import random
 from collections.abc import Iterable, Iterator, Sized
 from itertools import islice
 from typing import Any
 
-import numpy
-import torch
-from torch.utils.data import BatchSampler, DataLoader, DistributedSampler, IterableDataset, Sampler
+from torch.utils.data import DataLoader, DistributedSampler, IterableDataset
+
+from leyden.engine import CompositeData
+from leyden.engine.data_pass import DataLayer, Rest
+from leyden.engine.loader_parts import SamplerLayer, chain, index_sampler, only_batches, own_generators
+from leyden.engine.randomness import Stream
 
 
 class Deal:
@@ -18,21 +20,66 @@ class Deal:
 
     `even`: every rank gets the same number, as training needs (the first items come again to fill the last round up);
     else what is left over goes to the first ranks, so that an evaluation sees each sample once. The order of items is
-    drawn from `seed` and the epoch, so it is the same on all ranks.
+    drawn from `seed`, the epoch and the number of the pass in it, so it is the same on all ranks; that of each loader
+    of a run, which its `number` tells, is another.
     """
 
-    def __init__(self, rank: int, world_size: int, seed: int, even: bool) -> None:
+    def __init__(self, rank: int, world_size: int, seed: int, even: bool, number: int = 0) -> None:
         self.rank = rank
         self.world_size = world_size
         self.seed = seed
         self.even = even
+        self._number = number
         self._epoch = 0
         self._passes = 0
+        self._of_loaders: list[Deal] = []
+        self._given = 0
+
+    def begin_data(self, data: Any) -> Any:
+        """Called before the loaders of a run's data are dealt."""
+        self._given = 0
+        return data
+
+    def of_loader(self) -> Deal:
+        """The deal of the next loader of the data, which counts its own passes."""
+        if self._given == len(self._of_loaders):
+            deal = Deal(self.rank, self.world_size, self.seed, self.even, self._given)
+            deal._epoch = self._epoch
+            self._of_loaders.append(deal)
+        self._given += 1
+        return self._of_loaders[self._given - 1]
+
+    def reseed(self, seed: int) -> None:
+        """Takes another seed from the next pass on."""
+        self.seed = seed
+        for deal in self._of_loaders:
+            deal.seed = seed
+
+    def follow(self, seed: int) -> None:
+        """Draws the next pass from this seed alone."""
+        self.seed = seed
+        self._number = self._epoch = self._passes = 0
 
     def set_epoch(self, epoch: int) -> None:
         """Called when an epoch begins, before its first pass over the data."""
         self._epoch = epoch
         self._passes = 0
+        for deal in self._of_loaders:
+            deal.set_epoch(epoch)
+
+    def go_on_in(self, epoch: int) -> None:
+        """Called when a run goes on in the midst of an epoch, of which passes may have been counted."""
+        for deal in (self, *self._of_loaders):
+            if deal._epoch != epoch:
+                deal._epoch, deal._passes = epoch, 0
+
+    def state_dict(self) -> dict[str, int]:
+        """What the next pass is drawn from."""
+        return {"seed": self.seed, "number": self._number, "epoch": self._epoch, "passes": self._passes}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        self.seed, self._number = state["seed"], state["number"]
+        self._epoch, self._passes = state["epoch"], state["passes"]
 
     def count(self, total: int) -> int:
         """How many of `total` items this rank gets."""
@@ -42,7 +89,7 @@ class Deal:
 
     def pick(self, items: Iterable[Any]) -> list[Any]:
         """This rank's share of one pass, drawn in the common order."""
-        with _CommonRandomness(self._next_seed()):
+        with Stream(self._next_seed(), own_generators(items)):
             drawn = list(items)
         if self.even and drawn:
             missing = -len(drawn) % self.world_size
@@ -51,7 +98,7 @@ class Deal:
 
     def pick_as_they_come(self, items: Iterable[Any]) -> Iterator[Any]:
         """The same for items without a known end."""
-        randomness = _CommonRandomness(self._next_seed())
+        randomness = Stream(self._next_seed(), own_generators(items))
         with randomness:
             iterator = iter(items)
         first: list[Any] = []
@@ -65,49 +112,42 @@ class Deal:
                 return
             yield round_of[self.rank]
 
+    def order_seed(self) -> int:
+        """What the order of the next pass is drawn from."""
+        return (self.seed + 1_000_003 * self._epoch + 7_919 * self._passes + 104_729 * self._number) % 2**63
+
     def _next_seed(self) -> int:
+        seed = self.order_seed()
         self._passes += 1
-        return (self.seed + 1_000_003 * self._epoch + 7_919 * (self._passes - 1)) % 2**63
+        return seed
 
 
-class _CommonRandomness:
-    """Draws inside follow a seed, each time from where the last ones ended; the generators of python, numpy and torch
-    are then as they were."""
-
-    def __init__(self, seed: int) -> None:
-        self._seed = seed
-        self._own: tuple[Any, ...] | None = None
-
-    def __enter__(self) -> None:
-        self._others = self._get()
-        if self._own is not None:
-            self._set(self._own)
-        else:
-            torch.default_generator.manual_seed(self._seed)
-            random.seed(self._seed)
-            numpy.random.seed(self._seed % 2**32)
-
-    def __exit__(self, *_: object) -> None:
-        self._own = self._get()
-        self._set(self._others)
-
-    @staticmethod
-    def _get() -> tuple[Any, ...]:
-        return torch.get_rng_state(), random.getstate(), numpy.random.get_state()
-
-    @staticmethod
-    def _set(states: tuple[Any, ...]) -> None:
-        torch.set_rng_state(states[0])
-        random.setstate(states[1])
-        numpy.random.set_state(states[2])
-
-
-class DealtSampler(Sampler[Any]):
+class DealtSampler(SamplerLayer):
     """This rank's share of what a sampler (of indices or of batches) yields."""
 
     def __init__(self, sampler: Any, deal: Deal) -> None:
         self.sampler = sampler
         self.deal = deal
+
+    @property
+    def inner(self) -> Any:
+        return self.sampler
+
+    @property
+    def ranks(self) -> int:  # type: ignore[override]
+        return self.deal.world_size
+
+    def over(self, inner: Any) -> DealtSampler:
+        return DealtSampler(inner, self.deal)
+
+    def order_seed(self) -> int:
+        return self.deal.order_seed()
+
+    def pass_state(self) -> dict[str, int]:
+        return self.deal.state_dict()
+
+    def load_pass_state(self, state: dict[str, int]) -> None:
+        self.deal.load_state_dict(state)
 
     def __iter__(self) -> Iterator[Any]:
         if has_length(self.sampler):
@@ -118,17 +158,31 @@ class DealtSampler(Sampler[Any]):
         return self.deal.count(len(self.sampler))
 
 
-class DealtBatches:
+class DealtBatches(DataLayer):
     """This rank's share of the batches of an iterable, which each rank reads whole."""
 
     def __init__(self, batches: Iterable[Any], deal: Deal) -> None:
         self.batches = batches
         self.deal = deal
 
+    @property
+    def ranks(self) -> int:  # type: ignore[override]
+        return self.deal.world_size
+
+    def inner_data(self) -> Any:
+        return self.batches
+
+    def go_on(self, rest: Rest, position: int) -> Rest:
+        left = rest.left
+        if left is not None:
+            left = left // self.deal.world_size if self.deal.even else self.deal.count(left)
+        return Rest(self._share(rest.iterator, came=position > 0), left)
+
     def __iter__(self) -> Iterator[Any]:
+        return self._share(iter(self.batches), came=False)
+
+    def _share(self, iterator: Iterator[Any], came: bool) -> Iterator[Any]:
         rank, world_size = self.deal.rank, self.deal.world_size
-        iterator = iter(self.batches)
-        came = False
         while len(round_of := list(islice(iterator, world_size))) == world_size:
             came = True
             yield round_of[rank]
@@ -144,6 +198,10 @@ class DealtIterator(DealtBatches, Iterator[Any]):
     def __init__(self, batches: Iterator[Any], deal: Deal) -> None:
         super().__init__(batches, deal)
         self._rounds = super().__iter__()
+
+    def go_on(self, rest: Rest, position: int) -> Rest:
+        self._rounds = super().go_on(rest, position).iterator
+        return Rest(self, None)
 
     def __iter__(self) -> Iterator[Any]:
         return self
@@ -184,23 +242,44 @@ def deal_data(data: Any, deal: Deal) -> Any:
     if isinstance(data.dataset, IterableDataset):
         return _deal_batches(data, deal)
     dealt = copy.copy(data)
-    batches = data.batch_sampler
+    deal = deal.of_loader()
+    batches: Any = data.batch_sampler
     if batches is None:
         _replace(dealt, "sampler", DealtSampler(data.sampler, deal))
-    elif type(batches) is BatchSampler:
+    elif only_batches(batches):
         sampler = DealtSampler(batches.sampler, deal)
         _replace(dealt, "sampler", sampler)
-        _replace(dealt, "batch_sampler", BatchSampler(sampler, batches.batch_size, batches.drop_last))
+        _replace(dealt, "batch_sampler", type(batches)(sampler, batches.batch_size, batches.drop_last))
     else:
         _replace(dealt, "batch_sampler", DealtSampler(batches, deal))
+    if hasattr(dealt, "_initial_iter_for_state_dict"):  # of torchdata's StatefulDataLoader
+        _replace(dealt, "_initial_iter_for_state_dict", False)
     return dealt
 
 
 def set_epoch_of_sampler(data: Any, epoch: int) -> None:
-    """Tells a user's DistributedSampler which epoch begins; without that each epoch has the same order."""
-    sampler = _sampler_of(data, DistributedSampler) if isinstance(data, DataLoader) else None
-    if sampler is not None:
-        sampler.set_epoch(epoch)
+    """Tells a user's DistributedSampler which epoch begins, wherever it is in the data; without that each epoch has the
+    same order.
+    """
+    for loader in _loaders(data):
+        sampler = _sampler_of(loader, DistributedSampler)
+        if sampler is not None:
+            sampler.set_epoch(epoch)
+
+
+def _loaders(data: Any) -> list[DataLoader[Any]]:
+    while isinstance(data, DataLayer):
+        data = data.inner_data()
+    if not isinstance(data, CompositeData):
+        return [data] if isinstance(data, DataLoader) else []
+    found: list[DataLoader[Any]] = []
+
+    def note(each: Any) -> Any:
+        found.extend(_loaders(each))
+        return each
+
+    data.map_loaders(note)
+    return found
 
 
 def _deal_batches(data: Iterable[Any], deal: Deal) -> DealtBatches:
@@ -220,8 +299,8 @@ def has_length(data: Any) -> bool:
 
 
 def _sampler_of(loader: DataLoader[Any], kind: Any) -> Any:
-    """The loader's sampler of that kind, at whichever of its three places; None if it has none."""
-    places = (loader.sampler, loader.batch_sampler, getattr(loader.batch_sampler, "sampler", None))
+    """The loader's sampler of that kind, wherever among its samplers; None if it has none."""
+    places = (*chain(index_sampler(loader)), loader.sampler)
     return next((sampler for sampler in places if isinstance(sampler, kind)), None)
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from torch import nn
+from torch.utils.data import DataLoader, Dataset
 
 from leyden.engine import Engine, Events, Order, UpdateEvents, supervised_trainer
 from leyden.handlers import EMA, SWA, EarlyStopping, Evaluate, GradientAccumulation
@@ -28,7 +30,7 @@ def batches(count, seed):
     ]
 
 
-def make(*handlers, on=Events.EPOCH_COMPLETED, second=None):
+def make(*handlers, on=Events.EPOCH_COMPLETED, second=None, data=None):
     """A run whose handlers draw random numbers and write down when they were called."""
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.Dropout(0.3), nn.Linear(8, 2))
@@ -63,7 +65,7 @@ def make(*handlers, on=Events.EPOCH_COMPLETED, second=None):
             lambda: calls.append(("output", None if trainer.state.output is None else trainer.state.output.item())),
         )
     trainer.attach(
-        Evaluate(evaluator, batches(EVALUATED, seed=2), prefix="val/", on=on),
+        Evaluate(evaluator, batches(EVALUATED, seed=2) if data is None else data, prefix="val/", on=on),
         *([] if second is None else [Evaluate(evaluator, batches(3, seed=3), prefix="test/", on=second)]),
         *handlers,
     )
@@ -315,6 +317,51 @@ def test_an_output_that_is_no_data_is_left_out_and_told() -> None:
     with pytest.warns(UserWarning, match=r"state.output is not saved: it has a object"):
         state = trainer.state_dict()
     assert state["own"]["state"]["suspended"]["batch"]["value"] == 1
+
+
+class Augmented(Dataset):
+    """Samples with random numbers in them, drawn where they are loaded."""
+
+    def __init__(self, count, seed):
+        generator = torch.Generator().manual_seed(seed)
+        self.x = torch.randn(count, 4, generator=generator)
+        self.y = torch.randint(0, 2, (count,), generator=generator)
+
+    def __len__(self):
+        return len(self.x)
+
+    def __getitem__(self, index):
+        return self.x[index] + 0.1 * torch.randn(4) + random.random(), self.y[index]
+
+
+def loaders(own_generator):
+    """A loader for training and one for evaluations, both shuffled, both with random numbers in their samples."""
+    generator = torch.Generator().manual_seed(5) if own_generator else None
+    return (
+        DataLoader(Augmented(24, 1), batch_size=6, shuffle=True),
+        DataLoader(Augmented(30, 2), batch_size=6, shuffle=True, generator=generator),
+    )
+
+
+@pytest.mark.parametrize("own_generator", [False, True], ids=["global generator", "generator of its own"])
+@pytest.mark.parametrize("place", [None, (1, 2), (2, 5), (3, 1)])
+def test_shuffled_loaders_with_random_samples(place, own_generator, tmp_path) -> None:
+    def run(*handlers, stop=False):
+        random.seed(0)
+        train, evaluated = loaders(own_generator)
+        made = make(*handlers, data=evaluated)
+        if stop and place is None:  # in training, between two evaluations
+            made.trainer.add_event_handler(Events.ITERATION_COMPLETED(once=6), made.trainer.interrupt)
+        elif stop:
+            stop_at(made, *place)
+        made.trainer.run(train, **LIMITS)
+        return made
+
+    reference = run()
+    calls = run(Checkpoint(tmp_path, resume="auto"), stop=True).calls
+    resumed = run(Checkpoint(tmp_path, resume="auto"))
+    assert calls + resumed.calls == reference.calls
+    assert_same(resumed, reference)
 
 
 # -- several ranks -------------------------------------------------------------------------------------------------

@@ -1,0 +1,337 @@
+"""One pass over data: how it is begun, and begun again in another process at the batch it had come to.
+
+A loader with random access draws the order of its pass again, from the generators as they were when it began, and
+loads none of the batches that were used. One with `state_dict` and `load_state_dict` goes on from its own state. Of
+anything else the batches are read again, which a warning tells. Afterwards all generators are as they were at the save.
+"""
+
+from __future__ import annotations
+
+import itertools
+import warnings
+from collections.abc import Iterator, Mapping, Sequence, Sized
+from typing import Any, NamedTuple, Protocol, runtime_checkable
+
+import torch
+from torch.utils.data import DataLoader
+
+from leyden.engine.draw_record import DrawRecord, draws_all_along
+from leyden.engine.index_order import END, Drawn, begin_loader, keeps_workers, rest_of_order, start_workers
+from leyden.engine.loader_parts import (
+    batch_unit,
+    has_random_access,
+    index_sampler,
+    layers,
+    parts_state,
+    ranks_of,
+    set_parts_state,
+)
+from leyden.engine.randomness import Aside, host_state, set_host_state
+
+PLAIN = (list, tuple, str, range, torch.Tensor)
+"""Data that is the same in each pass, and of which nothing needs to be read to skip it."""
+
+
+class Rest(NamedTuple):
+    """What is left of a pass, and how many batches that is; None if nobody knows."""
+
+    iterator: Iterator[Any]
+    left: int | None
+
+
+class DataLayer:
+    """Data that stands before other data and gives its batches in another way; each pass is one over the other's."""
+
+    ranks = 1
+    """Among how many ranks it deals the batches."""
+
+    def inner_data(self) -> Any:
+        """The data that it stands before."""
+        raise NotImplementedError
+
+    def go_on(self, rest: Rest, position: int) -> Rest:
+        """What is left of a pass of which `position` batches were used, given what is left of the other's."""
+        raise NotImplementedError
+
+
+@runtime_checkable
+class KnowsItsPass(Protocol):
+    """Data that sees to its own passes: made of several loaders, say."""
+
+    def pass_state(self, position: int) -> Any:
+        """Where the present pass stands after `position` batches."""
+
+    def load_pass_state(self, state: Any) -> None:
+        """Called before the next pass is begun or gone on with."""
+
+    def go_on_at(self, position: int) -> Rest:
+        """What is left of a pass after `position` batches."""
+
+    @property
+    def dealt_anew(self) -> bool:
+        """True if what was left was dealt to another number of ranks than before."""
+
+
+class DataPass:
+    """The present pass over data. `state`: of the run that is gone on with, where it is one."""
+
+    def __init__(self, data: Any, state: Mapping[str, Any] | None = None) -> None:
+        self.data = data
+        self._layers: list[DataLayer] = []
+        while isinstance(data, DataLayer):
+            self._layers.append(data)
+            data = data.inner_data()
+        self._leaf = data
+        self._dealt = ranks_of(data)
+        for layer in self._layers:
+            self._dealt *= layer.ranks
+        self._state = state
+        self._began: dict[str, Any] | None = None
+        self._record: DrawRecord | None = None
+        self._known_left: int | None = None  # batches in the order of indices that was opened last
+        # Where what was left of the pass was dealt anew: the items taken before, by all ranks, and after which batch.
+        self._taken = self._since = 0
+        self.left: int | None = None
+        """Batches that were left when the pass was gone on with, if that is another number than one expects: what was
+        left of it was dealt anew.
+        """
+        if state is not None:
+            if isinstance(self._leaf, KnowsItsPass):
+                if "inner" in state:
+                    self._leaf.load_pass_state(state["inner"])
+            else:
+                set_parts_state(self._leaf, state.get("now", {}))
+
+    # -- its beginning ---------------------------------------------------------------------------------------
+
+    def begin(self) -> Iterator[Any]:
+        """Begins a new pass."""
+        state, self._state = self._state, None
+        self._taken = self._since = 0
+        self._record = self.left = None
+        leaf = self._leaf
+        if isinstance(leaf, KnowsItsPass):
+            return iter(self.data)
+        if state is not None:
+            self._make_as_it_was(state)
+        self._began = _beginning(leaf)
+        if not self._records():
+            return iter(self.data)
+        return self._through_layers(Rest(self._open(skip=0), None), 0).iterator
+
+    def _records(self) -> bool:
+        leaf = self._leaf
+        return has_random_access(leaf) and not _has_state(leaf) and draws_all_along(index_sampler(leaf))
+
+    def _make_as_it_was(self, state: Mapping[str, Any]) -> None:
+        """Lets the next pass begin as in the run that is gone on with, which had gone through the data before."""
+        leaf = self._leaf
+        if "loader" in state and _has_state(leaf):
+            leaf.load_state_dict(state["loader"])
+            if isinstance(leaf, DataLoader):
+                with Aside():
+                    _finish(leaf, state["loader"])
+        elif state.get("warm") and isinstance(leaf, DataLoader):
+            start_workers(leaf)
+
+    # -- its middle ------------------------------------------------------------------------------------------
+
+    def go_on(self, position: int) -> Iterator[Any]:
+        """Goes on with a pass of which `position` batches were used."""
+        state = self._state
+        if isinstance(self._leaf, KnowsItsPass):
+            if position == 0 and (state is None or "inner" not in state):
+                return self.begin()
+            self._state = None
+            rest = self._through_layers(self._leaf.go_on_at(position), position)
+            self.left = rest.left if self._leaf.dealt_anew else None
+            return rest.iterator
+        if position == 0 and (state is None or "began" not in state):
+            return self.begin()
+        self._state = None
+        rest = self._through_layers(self._rest(state or self._fresh_state(), position), position)
+        self.left = rest.left if self._taken > 0 else None
+        return rest.iterator
+
+    def _fresh_state(self) -> dict[str, Any]:
+        return {"unit": batch_unit(self._leaf), "ranks": self._dealt, "taken": 0, "since": 0}
+
+    def _is_alike(self, state: Mapping[str, Any]) -> bool:
+        return (state["unit"], state["ranks"]) == (batch_unit(self._leaf), self._dealt)
+
+    def _through_layers(self, rest: Rest, position: int) -> Rest:
+        for layer in reversed(self._layers):
+            rest = layer.go_on(rest, position)
+        return rest
+
+    def _rest(self, state: Mapping[str, Any], position: int) -> Rest:
+        leaf = self._leaf
+        self._taken, self._since = state["taken"], state["since"]
+        taken = self._taken + (position - self._since) * state["unit"] * state["ranks"]
+        if not self._is_alike(state):
+            self._taken, self._since = taken, position
+        self._began = state.get("began")
+        if isinstance(leaf, PLAIN):
+            return Rest(itertools.islice(leaf, taken, None), max(0, len(leaf) - taken))
+        if isinstance(leaf, Iterator):
+            return Rest(_read_past(leaf, leaf, taken), None)
+        now = state.get("now", {})
+        if self._began is None:
+            return self._rest_of_leaf(state, position, taken)
+        with Aside():
+            set_parts_state(leaf, self._began["parts"])
+            if self._began.get("warm") and isinstance(leaf, DataLoader):
+                start_workers(leaf)
+            set_host_state(self._began["host"])
+            rest = self._rest_of_leaf(state, position, taken)
+        set_parts_state(leaf, now)
+        return rest
+
+    def _rest_of_leaf(self, state: Mapping[str, Any], position: int, taken: int) -> Rest:
+        leaf = self._leaf
+        theirs = "loader" in state and _has_state(leaf) and state.get("position") == position
+        if theirs and (not has_random_access(leaf) or (self._taken == 0 and self._is_alike(state))):
+            leaf.load_state_dict(state["loader"])
+            iterator = iter(leaf)
+            if _begins_at_its_end(iterator):
+                leaf.load_state_dict(state["loader"])
+                iterator = iter(leaf)
+            return Rest(iterator, _less(leaf, taken))
+        if has_random_access(leaf):
+            skip = position - self._since
+            iterator = self._open(skip)
+            return Rest(iterator, None if self._known_left is None else max(0, self._known_left - skip))
+        if getattr(type(leaf), "__iter__", Sequence.__iter__) is Sequence.__iter__:
+            return Rest(_by_index(leaf, taken), _less(leaf, taken))
+        return Rest(_read_past(iter(leaf), leaf, taken), _less(leaf, taken))
+
+    def _open(self, skip: int) -> Iterator[Any]:
+        """Begins the loader's own pass past its first `skip` batches."""
+        loader, began = self._leaf, self._began or {}
+        order = index_sampler(loader) if self._taken == 0 else rest_of_order(loader, self._taken, began)
+        self._known_left = _length(order)
+        records = self._taken == 0 and self._records()
+        drawn: list[Drawn] = []
+
+        def begin() -> Iterator[Any]:
+            record = DrawRecord(began.get("draws", ())) if records else None
+            drawn.append(Drawn(iter(order), skip, record))
+            self._record = record
+            return drawn[-1]
+
+        iterator = begin_loader(loader, begin)
+        drawn[-1].skip()
+        return iterator
+
+    # -- saved -----------------------------------------------------------------------------------------------
+
+    def state_dict(self, position: int) -> dict[str, Any]:
+        """What the pass needs to go on after `position` batches, as plain data and tensors."""
+        if self._state is not None:
+            return dict(self._state)
+        leaf = self._leaf
+        if isinstance(leaf, KnowsItsPass):
+            return {"position": position, "inner": leaf.pass_state(position)}
+        state = self._fresh_state() | {"position": position, "taken": self._taken, "since": self._since}
+        if self._began is not None:
+            began = self._began
+            if self._record is not None:
+                began = began | {"draws": list(self._record.entries)}
+            state["began"] = began
+        if not isinstance(leaf, (*PLAIN, Iterator)) and (now := parts_state(leaf)):
+            state["now"] = now
+        if keeps_workers(leaf):
+            state["warm"] = True
+        if _has_state(leaf) and not (isinstance(leaf, DataLoader) and leaf._iterator is None):
+            state["loader"] = self._outermost_with_state().state_dict()
+        return state
+
+    def _outermost_with_state(self) -> Any:
+        # Where batches are read ahead, a layer knows the state of what was used.
+        return next((each for each in self._layers if hasattr(each, "state_dict")), self._leaf)
+
+
+def _beginning(leaf: Any) -> dict[str, Any] | None:
+    """What the pass that is to begin will hang on; None if it is always the same, or can't be begun again."""
+    if isinstance(leaf, (*PLAIN, Iterator)):
+        return None
+    began: dict[str, Any] = {"host": host_state(), "parts": parts_state(leaf)}
+    if not isinstance(leaf, DataLoader):
+        return began
+    if keeps_workers(leaf):
+        began["warm"] = True
+    elif leaf.num_workers > 0:
+        began["workers"] = True
+    for layer in layers(leaf):
+        if layer.surrounds:
+            began["surrounded"] = True
+        elif (seed := layer.order_seed()) is not None:
+            began["seed"] = seed
+    return began
+
+
+def _has_state(data: Any) -> bool:
+    return hasattr(data, "state_dict") and hasattr(data, "load_state_dict")
+
+
+def _finish(loader: Any, state: Any) -> None:
+    """Goes with a stateful loader through what it does before a new pass: its first iterator is that of its state, be
+    the pass over or cut short.
+    """
+    loader.state_dict()  # makes that iterator
+    if isinstance(state, Mapping) and not state.get("_iterator_finished", True):
+        iter(loader)
+        return
+    if _begins_at_its_end(loader._iterator):
+        loader.load_state_dict(state)
+        loader.state_dict()
+
+
+def _begins_at_its_end(iterator: Any) -> bool:
+    """True if the dataset of a pass that has given its last sample is at the beginning of the next; others still have a
+    pass with nothing in it to be gone through, which is done here, since the loader does not ask them any more.
+    """
+    fetcher: Any = getattr(iterator, "_dataset_fetcher", None)
+    stream = getattr(fetcher, "dataset_iter", None)
+    return stream is not None and fetcher.ended and next(stream, END) is not END
+
+
+def _length(data: Any) -> int | None:
+    try:
+        return len(data) if isinstance(data, Sized) else None
+    except (TypeError, NotImplementedError):
+        return None
+
+
+def _less(data: Any, taken: int) -> int | None:
+    length = _length(data)
+    return None if length is None else max(0, length - taken)
+
+
+def _by_index(data: Any, first: int) -> Iterator[Any]:
+    """The old protocol of iteration, which asks for one index after the other."""
+    for index in itertools.count(first):
+        try:
+            item = data[index]
+        except IndexError:
+            return
+        yield item
+
+
+def _read_past(iterator: Iterator[Any], data: Any, number: int) -> Iterator[Any]:
+    if number > 0:
+        warnings.warn(
+            f"to go on where the run was, the first {number} batches of {_name(data)} are read again and thrown away, "
+            "which takes as long as reading them took. Data with state_dict() and load_state_dict() (torchdata's "
+            "StatefulDataLoader, over a dataset that has them) or with random access goes on at once",
+            stacklevel=2,
+        )
+        for _ in range(number):
+            if next(iterator, iterator) is iterator:
+                break
+    return iterator
+
+
+def _name(data: Any) -> str:
+    kind = type(data).__name__
+    return f"a {kind} over {type(data.dataset).__name__}" if isinstance(data, DataLoader) else f"the {kind}"

@@ -1,0 +1,176 @@
+"""What a loader is made of, and the random numbers that its parts draw for themselves."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy
+import torch
+from torch.utils.data import BatchSampler, DataLoader, DistributedSampler, IterableDataset, Sampler
+
+
+class SamplerLayer(Sampler[Any]):
+    """A sampler of leyden's own between a loader and the sampler of a user, whose items it gives in another way."""
+
+    ranks = 1
+    """Among how many ranks it deals the items."""
+    surrounds = False
+    """What is below draws from a seed that this layer knows by itself."""
+
+    @property
+    def inner(self) -> Any:
+        """The sampler below."""
+        raise NotImplementedError
+
+    def over(self, inner: Any) -> SamplerLayer:
+        """The same over another sampler."""
+        raise NotImplementedError
+
+    def order_seed(self) -> int | None:
+        """What the order of the next pass is drawn from, if it is a seed that this layer gives."""
+        return None
+
+    def pass_state(self) -> Any:
+        """What the next pass hangs on, as plain data."""
+        raise NotImplementedError
+
+    def load_pass_state(self, state: Any) -> None:
+        raise NotImplementedError
+
+
+def has_random_access(data: Any) -> bool:
+    """True for a loader that asks a sampler for indices."""
+    return isinstance(data, DataLoader) and not isinstance(data.dataset, IterableDataset)
+
+
+def place_of_indices(loader: DataLoader[Any]) -> str:
+    """The attribute that holds the sampler from which the loader takes its indices, or batches of them."""
+    return "sampler" if loader.batch_sampler is None else "batch_sampler"
+
+
+def index_sampler(loader: DataLoader[Any]) -> Any:
+    """The sampler at that place."""
+    return getattr(loader, place_of_indices(loader))
+
+
+def only_batches(sampler: Any) -> bool:
+    """True for a sampler that makes batches of another's indices, in their order, and does nothing else."""
+    # torchdata's StatefulDataLoader makes batches by a class of its own, which knows where it stands.
+    return type(sampler) is BatchSampler or (
+        isinstance(sampler, BatchSampler) and type(sampler).__module__.startswith("torchdata.")
+    )
+
+
+def chain(sampler: Any) -> list[Any]:
+    """The sampler and those it draws from, one below the other."""
+    links: list[Any] = []
+    while sampler is not None and not any(sampler is link for link in links):
+        links.append(sampler)
+        sampler = sampler.inner if isinstance(sampler, SamplerLayer) else getattr(sampler, "sampler", None)
+    return links
+
+
+def layers(loader: DataLoader[Any]) -> list[SamplerLayer]:
+    """leyden's own samplers in the loader, the outermost first."""
+    return [link for link in chain(index_sampler(loader)) if isinstance(link, SamplerLayer)]
+
+
+def batch_unit(data: Any) -> int:
+    """Items of the order that a batch takes: samples, or 1 where the order is one of batches."""
+    if has_random_access(data):
+        for link in chain(index_sampler(data)):
+            if only_batches(link):
+                return int(link.batch_size)
+            if not isinstance(link, SamplerLayer):
+                break
+    return 1
+
+
+def ranks_of(data: Any) -> int:
+    """Among how many ranks the loader's samplers deal its order."""
+    if not has_random_access(data):
+        return 1
+    ranks = 1
+    for link in chain(index_sampler(data)):
+        if isinstance(link, SamplerLayer):
+            ranks *= link.ranks
+        elif isinstance(link, DistributedSampler):
+            ranks *= link.num_replicas
+    return ranks
+
+
+def own_generators(sampler: Any) -> list[torch.Generator]:
+    """torch's generators that the samplers of a chain draw from, other than the global one."""
+    found = (getattr(link, "generator", None) for link in chain(sampler))
+    return [each for each in found if isinstance(each, torch.Generator)]
+
+
+def parts_state(data: Any) -> dict[str, Any]:
+    """The state of each generator that a part of the data has for itself, and what else decides on its next pass."""
+    return {role: state for role, part in _parts(data) if (state := _part_state(part))}
+
+
+def set_parts_state(data: Any, states: Mapping[str, Any]) -> None:
+    """Puts the parts back to such states; of parts that are not there, nothing is set."""
+    for role, part in _parts(data):
+        if role in states:
+            _set_part_state(part, states[role])
+
+
+def _parts(data: Any) -> Iterator[tuple[str, Any]]:
+    yield "data", data
+    if not isinstance(data, DataLoader):
+        return
+    depth = 0
+    dataset: Any = data.dataset
+    while dataset is not None and depth < 10:
+        yield f"dataset-{depth}", dataset
+        dataset, depth = getattr(dataset, "dataset", None), depth + 1
+    depth = 0
+    for link in chain(index_sampler(data)):
+        if isinstance(link, SamplerLayer):
+            yield type(link).__name__, link
+        else:
+            # Counted from below: a layer may be there in one process and not in another.
+            yield f"{type(link).__name__}-{depth}", link
+            depth += 1
+
+
+def _part_state(part: Any) -> dict[str, Any]:
+    if isinstance(part, SamplerLayer):
+        return {"layer": part.pass_state()}
+    state: dict[str, Any] = {}
+    for name, value in getattr(part, "__dict__", {}).items():
+        if isinstance(value, torch.Generator):
+            state[name] = value.get_state()
+        elif isinstance(value, random.Random):
+            state[name] = value.getstate()
+        elif isinstance(value, numpy.random.Generator):
+            state[name] = value.bit_generator.state
+        elif isinstance(value, numpy.random.RandomState):
+            state[name] = value.get_state(legacy=False)
+    epoch = getattr(part, "epoch", None)
+    if isinstance(epoch, int) and callable(getattr(part, "set_epoch", None)):
+        state["epoch"] = int(epoch)
+    return state
+
+
+def _set_part_state(part: Any, state: Mapping[str, Any]) -> None:
+    if isinstance(part, SamplerLayer):
+        part.load_pass_state(state["layer"])
+        return
+    own = getattr(part, "__dict__", {})
+    for name, saved in state.items():
+        value = own.get(name)
+        if isinstance(value, torch.Generator):
+            value.set_state(saved)
+        elif isinstance(value, random.Random):
+            value.setstate(saved)
+        elif isinstance(value, numpy.random.Generator):
+            value.bit_generator.state = saved
+        elif isinstance(value, numpy.random.RandomState):
+            value.set_state(saved)
+        elif name == "epoch" and callable(getattr(part, "set_epoch", None)):
+            part.set_epoch(saved)

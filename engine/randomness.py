@@ -1,0 +1,87 @@
+"""The random number generators of the host that data is drawn from: python's, numpy's and torch's of the CPU."""
+
+from __future__ import annotations
+
+import random
+import sys
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy
+import torch
+
+
+def host_state() -> dict[str, Any]:
+    """The state of each global generator of the host, as plain data and a tensor; numpy's only if it is in use."""
+    state: dict[str, Any] = {"python": random.getstate(), "torch": torch.default_generator.get_state()}
+    if "numpy.random" in sys.modules:
+        state["numpy"] = numpy.random.get_state(legacy=False)
+    return state
+
+
+def set_host_state(state: Mapping[str, Any]) -> None:
+    """Puts the generators back to such a state."""
+    random.setstate(state["python"])
+    torch.default_generator.set_state(state["torch"])
+    if "numpy" in state:
+        numpy.random.set_state(state["numpy"])
+
+
+def seed_host(seed: int) -> None:
+    """Seeds the generators that samples are drawn from: python's, numpy's and torch's of the CPU."""
+    random.seed(seed)
+    numpy.random.seed(seed % 2**32)
+    torch.default_generator.manual_seed(seed)
+
+
+class Stream:
+    """A context whose draws follow a seed, each time from where the last ones ended; outside, nothing has been drawn.
+
+    Of the generators of python, numpy and torch's CPU, and those given. Instead of a seed it takes the state of the
+    host's generators to begin with; the given generators then begin as they are.
+    """
+
+    def __init__(self, seed: int | Mapping[str, Any], generators: Iterable[torch.Generator] = ()) -> None:
+        self._start = seed
+        self._generators = list(generators)
+        self._own: tuple[Any, ...] | None = None
+
+    def __enter__(self) -> None:
+        self._others = self._get()
+        if self._own is not None:
+            self._set(self._own)
+        elif isinstance(self._start, int):
+            seed_host(self._start)
+            for generator in self._generators:
+                generator.manual_seed(self._start)
+        else:
+            set_host_state(self._start)
+
+    def __exit__(self, *_: object) -> None:
+        self._own = self._get()
+        self._set(self._others)
+
+    def _get(self) -> tuple[Any, ...]:
+        # numpy's state is always among them: what is drawn inside may be the first to use it.
+        states = [each.get_state() for each in self._generators]
+        return random.getstate(), numpy.random.get_state(), torch.default_generator.get_state(), states
+
+    def _set(self, state: tuple[Any, ...]) -> None:
+        random.setstate(state[0])
+        numpy.random.set_state(state[1])
+        torch.default_generator.set_state(state[2])
+        for generator, own in zip(self._generators, state[3], strict=True):
+            generator.set_state(own)
+
+
+class Aside:
+    """A context after which the generators that samples are drawn from are as they were before."""
+
+    def __enter__(self) -> None:
+        self._state = random.getstate(), numpy.random.get_state(), torch.default_generator.get_state()
+
+    def __exit__(self, *_: object) -> None:
+        python, of_numpy, of_torch = self._state
+        random.setstate(python)
+        numpy.random.set_state(of_numpy)
+        torch.default_generator.set_state(of_torch)

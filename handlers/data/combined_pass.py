@@ -1,0 +1,155 @@
+"""One pass over several loaders, each with a pass of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from leyden.engine.data_pass import DataPass
+
+
+class CombinedPass(Iterator[Any]):
+    """Rows of batches from loaders, as the `mode` of `CombinedLoader` says, `rows` of them if that is known.
+
+    It counts rows, and for each loader knows in which row its present pass began, so that each can be begun again at
+    the batch it had come to.
+    """
+
+    def __init__(
+        self, loaders: Sequence[tuple[Any, Any]], mode: str, rows: int | None, states: Sequence[Any] | None = None
+    ) -> None:
+        self._pairs = loaders
+        self._mode = mode
+        self._rows = rows
+        given = [None] * len(loaders) if states is None else states
+        self._passes = [
+            DataPass(loader, None if state is None else state["pass"])
+            for (_, loader), state in zip(loaders, given, strict=True)
+        ]
+        self._states = given
+        self._iterators: list[Iterator[Any] | None] = [None] * len(loaders)
+        self._begun_at = [0] * len(loaders)
+        self._ended = [False] * len(loaders)
+        self._row = 0
+        self._iterator = self._iterate()
+
+    def begin(self) -> CombinedPass:
+        """Begins all loaders that go side by side."""
+        if self._mode != "sequential":
+            self._iterators = [each.begin() for each in self._passes]
+        return self
+
+    def go_on_at(self, row: int) -> CombinedPass:
+        """Goes on with a pass of which `row` rows were used."""
+        self._row = row
+        for place, state in enumerate(self._states):
+            if state is None:
+                self._skip_to(place, row)
+                continue
+            self._begun_at[place], self._ended[place] = state["begun_at"], state["ended"]
+            if self._ended[place] and self._mode != "max_size_cycle":
+                self._iterators[place] = iter(())
+            elif state["begun"]:
+                self._iterators[place] = self._passes[place].go_on(row - state["begun_at"])
+        return self
+
+    def _skip_to(self, place: int, row: int) -> None:
+        """The place of a loader of which nothing was saved but the number of rows."""
+        lengths = [len(loader) for _, loader in self._pairs] if self._mode != "min_size" else []
+        begun_at = 0
+        if self._mode == "sequential":
+            begun_at = sum(lengths[:place])
+            if row < begun_at or (row == begun_at and place > 0):
+                return
+            self._ended[place] = row >= begun_at + lengths[place]
+        elif lengths:
+            self._ended[place] = row > lengths[place]
+            if self._mode == "max_size_cycle" and row > 0:
+                begun_at = (row - 1) // lengths[place] * lengths[place]
+        self._begun_at[place] = begun_at
+        if self._ended[place] and self._mode != "max_size_cycle":
+            self._iterators[place] = iter(())
+        else:
+            self._iterators[place] = self._passes[place].go_on(row - begun_at)
+
+    @property
+    def dealt_anew(self) -> bool:
+        """True if what was left of a loader was dealt to another number of ranks."""
+        return any(each.left is not None for each in self._passes)
+
+    def left(self) -> int | None:
+        """Rows that are left, if that is known."""
+        if not self.dealt_anew:
+            return None if self._rows is None else max(0, self._rows - self._row)
+        lefts: list[int] = []
+        for place, (_, loader) in enumerate(self._pairs):
+            left = self._passes[place].left
+            if self._ended[place]:
+                left = 0
+            elif left is None:
+                left = len(loader)
+            lefts.append(left)
+        if self._mode == "sequential":
+            return sum(lefts)
+        if self._mode == "max_size_cycle":
+            return max((left for left, ended in zip(lefts, self._ended, strict=True) if not ended), default=0)
+        return min(lefts) if self._mode == "min_size" else max(lefts)
+
+    def state_dict(self, row: int) -> list[Any]:
+        """Where each loader stands after `row` rows, in their order."""
+        return [
+            {
+                "pass": each.state_dict(row - self._begun_at[place]),
+                "begun": self._iterators[place] is not None,
+                "begun_at": self._begun_at[place],
+                "ended": self._ended[place],
+            }
+            for place, each in enumerate(self._passes)
+        ]
+
+    def __next__(self) -> Any:
+        return next(self._iterator)
+
+    def _iterate(self) -> Iterator[Any]:
+        if self._mode == "sequential":
+            yield from self._one_after_the_other()
+            return
+        last = self._row + (self.left() or 0) if self._rows is not None else None
+        # Where the end is known, none of the loaders is asked for a batch that would be thrown away.
+        while (last is None or self._row < last) and (row := self._next_row()) is not None:
+            self._row += 1
+            yield row
+
+    def _one_after_the_other(self) -> Iterator[Any]:
+        for place, (key, _) in enumerate(self._pairs):
+            if self._iterators[place] is None:
+                self._begun_at[place] = self._row
+                self._iterators[place] = self._passes[place].begin()
+            for batch in self._iterators[place] or ():
+                self._row += 1
+                yield key, batch
+            self._ended[place] = True
+
+    def _next_row(self) -> list[Any] | None:
+        row: list[Any] = []
+        for place, iterator in enumerate(self._iterators):
+            assert iterator is not None
+            try:
+                row.append(next(iterator))
+            except StopIteration:
+                self._ended[place] = True
+                if self._mode == "min_size" or all(self._ended):
+                    return None
+                row.append(None if self._mode == "max_size" else self._begin_anew(place))
+        return row
+
+    def _begin_anew(self, place: int) -> Any:
+        self._begun_at[place] = self._row
+        iterator = self._iterators[place] = self._passes[place].begin()
+        for batch in iterator:
+            return batch
+        key, loader = self._pairs[place]
+        raise ValueError(
+            f'CombinedLoader begins the loader {key!r} ({type(loader).__name__}) anew (mode "max_size_cycle"), but it '
+            "gave no batch: it is empty, or an iterator, which can be gone through only once"
+        )
