@@ -31,6 +31,11 @@ but random numbers. With a new number comes a checkpoint in tests/data, made by 
 """
 
 
+@functools.cache
+def _version(package: str) -> str:
+    return importlib.metadata.version(package)
+
+
 @dataclass(frozen=True, slots=True)
 class FileRecord:
     """Size in bytes and SHA-256 (hexadecimal) of a file."""
@@ -142,11 +147,6 @@ def verify_files(folder: Place, files: Mapping[str, FileRecord]) -> None:
             raise CheckpointDamagedError(f"{path} was altered: its SHA-256 is not the one in {MANIFEST}")
     if strange := sorted(path.name for path in folder.glob("*.safetensors") if path.name not in files):
         raise CheckpointDamagedError(f"{folder} has {', '.join(strange)}, which {MANIFEST} does not list")
-
-
-@functools.cache
-def _version(package: str) -> str:
-    return importlib.metadata.version(package)
 
 
 def numbers(metrics: Mapping[str, Any]) -> dict[str, float]:

@@ -21,7 +21,7 @@ class RemotePath:
     def __init__(self, url: str, *, filesystem: Any = None) -> None:
         self.url = url.rstrip("/")
         if filesystem is None:
-            import fsspec.core  # type: ignore[import-untyped]
+            import fsspec.core
 
             filesystem, _ = fsspec.core.url_to_fs(self.url, use_listings_cache=False)
         self.filesystem = filesystem
