@@ -275,6 +275,7 @@ class Checkpoint:
                 raise self._failure
         finally:
             self._running = False
+            self._buffer = HostBuffer()  # its memory is no longer needed
             self._lock.give_back()
 
     def request(self) -> None:
@@ -340,10 +341,10 @@ class Checkpoint:
             self._exchange if taken.together else Exchange(),
         )
         path = self.directory / taken.name
+        self._writer.begin(path, job if taken.together or dist.rank() == 0 else None, beside=beside)
         self._remember(engine, path, new)
         if self._clock is not None:
             self._clock.restart()
-        self._writer.begin(path, job if taken.together or dist.rank() == 0 else None, beside=beside)
         return path
 
     def _settle(self, *, wait: bool = True) -> None:

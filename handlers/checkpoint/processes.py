@@ -43,14 +43,18 @@ class ProcessIdentity:
     @property
     def is_alive(self) -> bool:
         """True if it runs; asked only of one that is near."""
-        return _started(self.pid) == self.started
+        started = _started(self.pid)
+        return _is_hidden(self.pid) if started is None else started == self.started
 
 
 def _machine() -> str:
     if not sys.platform.startswith("linux"):
         return sys.platform
-    boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    return f"{boot} {os.readlink('/proc/self/ns/pid')}"
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        return f"{boot} {os.readlink('/proc/self/ns/pid')}"
+    except OSError:  # a sandbox that does not show them
+        return sys.platform
 
 
 def _started(pid: int) -> str | None:
@@ -64,3 +68,14 @@ def _started(pid: int) -> str | None:
         return None if process.status() == psutil.STATUS_ZOMBIE else f"{process.create_time():.0f}"
     except (OSError, psutil.Error):
         return None
+
+
+def _is_hidden(pid: int) -> bool:
+    """True if there is such a process of another user, of which no more is shown."""
+    try:
+        os.kill(pid, 0)
+    except PermissionError:
+        return True
+    except OSError:
+        return False
+    return False

@@ -23,7 +23,7 @@ from leyden.handlers.checkpoint.ranks import LIGHT, gather_ranks
 from leyden.handlers.checkpoint.retention import Keeping
 from leyden.handlers.checkpoint.staging import HostBuffer, bytes_of
 from leyden.handlers.checkpoint.streams import write_file
-from leyden.handlers.checkpoint.together import on_rank_zero
+from leyden.handlers.checkpoint.together import gather_or_fail
 from leyden.handlers.checkpoint.training_state import Stateful, collect, collect_own
 
 
@@ -61,6 +61,7 @@ def take(
     json: Json = {}
     own: dict[str, Any] = {}
     pieces: list[Piece] = []
+    data: memoryview | Sequence[Piece]
     sharded = False
     try:
         if best is not None and best in state.metrics and best not in numbers(state.metrics):
@@ -73,9 +74,20 @@ def take(
     except Exception as error:  # raised once all ranks know of it
         failure = error
     ranks = gather_ranks(own, failure)
-    name = on_rank_zero(lambda: directory.next_name(state.epoch, state.iteration))
-    pieces = ordered([*pieces, *pieces_of(_to_write(ranks.tensors), whole=True)])
-    layout = Layout.of(pieces)
+    name, layout, data = "", Layout.of(()), memoryview(b"")
+    try:
+        pieces = ordered([*pieces, *pieces_of(_to_write(ranks.tensors), whole=True)])
+        layout = Layout.of(pieces)
+        data = pieces if buffer is None else buffer.fill(pieces, layout)
+        if dist.rank() == 0:
+            name = directory.next_name(state.epoch, state.iteration)
+    except Exception as error:
+        failure = error
+    try:
+        name = gather_or_fail(name, failure)[0]
+    except Exception:
+        directory.give_back(name)
+        raise
     manifest = Manifest(
         serial=0,
         epoch=state.epoch,
@@ -92,7 +104,7 @@ def take(
         {**json, **ranks.json},
         manifest,
         layout,
-        pieces if buffer is None else buffer.fill(pieces, layout),
+        data,
     )
 
 

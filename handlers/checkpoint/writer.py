@@ -48,18 +48,12 @@ class Writer:
         """
         assert self._path is None
         self._error, self._remarks = None, ()
-        self._path = path
-        if write is None:
-            return
-        if beside:
+        if write is not None and beside:
             self._thread = threading.Thread(target=self._run, args=(write,), name="leyden-checkpoint")
             self._thread.start()
-        else:
-            try:
-                self._run(write)
-            except BaseException:
-                self._path = None
-                raise
+        elif write is not None:
+            self._run(write)
+        self._path = path  # last: after a KeyboardInterrupt there is nothing whose end could be told
 
     def _run(self, write: Callable[[], tuple[str, ...]]) -> None:
         try:
@@ -75,9 +69,9 @@ class Writer:
 
     def ended_here(self) -> Ended | None:
         """Waits for this rank's own part, and tells how it ended without asking the others."""
+        self.join()
         if self._path is None:
             return None
-        self.join()
         ended = Ended(self._path, self._error, self._remarks, isinstance(self._error, DirectoryInUseError))
         self._path = None
         return ended
@@ -85,6 +79,7 @@ class Writer:
     def ended(self, *, wait: bool = True) -> Ended | None:
         """How the write ended; None if nothing was begun or, with `wait=False`, it goes on. All ranks call it."""
         if self._path is None:
+            self.join()
             return None
         if dist.world_size() == 1:
             busy = self._thread is not None and self._thread.is_alive()
