@@ -15,6 +15,7 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 import torch
 from torch.utils.data import DataLoader
 
+from leyden import distributed as dist
 from leyden.engine.draw_record import DrawRecord, draws_all_along
 from leyden.engine.index_order import END, Drawn, begin_loader, keeps_workers, rest_of_order, start_workers
 from leyden.engine.loader_parts import (
@@ -220,7 +221,10 @@ class DataPass:
             return drawn[-1]
 
         iterator = begin_loader(loader, begin)
-        drawn[-1].skip()
+        if self._taken > 0 and loader.num_workers == 0:
+            drawn[-1].draw_ahead()  # of an order that was drawn already, from what the generators were then
+        else:
+            drawn[-1].skip()
         return iterator
 
     # -- saved -----------------------------------------------------------------------------------------------
@@ -319,16 +323,16 @@ def _by_index(data: Any, first: int) -> Iterator[Any]:
 
 
 def _read_past(iterator: Iterator[Any], data: Any, number: int) -> Iterator[Any]:
-    if number > 0:
+    if number > 0 and dist.rank() == 0:
         warnings.warn(
             f"to go on where the run was, the first {number} batches of {_name(data)} are read again and thrown away, "
             "which takes as long as reading them took. Data with state_dict() and load_state_dict() (torchdata's "
             "StatefulDataLoader, over a dataset that has them) or with random access goes on at once",
             stacklevel=2,
         )
-        for _ in range(number):
-            if next(iterator, iterator) is iterator:
-                break
+    for _ in range(number):
+        if next(iterator, END) is END:
+            break
     return iterator
 
 

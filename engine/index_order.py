@@ -32,6 +32,7 @@ class Drawn(Iterator[Any]):
         self._indices = indices
         self._skip = skip
         self._record = record
+        self._ahead: list[Any] = []
 
     def skip(self) -> None:
         """Draws what is to be skipped now."""
@@ -39,10 +40,15 @@ class Drawn(Iterator[Any]):
             self._skip -= 1
             self._draw()
 
+    def draw_ahead(self) -> None:
+        """Draws the first index now, for when it is asked for."""
+        self.skip()
+        self._ahead.append(self._draw())
+
     def __next__(self) -> Any:
         if self._skip:
             self.skip()
-        index = self._draw()
+        index = self._ahead.pop() if self._ahead else self._draw()
         if index is END:
             raise StopIteration
         return index
