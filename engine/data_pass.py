@@ -108,8 +108,7 @@ class DataPass:
     def begin(self) -> Iterator[Any]:
         """Begins a new pass."""
         state, self._state = self._state, None
-        self._taken = self._since = 0
-        self._record = self.left = None
+        self.end()
         leaf = self._leaf
         if isinstance(leaf, KnowsItsPass):
             return iter(self.data)
@@ -134,6 +133,11 @@ class DataPass:
                     _finish(leaf, state["loader"])
         elif state.get("warm") and isinstance(leaf, DataLoader):
             start_workers(leaf)
+
+    def end(self) -> None:
+        """The pass is over, and the next has not begun."""
+        self._began = self._record = self.left = None
+        self._taken = self._since = 0
 
     # -- its middle ------------------------------------------------------------------------------------------
 

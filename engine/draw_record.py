@@ -56,9 +56,14 @@ class DrawRecord:
         self._repeated = 0
         self._raw = b""
 
+    @property
+    def repeats(self) -> bool:
+        """True if the next draw is to be repeated."""
+        return self._repeated < len(self.entries)
+
     def before_draw(self) -> None:
-        """Called before each draw."""
-        if self._repeated < len(self.entries):
+        """Called before each draw; puts the generators back for one that is to be repeated."""
+        if self.repeats:
             self._raw = _apply(self._raw, self.entries[self._repeated])
             _set(self._raw)
         else:

@@ -197,6 +197,7 @@ class Engine(Registry, Generic[Batch, Output]):
         if opens:
             if not feed.streams(self._limits.epoch_length):
                 cursor.pass_start = state.iteration
+                feed.forget_pass()
             self._rearm(wake=False)
             self._fire(Events.EPOCH_STARTED, state.epoch)
         if opens and not feed.streams(self._limits.epoch_length):

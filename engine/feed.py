@@ -96,6 +96,11 @@ class Feed:
         if self.iterator is not None and not self._is_longer:
             self._is_longer = next(self.iterator, END) is not END
 
+    def forget_pass(self) -> None:
+        """What is saved from now on is the moment before a new pass."""
+        if self._pass is not None:
+            self._pass.end()
+
     def state_dict(self, position: int) -> dict[str, Any]:
         """What a pass of which `position` batches were used needs to go on in another process; for this rank."""
         return {} if self._pass is None else self._pass.state_dict(position)

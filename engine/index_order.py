@@ -54,8 +54,13 @@ class Drawn(Iterator[Any]):
         return index
 
     def _draw(self) -> Any:
-        if self._record is not None:
-            self._record.before_draw()
+        record = self._record
+        if record is not None and record.repeats:  # what was read ahead is drawn again when its turn comes
+            with Aside():
+                record.before_draw()
+                return next(self._indices, END)
+        if record is not None:
+            record.before_draw()
         return next(self._indices, END)
 
 

@@ -84,6 +84,9 @@ class CombinedLoader:
         """True if what was left of a loader was dealt to another number of ranks."""
         return self._pass is not None and self._pass.dealt_anew
 
+    def __getstate__(self) -> dict[str, Any]:
+        return vars(self) | {"_pass": None}  # a pass stays where it is
+
     def _pairs(self) -> list[tuple[Any, Any]]:
         return list(self.loaders.items()) if isinstance(self.loaders, dict) else list(enumerate(self.loaders))
 
