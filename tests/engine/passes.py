@@ -157,8 +157,8 @@ def plain(batch):
 def run(make, *, stop=None, state=None, epochs=3, epoch_length=None, setup=None):
     """What each step of a run got: epoch, iteration, batch, and numbers that it drew as dropout does.
 
-    `make` makes the data. `stop`: (event, how many of it) at which the run saves and is gone; then that state comes along. `state`: such a
-    one, to go on from; the process has drawn other numbers before.
+    `make` makes the data. `stop`: (event, how many of it) at which the run saves and is gone; then that state comes
+    along. `state`: such a one, to go on from; the process has drawn other numbers before.
     """
     seed = 5 if state is None else random.SystemRandom().randrange(2**31)
     torch.manual_seed(seed)
