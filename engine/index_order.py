@@ -36,7 +36,7 @@ class Drawn(Iterator[Any]):
 
     def skip(self) -> None:
         """Draws what is to be skipped now."""
-        while self._skip:
+        while self._skip > 0:
             self._skip -= 1
             self._draw()
 

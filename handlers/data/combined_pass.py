@@ -29,7 +29,8 @@ class CombinedPass(Iterator[Any]):
         self._states = given
         self._iterators: list[Iterator[Any] | None] = [None] * len(loaders)
         self._begun_at = [0] * len(loaders)
-        self._ended = [False] * len(loaders)
+        self._ended_at: list[int | None] = [None] * len(loaders)  # the row for which it had no batch, at first
+        self._before: list[Any] = [None] * len(loaders)  # the pass before the present one, if it was begun anew
         self._row = 0
         self._iterator = self._iterate()
 
@@ -46,8 +47,8 @@ class CombinedPass(Iterator[Any]):
             if state is None:
                 self._skip_to(place, row)
                 continue
-            self._begun_at[place], self._ended[place] = state["begun_at"], state["ended"]
-            if self._ended[place] and self._mode != "max_size_cycle":
+            self._begun_at[place], self._ended_at[place] = state["begun_at"], state["ended_at"]
+            if self._has_ended(place) and self._mode != "max_size_cycle":
                 self._iterators[place] = iter(())
             elif state["begun"]:
                 self._iterators[place] = self._passes[place].go_on(row - state["begun_at"])
@@ -61,13 +62,14 @@ class CombinedPass(Iterator[Any]):
             begun_at = sum(lengths[:place])
             if row < begun_at or (row == begun_at and place > 0):
                 return
-            self._ended[place] = row >= begun_at + lengths[place]
-        elif lengths:
-            self._ended[place] = row > lengths[place]
-            if self._mode == "max_size_cycle" and row > 0:
-                begun_at = (row - 1) // lengths[place] * lengths[place]
+            if row >= begun_at + lengths[place]:
+                self._ended_at[place] = begun_at + lengths[place]
+        elif lengths and row > lengths[place]:
+            self._ended_at[place] = lengths[place]
+        if self._mode == "max_size_cycle" and row > 0:
+            begun_at = (row - 1) // lengths[place] * lengths[place]
         self._begun_at[place] = begun_at
-        if self._ended[place] and self._mode != "max_size_cycle":
+        if self._has_ended(place) and self._mode != "max_size_cycle":
             self._iterators[place] = iter(())
         else:
             self._iterators[place] = self._passes[place].go_on(row - begun_at)
@@ -84,7 +86,7 @@ class CombinedPass(Iterator[Any]):
         lefts: list[int] = []
         for place, (_, loader) in enumerate(self._pairs):
             left = self._passes[place].left
-            if self._ended[place]:
+            if self._has_ended(place):
                 left = 0
             elif left is None:
                 left = len(loader)
@@ -92,20 +94,31 @@ class CombinedPass(Iterator[Any]):
         if self._mode == "sequential":
             return sum(lefts)
         if self._mode == "max_size_cycle":
-            return max((left for left, ended in zip(lefts, self._ended, strict=True) if not ended), default=0)
+            return max(lefts)
         return min(lefts) if self._mode == "min_size" else max(lefts)
 
     def state_dict(self, row: int) -> list[Any]:
         """Where each loader stands after `row` rows, in their order."""
-        return [
-            {
-                "pass": each.state_dict(row - self._begun_at[place]),
-                "begun": self._iterators[place] is not None,
-                "begun_at": self._begun_at[place],
-                "ended": self._ended[place],
-            }
-            for place, each in enumerate(self._passes)
-        ]
+        return [self._state_of(place, row) for place in range(len(self._passes))]
+
+    def _state_of(self, place: int, row: int) -> dict[str, Any]:
+        ended_at = self._ended_at[place]
+        state = {"ended_at": None if ended_at is None or ended_at > row else ended_at}
+        begun_at = self._begun_at[place]
+        if row >= begun_at:
+            state["begun"] = self._iterators[place] is not None
+        elif (before := self._before[place]) is not None:  # rows are read ahead, into the next pass already
+            return {**state, **before, "pass": before["pass"] | {"position": row - before["begun_at"]}}
+        else:
+            state["begun"] = False
+        return {**state, "begun_at": begun_at, "pass": self._passes[place].state_dict(max(0, row - begun_at))}
+
+    def _has_ended(self, place: int) -> bool:
+        return self._ended_at[place] is not None
+
+    def _note_end(self, place: int) -> None:
+        if self._ended_at[place] is None:
+            self._ended_at[place] = self._row
 
     def __next__(self) -> Any:
         return next(self._iterator)
@@ -128,7 +141,7 @@ class CombinedPass(Iterator[Any]):
             for batch in self._iterators[place] or ():
                 self._row += 1
                 yield key, batch
-            self._ended[place] = True
+            self._note_end(place)
 
     def _next_row(self) -> list[Any] | None:
         row: list[Any] = []
@@ -137,13 +150,16 @@ class CombinedPass(Iterator[Any]):
             try:
                 row.append(next(iterator))
             except StopIteration:
-                self._ended[place] = True
-                if self._mode == "min_size" or all(self._ended):
+                self._note_end(place)
+                if self._mode == "min_size" or all(map(self._has_ended, range(len(self._pairs)))):
                     return None
                 row.append(None if self._mode == "max_size" else self._begin_anew(place))
         return row
 
     def _begin_anew(self, place: int) -> Any:
+        begun_at = self._begun_at[place]
+        state = self._passes[place].state_dict(self._row - begun_at)
+        self._before[place] = {"begun": True, "begun_at": begun_at, "pass": state}
         self._begun_at[place] = self._row
         iterator = self._iterators[place] = self._passes[place].begin()
         for batch in iterator:

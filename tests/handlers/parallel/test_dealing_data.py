@@ -19,6 +19,8 @@ from torch.utils.data import (
     WeightedRandomSampler,
 )
 
+from leyden.engine import Engine
+from leyden.handlers.data import CombinedLoader, DeviceTransfer, LimitBatches, Reproducible
 from leyden.handlers.parallel.dealing import Deal, deal_data, set_epoch_of_sampler
 
 numbers = st.integers(0, 60)
@@ -239,6 +241,24 @@ def test_a_loader_that_is_dealt_already_is_left_alone_but_told_its_epoch(place):
         loader = DataLoader(range(12), batch_sampler=BatchSampler(sampler, 3, False))
     assert deal_data(loader, Deal(1, 2, 0, True)) is loader
     set_epoch_of_sampler(loader, 4)
+    assert sampler.epoch == 4
+
+
+@pytest.mark.parametrize("where", ["limited", "transferred", "combined", "limited and combined", "reproducible"])
+def test_it_is_told_its_epoch_wherever_it_is(where):
+    sampler = DistributedSampler(range(12), num_replicas=2, rank=1)
+    loader = DataLoader(range(12), batch_size=3, sampler=sampler)
+    handlers = {
+        "limited": [LimitBatches(2)],
+        "transferred": [DeviceTransfer("meta")],
+        "combined": [],
+        "limited and combined": [LimitBatches(2)],
+        "reproducible": [Reproducible()],
+    }[where]
+    engine = Engine(lambda engine, batch: None)
+    engine.attach(*handlers)
+    data = engine.data_setup(CombinedLoader({"a": [1, 2], "b": loader}) if "combined" in where else loader)
+    set_epoch_of_sampler(data, 4)
     assert sampler.epoch == 4
 
 
