@@ -30,6 +30,7 @@ class DataParallel:
         self._sync_batch_norm = sync_batch_norm
         self._options = options
         self._deals: list[Deal] = []
+        self._replicas: list[Replicas] = []
 
     def attach(self, engine: Engine[Any, Any]) -> None:
         dist.initialize()
@@ -43,6 +44,7 @@ class DataParallel:
             )
         for update in engine.updates.values():
             replicas = Replicas(**self._options)
+            self._replicas.append(replicas)
             update.slots.claim("sync", self, replicas)
             engine.setup.add(
                 Stage.DEVICE, functools.partial(self._prepare, list(update.modules.values()), engine.device)
@@ -51,9 +53,17 @@ class DataParallel:
         self._deal(engine, even=engine.training)
 
     def attach_to_evaluator(self, engine: Engine[Any, Any]) -> None:
-        """Deals the evaluator's data without repeating a sample."""
+        """Deals the evaluator's data without repeating a sample; all ranks measure one model, buffers included."""
         if dist.world_size() > 1:
             self._deal(engine, even=False)
+            engine.add_event_handler(Events.STARTED, self._share_buffers, order=Order.METRICS)
+
+    def _share_buffers(self) -> None:
+        """Each rank has batch norms' statistics of its own batches since the last pass; rank 0's are the model's, in a
+        checkpoint too.
+        """
+        for replicas in self._replicas:
+            replicas.share_buffers()
 
     def _prepare(self, modules: list[torch.nn.Module], device: torch.device) -> None:
         for module in modules:

@@ -48,6 +48,12 @@ class Replicas:
             losses = replica._post_forward(losses)
         return losses
 
+    def share_buffers(self) -> None:
+        """Gives the models' buffers rank 0's values, as the first pass of the next window does."""
+        for replica in self._replicas:
+            if replica.broadcast_buffers and replica.modules_buffers:
+                replica._sync_buffers()
+
     def rebuild(self, update: Update) -> None:
         self._replicas.clear()
         self.replicate(update)

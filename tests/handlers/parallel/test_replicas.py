@@ -174,6 +174,16 @@ def test_an_overflow_on_one_rank_skips_the_step_of_all(outcomes):
         assert rank["scale"] == 32.0
 
 
+def test_an_evaluation_measures_the_model_of_rank_zero_on_all_ranks(outcomes):
+    """Its batch norms too, of which each rank has had other batches."""
+    ours, theirs = outcomes["evaluated"]
+    assert len(ours["measured with"]) == len(ours["trained with"]) == len(theirs["measured with"]) > 0
+    pairs = zip(ours["trained with"], theirs["trained with"], strict=True)
+    assert not any(torch.equal(own, other) for own, other in pairs)
+    assert all(map(torch.equal, ours["measured with"], ours["trained with"]))
+    assert all(map(torch.equal, theirs["measured with"], ours["trained with"]))
+
+
 def test_mistakes(outcomes):
     for rank in outcomes["mistakes"]:
         assert rank["twice"].startswith("DataParallel and DataParallel both set sync of one update")

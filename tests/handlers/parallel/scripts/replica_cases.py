@@ -10,8 +10,8 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader, TensorDataset
 
 from leyden import distributed as dist
-from leyden.engine import Engine, Events, Update, UpdateEvents, supervised_trainer
-from leyden.handlers import ClipGradients, DataParallel, GradientAccumulation, MixedPrecision
+from leyden.engine import Engine, Events, Update, UpdateEvents, supervised_evaluator, supervised_trainer
+from leyden.handlers import ClipGradients, DataParallel, Evaluate, GradientAccumulation, MixedPrecision
 
 loss_fn = nn.MSELoss()
 
@@ -263,6 +263,22 @@ def overflow_on_one_rank():
     return {"end": model, "skipped": skipped, "scale": scale}
 
 
+def evaluated():
+    """Evaluations in mid-epoch: the statistics of the batch norm that each rank measures with, and its own before."""
+    model = nn.Sequential(nn.BatchNorm1d(3), net())
+    evaluator = supervised_evaluator(model)
+    trained_with, measured_with = [], []
+    evaluator.add_event_handler(Events.ITERATION_STARTED, lambda: measured_with.append(model[0].running_mean.clone()))
+    event = Events.ITERATION_COMPLETED(every=2)
+
+    def note(trainer):
+        trainer.add_event_handler(event, lambda: trained_with.append(model[0].running_mean.clone()), order=-100)
+
+    evaluation = Evaluate(evaluator, DataLoader(dataset(8), batch_size=4), on=event)
+    outcome = trained(model=model, on=note, handlers=(evaluation,))
+    return outcome | {"trained with": trained_with, "measured with": measured_with}
+
+
 def mistakes():
     model = net()
     trainer = supervised_trainer(model, optimizer_of(model), loss_fn)
@@ -280,5 +296,6 @@ def mistakes():
 
 CASES = [
     plain, accumulated, clipped, cut_by_terminate_epoch, cut_by_unknown_length, continued, own_replicas, weighted, gan,
-    in_parts, unused_parameters, frozen, overflow_on_one_rank, mistakes,
+    in_parts, unused_parameters, frozen, overflow_on_one_rank, evaluated,
+    mistakes,
 ]  # fmt: skip
