@@ -7,21 +7,20 @@ import logging
 import os
 import warnings
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from leyden import distributed as dist
 from leyden.engine import Engine, Events, Order, Stage
 from leyden.engine.events import AnyEvent
+from leyden.handlers.checkpoint.beginning import absolute, check_places, take_and_find
 from leyden.handlers.checkpoint.contents import CheckpointContents
 from leyden.handlers.checkpoint.directory import CheckpointDirectory
 from leyden.handlers.checkpoint.exchange import Exchange
 from leyden.handlers.checkpoint.lock import DirectoryLock
-from leyden.handlers.checkpoint.manifest import Manifest, verify_files
-from leyden.handlers.checkpoint.moments import Between, Clock, Moment, check_event, place_of
+from leyden.handlers.checkpoint.moments import Between, Clock, check_event
 from leyden.handlers.checkpoint.pieces import is_sharded
-from leyden.handlers.checkpoint.places import Place, to_place
-from leyden.handlers.checkpoint.reading import is_checkpoint, locate
+from leyden.handlers.checkpoint.places import Place
+from leyden.handlers.checkpoint.record import SaveRecord
 from leyden.handlers.checkpoint.retention import Keeping
 from leyden.handlers.checkpoint.saving import take, write
 from leyden.handlers.checkpoint.staging import HostBuffer
@@ -92,7 +91,7 @@ class Checkpoint:
             raise ValueError(f"Checkpoint saves every so many minutes, more than 0, but got {every_minutes=}")
         if on_error not in ("warn", "raise"):
             raise ValueError(f'Checkpoint needs on_error "warn" or "raise", but got {on_error!r}')
-        self.directory = _absolute(directory)
+        self.directory = absolute(directory)
         self.event = event
         if event is None and not (every is None and every_minutes is not None):
             self.event = Events.EPOCH_COMPLETED(every=1 if every is None else every)
@@ -100,7 +99,7 @@ class Checkpoint:
             check_event(self.event)
         self.every_minutes = every_minutes
         self.on_exception = on_exception
-        self.resume: str | Place | None = resume if resume is None or resume == "auto" else _absolute(resume)
+        self.resume: str | Place | None = resume if resume is None or resume == "auto" else absolute(resume)
         self.asynchronous = asynchronous
         self.on_error = on_error
         self.extra = dict(extra or {})
@@ -118,13 +117,7 @@ class Checkpoint:
         self._clock: Clock | None = None
         self._muted = False
         self._running = self._broken = self._completed = False
-        self._last: Place | None = None
-        self._place: Moment | None = None
-        self._times_set: dict[str, int] = {}  # of the metrics, at the last save
-        self._new_metrics: list[str] = []  # in the last save
-        self._lost: tuple[Moment | None, list[str]] | None = None  # place and new metrics of a failed one
-        self._failure: Exception | None = None  # of the last save
-        self._has_one = False  # a checkpoint to go on from
+        self._record = SaveRecord()
 
     @property
     def last_path(self) -> Place | None:
@@ -149,7 +142,7 @@ class Checkpoint:
         if self._engine is not None:
             raise ValueError("this Checkpoint is attached to an engine already; make one for each")
         if dist.rank() == 0 and not getattr(engine.state, "dry_run", False):
-            self._check_places()
+            check_places(self._shelf, self.resume)
         self._engine = engine
         engine.share_stops()  # ranks save together, so they have to end together
         engine.setup.add(Stage.RESTORE, functools.partial(self.set_up, engine))
@@ -168,18 +161,6 @@ class Checkpoint:
         if self.on_exception:
             self._between = Between(engine)
 
-    def _check_places(self) -> None:
-        if self.resume is not None and not isinstance(self.resume, str):
-            locate(self.resume)
-            if self.directory in (self.resume, self.resume.parent):
-                return
-        folders = self._shelf.folders()
-        if folders and self.resume != "auto":
-            raise ValueError(
-                f"{self.directory} has {len(folders)} checkpoints of an earlier run (the last: {folders[-1].name}). "
-                'Go on from them by resume="auto", take another directory, or move them away'
-            )
-
     def mute(self) -> None:
         """From now on nothing is restored, saved or deleted: a dry run."""
         self._muted = True
@@ -191,7 +172,7 @@ class Checkpoint:
         if self._muted:
             return
         self._running = True
-        path = on_rank_zero(self._clean_and_find)
+        path = on_rank_zero(lambda: take_and_find(self._shelf, self._lock, self.resume))
         if any(
             is_sharded(module.parameters()) for update in engine.updates.values() for module in update.modules.values()
         ):
@@ -199,31 +180,15 @@ class Checkpoint:
         if path is None:
             return
         restore(engine, self.extra, CheckpointContents.read(path))
-        self._remember(engine, path, [])
-        self._has_one = True
+        self._record.note_resumed(engine, path)
         if dist.rank() == 0:
             state = engine.state
             logger.info("resumed from %s: epoch %d, iteration %d", path, state.epoch, state.iteration)
 
-    def _clean_and_find(self) -> Place | None:
-        self._lock.take()
-        self._shelf.shelf.clean()
-        if self.resume is None or isinstance(self.resume, str):
-            entry = self._shelf.newest_whole() if self.resume == "auto" else None
-        elif is_checkpoint(self.resume):
-            verify_files(self.resume, Manifest.read(self.resume).files)
-            return self.resume
-        else:
-            entry = CheckpointDirectory(self.resume).newest_whole()
-        return None if entry is None else entry.path
-
     def start_run(self, engine: Engine[Any, Any]) -> None:
         """Forgets an earlier run, if this one is from the beginning."""
-        if engine.state.iteration == 0:
-            self._last = self._place = self._lost = None
-            self._has_one = False
+        self._record.begin_run(engine)
         self._broken = self._completed = False
-        self._failure = None
         if not self._muted and not self._running:
             self._running = True
             on_rank_zero(self._lock.take)
@@ -236,7 +201,7 @@ class Checkpoint:
         """Saves, unless this very moment is saved already or the numbers are lost."""
         if self._muted or engine.state.diverged:
             return
-        if self._place != place_of(engine):
+        if not self._record.has(engine):
             self._settle()
             self._begin(engine, beside=self.asynchronous)
             if not self.asynchronous:
@@ -270,16 +235,18 @@ class Checkpoint:
                 self._settle_here()
                 return
             self._settle()
-            if self._failure is not None and (self._completed or not self._has_one):
-                self._failure.add_note(f"the end of the run is not in {self.directory}")
-                raise self._failure
+            failure = self._record.failure
+            if failure is not None and (self._completed or not self._record.has_one):
+                failure.add_note(f"the end of the run is not in {self.directory}")
+                raise failure
         finally:
             self._running = False
             self._buffer = HostBuffer()  # its memory is no longer needed
             self._lock.give_back()
 
     def request(self) -> None:
-        """Asks for a save at the end of the running iteration, on all ranks; from a signal handler or a thread, too.
+        """Asks for a save at the end of the running iteration, on all ranks, of every Checkpoint of the engine; from a
+        signal handler or a thread, too.
 
         Raises RuntimeError if it is attached to no engine.
         """
@@ -322,27 +289,23 @@ class Checkpoint:
                 raise ended.error
 
     def _begin(self, engine: Engine[Any, Any], *, beside: bool) -> Place:
-        place, times_set = place_of(engine), engine.state.metrics.times_set
-        new = [name for name, times in times_set.items() if times != self._times_set.get(name)]
-        if self._lost is not None and self._lost[0] == place:
-            new = sorted({*new, *self._lost[1]})
+        new = self._record.new_metrics(engine)
         buffer = self._buffer if self.asynchronous else None
         taken = take(engine, self.extra, self._shelf, self.keeping.best, new, buffer)
         if taken.together:
             self._exchange.set_up()
-        superseded = self._last if self._place is not None and self._place[:2] == place[:2] else None
         job = functools.partial(
             write,
             taken,
             self._shelf,
             self._lock,
             self.keeping,
-            superseded,
+            self._record.superseded(engine),
             self._exchange if taken.together else Exchange(),
         )
         path = self.directory / taken.name
         self._writer.begin(path, job if taken.together or dist.rank() == 0 else None, beside=beside)
-        self._remember(engine, path, new)
+        self._record.note_begun(engine, path, new)
         if self._clock is not None:
             self._clock.restart()
         return path
@@ -365,12 +328,7 @@ class Checkpoint:
                 self._warn_of(ended)
 
     def _note(self, ended: Ended) -> None:
-        self._failure = ended.error
-        if ended.error is None:
-            self._has_one, self._lost = True, None
-        else:
-            self._lost = self._place, self._new_metrics
-            self._last = self._place = None
+        self._record.note_ended(ended)
         if dist.rank() == 0:
             for remark in ended.remarks:
                 warnings.warn(remark, stacklevel=2)
@@ -382,12 +340,3 @@ class Checkpoint:
                 f"the checkpoint {ended.path} could not be written: {reason}. The older ones are as they were",
                 stacklevel=2,
             )
-
-    def _remember(self, engine: Engine[Any, Any], path: Place, new: list[str]) -> None:
-        self._last, self._place, self._new_metrics = path, place_of(engine), new
-        self._times_set = dict(engine.state.metrics.times_set)
-
-
-def _absolute(path: str | os.PathLike[str]) -> Place:
-    place = to_place(path)
-    return place.absolute() if isinstance(place, Path) else place

@@ -234,6 +234,7 @@ def failing_run(make_run, disk, tmp_path, until=None, **options):
     run.trainer.add_event_handler(Events.ITERATION_COMPLETED(once=6), checkpoint.wait)
     run.trainer.add_event_handler(Events.ITERATION_COMPLETED(once=6), setattr, disk, "error", FULL)
     if until is not None:
+        run.trainer.add_event_handler(Events.ITERATION_COMPLETED(once=until), lambda: checkpoint.last_path)  # waits
         run.trainer.add_event_handler(Events.ITERATION_COMPLETED(once=until), setattr, disk, "error", None)
     return run
 

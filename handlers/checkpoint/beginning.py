@@ -1,0 +1,50 @@
+"""Where a run begins: the directory that it takes for itself, and the checkpoint that it goes on from."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from leyden.handlers.checkpoint.directory import CheckpointDirectory
+from leyden.handlers.checkpoint.lock import DirectoryLock
+from leyden.handlers.checkpoint.manifest import Manifest, verify_files
+from leyden.handlers.checkpoint.places import Place, to_place
+from leyden.handlers.checkpoint.reading import is_checkpoint, locate
+
+
+def absolute(path: str | os.PathLike[str]) -> Place:
+    """The place, whatever the working directory comes to be."""
+    place = to_place(path)
+    return place.absolute() if isinstance(place, Path) else place
+
+
+def check_places(directory: CheckpointDirectory, resume: str | Place | None) -> None:
+    """Raises ValueError for a path that is no checkpoint, and for checkpoints of a run that is not gone on with."""
+    if resume is not None and not isinstance(resume, str):
+        locate(resume)
+        if directory.path in (resume, resume.parent):
+            return
+    folders = directory.folders()
+    if folders and resume != "auto":
+        raise ValueError(
+            f"{directory.path} has {len(folders)} checkpoints of an earlier run (the last: {folders[-1].name}). "
+            'Go on from them by resume="auto", take another directory, or move them away'
+        )
+
+
+def take_and_find(directory: CheckpointDirectory, lock: DirectoryLock, resume: str | Place | None) -> Place | None:
+    """Takes the directory, deletes what dead processes left half written, and finds the checkpoint to go on from, which
+    is verified; None to begin anew.
+
+    Raises DirectoryInUseError, CheckpointDamagedError, OSError.
+    """
+    lock.take()
+    directory.shelf.clean()
+    if resume is None or isinstance(resume, str):
+        entry = directory.newest_whole() if resume == "auto" else None
+    elif is_checkpoint(resume):
+        verify_files(resume, Manifest.read(resume).files)
+        return resume
+    else:
+        entry = CheckpointDirectory(resume).newest_whole()
+    return None if entry is None else entry.path

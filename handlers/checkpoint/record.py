@@ -1,0 +1,64 @@
+"""What a run knows of its saves: which moment is saved, which metrics were new in it, and what a failed one leaves."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from leyden.engine import Engine
+from leyden.handlers.checkpoint.moments import Moment, place_of
+from leyden.handlers.checkpoint.places import Place
+from leyden.handlers.checkpoint.writer import Ended
+
+
+class SaveRecord:
+    """The same on all ranks, as each takes part in every save and learns how it ended."""
+
+    def __init__(self) -> None:
+        self.has_one = False
+        """There is a checkpoint to go on from."""
+        self.failure: Exception | None = None
+        """What the last save failed by."""
+        self._path: Place | None = None
+        self._moment: Moment | None = None
+        self._times_set: dict[str, int] = {}  # of the metrics
+        self._new_metrics: list[str] = []
+        self._lost: tuple[Moment | None, list[str]] | None = None  # moment and new metrics of one that failed
+
+    def begin_run(self, engine: Engine[Any, Any]) -> None:
+        """Forgets an earlier run, if this one is from the beginning."""
+        self.failure = None
+        if engine.state.iteration == 0:
+            self._path = self._moment = self._lost = None
+            self.has_one = False
+
+    def has(self, engine: Engine[Any, Any]) -> bool:
+        """True if this very moment is saved, or being saved."""
+        return self._moment == place_of(engine)
+
+    def new_metrics(self, engine: Engine[Any, Any]) -> list[str]:
+        """Names of metrics that no checkpoint has with the value that they have now."""
+        new = [name for name, times in engine.state.metrics.times_set.items() if times != self._times_set.get(name)]
+        if self._lost is not None and self._lost[0] == place_of(engine):  # tried again
+            new = sorted({*new, *self._lost[1]})
+        return new
+
+    def superseded(self, engine: Engine[Any, Any]) -> Place | None:
+        """The checkpoint of this iteration, made when fewer handlers had run, which a new one replaces."""
+        same = self._moment is not None and self._moment[:2] == place_of(engine)[:2]
+        return self._path if same else None
+
+    def note_begun(self, engine: Engine[Any, Any], path: Place, new_metrics: list[str]) -> None:
+        self._path, self._moment, self._new_metrics = path, place_of(engine), new_metrics
+        self._times_set = dict(engine.state.metrics.times_set)
+
+    def note_resumed(self, engine: Engine[Any, Any], path: Place) -> None:
+        self.note_begun(engine, path, [])
+        self.has_one = True
+
+    def note_ended(self, ended: Ended) -> None:
+        self.failure = ended.error
+        if ended.error is None:
+            self.has_one, self._lost = True, None
+        else:
+            self._lost = self._moment, self._new_metrics
+            self._path = self._moment = None
