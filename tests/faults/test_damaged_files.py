@@ -65,7 +65,7 @@ def newest_two(run):
     return sorted(there, key=lambda path: -verify(path).serial)[:2]
 
 
-@pytest.mark.parametrize("rounds", [6, pytest.param(120, marks=[pytest.mark.slow, pytest.mark.timeout(600)])])
+@pytest.mark.parametrize("rounds", [3, pytest.param(120, marks=[pytest.mark.slow, pytest.mark.timeout(600)])])
 @pytest.mark.filterwarnings("ignore:.*epoch=.*:UserWarning")  # what the damage is
 def test_the_one_before_is_used(rounds, chain) -> None:
     dice = random.Random(rounds)
@@ -129,7 +129,7 @@ def test_a_directory_that_vanishes_comes_again(chain) -> None:
     """Each save makes what it needs; the run goes on, or ends with an error that names the directory."""
     dice = random.Random(1)
     run = chain(quiet=True)
-    run.start(40, step_seconds=0.001)
+    run.start(20, step_seconds=0.001)
     until(lambda: run.newest() is not None, 60, "no checkpoint came")
     for number in range(3):
         until(lambda: run.kept.exists() or not run.life[0].alive(), 60, "it does not come again")

@@ -6,7 +6,7 @@ import time
 import pytest
 from fault_chain import NO_FAULTS
 
-WAIT = 2
+WAIT = 1.5
 
 
 @pytest.mark.parametrize("stops", [1, pytest.param(8, marks=[pytest.mark.slow, pytest.mark.timeout(300)])])
@@ -26,6 +26,7 @@ def test_past_the_timeout_of_the_others(stops, chain) -> None:
     assert run.compare() == NO_FAULTS
 
 
+@pytest.mark.slow
 def test_a_short_stop_is_not_noticed(chain) -> None:
     run = chain(ranks=2)
     run.start(8, step_seconds=0.002)
