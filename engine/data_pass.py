@@ -121,12 +121,12 @@ class DataPass:
 
     def _records(self) -> bool:
         leaf = self._leaf
-        return has_random_access(leaf) and not _has_state(leaf) and draws_all_along(index_sampler(leaf))
+        return has_random_access(leaf) and not _knows_its_place(leaf) and draws_all_along(index_sampler(leaf))
 
     def _make_as_it_was(self, state: Mapping[str, Any]) -> None:
         """Lets the next pass begin as in the run that is gone on with, which had gone through the data before."""
         leaf = self._leaf
-        if "loader" in state and _has_state(leaf):
+        if "loader" in state and _knows_its_place(leaf):
             leaf.load_state_dict(state["loader"])
             if isinstance(leaf, DataLoader):
                 with Aside():
@@ -185,7 +185,7 @@ class DataPass:
             return self._rest_of_leaf(state, position, taken)
         with Aside():
             set_parts_state(leaf, self._began["parts"])
-            if self._began.get("warm") and isinstance(leaf, DataLoader):
+            if self._began.get("warm") and isinstance(leaf, DataLoader) and not _knows_its_place(leaf):
                 start_workers(leaf)
             set_host_state(self._began["host"])
             rest = self._rest_of_leaf(state, position, taken)
@@ -194,13 +194,11 @@ class DataPass:
 
     def _rest_of_leaf(self, state: Mapping[str, Any], position: int, taken: int) -> Rest:
         leaf = self._leaf
-        theirs = "loader" in state and _has_state(leaf) and state.get("position") == position
+        theirs = "loader" in state and _knows_its_place(leaf) and state.get("position") == position
         if theirs and (not has_random_access(leaf) or (self._taken == 0 and self._is_alike(state))):
-            leaf.load_state_dict(state["loader"])
-            iterator = iter(leaf)
+            iterator = self._load(state["loader"])
             if _begins_at_its_end(iterator):
-                leaf.load_state_dict(state["loader"])
-                iterator = iter(leaf)
+                iterator = self._load(state["loader"])
             return Rest(iterator, _less(leaf, taken))
         if has_random_access(leaf):
             skip = position - self._since
@@ -209,6 +207,19 @@ class DataPass:
         if getattr(type(leaf), "__iter__", Sequence.__iter__) is Sequence.__iter__:
             return Rest(_by_index(leaf, taken), _less(leaf, taken))
         return Rest(_read_past(iter(leaf), leaf, taken), _less(leaf, taken))
+
+    def _load(self, state: Any) -> Iterator[Any]:
+        """Goes on with the pass of a loader's own state."""
+        leaf = self._leaf
+        leaf.load_state_dict(state)
+        if not (isinstance(leaf, DataLoader) and (self._began or {}).get("warm")):
+            return iter(leaf)
+        generator = leaf.generator
+        leaf.generator = torch.Generator()  # the seed of workers that were there already was not drawn in this pass
+        try:
+            return iter(leaf)
+        finally:
+            leaf.generator = generator
 
     def _open(self, skip: int) -> Iterator[Any]:
         """Begins the loader's own pass past its first `skip` batches."""
@@ -250,7 +261,7 @@ class DataPass:
             state["now"] = now
         if keeps_workers(leaf):
             state["warm"] = True
-        if _has_state(leaf) and not (isinstance(leaf, DataLoader) and leaf._iterator is None):
+        if _knows_its_place(leaf) and not (isinstance(leaf, DataLoader) and leaf._iterator is None):
             state["loader"] = self._outermost_with_state().state_dict()
         return state
 
@@ -278,8 +289,10 @@ def _beginning(leaf: Any) -> dict[str, Any] | None:
     return began
 
 
-def _has_state(data: Any) -> bool:
-    return hasattr(data, "state_dict") and hasattr(data, "load_state_dict")
+def _knows_its_place(data: Any) -> bool:
+    """True for a loader that goes on from its own state. Where leyden deals or seeds its order, that is drawn again."""
+    has_state = hasattr(data, "state_dict") and hasattr(data, "load_state_dict")
+    return has_state and not (has_random_access(data) and layers(data))
 
 
 def _finish(loader: Any, state: Any) -> None:

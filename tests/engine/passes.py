@@ -71,14 +71,21 @@ class Stream(IterableDataset):
 
 
 class StreamWithState(IterableDataset):
-    """Samples in an order that is drawn when a pass begins; it can say where it is, and go on from there."""
+    """Samples in an order that is drawn when a pass begins; it can say where it is, and go on from there.
+
+    In a worker process, that has its generators for itself, it is the dataset that has to remember their state.
+    """
 
     def __init__(self):
         self.order = None
         self.place = 0
+        self.generator = None
 
     def __iter__(self):
         worker = get_worker_info()
+        if worker is not None and self.generator is not None:
+            torch.set_rng_state(self.generator)
+            self.generator = None
         if self.order is None:
             self.order = torch.randperm(SAMPLES).tolist()[:: 1 if worker is None else worker.num_workers]
             self.place = 0
@@ -88,10 +95,10 @@ class StreamWithState(IterableDataset):
         self.order = None
 
     def state_dict(self):
-        return {"order": self.order, "place": self.place}
+        return {"order": self.order, "place": self.place, "generator": torch.get_rng_state()}
 
     def load_state_dict(self, state):
-        self.order, self.place = state["order"], state["place"]
+        self.order, self.place, self.generator = state["order"], state["place"], state["generator"]
 
 
 class LoaderWithState:
