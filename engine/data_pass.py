@@ -3,6 +3,10 @@
 A loader with random access draws the order of its pass again, from the generators as they were when it began, and
 loads none of the batches that were used. One with `state_dict` and `load_state_dict` goes on from its own state. Of
 anything else the batches are read again, which a warning tells. Afterwards all generators are as they were at the save.
+
+What worker processes draw for their samples is not known here: it is the same after a resume under `Reproducible`, or
+where a dataset has a state that tells of it. Of batches that are read ahead in this process (DeviceTransfer) the
+samples' own draws came a batch earlier than those of the steps; there, too, Reproducible makes that no difference.
 """
 
 from __future__ import annotations

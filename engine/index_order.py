@@ -17,8 +17,9 @@ from leyden.engine.loader_parts import (
     index_sampler,
     only_batches,
     own_generators,
+    parts,
     place_of_indices,
-    set_parts_state,
+    set_states,
 )
 from leyden.engine.randomness import Aside, Stream
 
@@ -129,7 +130,8 @@ class Remaining(Sampler[Any]):
         self.sampler = sampler
         self._taken = taken
         self._began = began
-        self._loader = loader
+        self._generator = loader.generator
+        self._parts = parts(loader)  # now: while the loader begins a pass, this stands in the place of its sampler
         self._batched = batched
 
     def __iter__(self) -> Iterator[Any]:
@@ -145,14 +147,14 @@ class Remaining(Sampler[Any]):
         return _within(stream, items)
 
     def _begin(self) -> Iterator[Any]:
-        began, loader = self._began, self._loader
+        began = self._began
         if began.get("seed") is not None:
             return iter(self.sampler)
         # The draws of a DataLoader when it begins a pass, in their order.
-        set_parts_state(loader, began["parts"])
+        set_states(self._parts, began["parts"])
         iterator: Iterator[Any] | None = None if self._batched else iter(self.sampler)
         if not began.get("warm"):  # workers that stay have their seed
-            torch.empty((), dtype=torch.int64).random_(generator=loader.generator)
+            torch.empty((), dtype=torch.int64).random_(generator=self._generator)
         if iterator is None or began.get("workers"):
             iterator = iter(self.sampler)
         return iterator

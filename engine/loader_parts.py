@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy
@@ -114,7 +114,17 @@ def parts_state(data: Any) -> dict[str, Any]:
 
 def set_parts_state(data: Any, states: Mapping[str, Any]) -> None:
     """Puts the parts back to such states; of parts that are not there, nothing is set."""
-    for role, part in _parts(data):
+    set_states(parts(data), states)
+
+
+def parts(data: Any) -> list[tuple[str, Any]]:
+    """What the data is made of, each with a name that is the same in each process."""
+    return list(_parts(data))
+
+
+def set_states(those: Iterable[tuple[str, Any]], states: Mapping[str, Any]) -> None:
+    """The same for parts that were named before."""
+    for role, part in those:
         if role in states:
             _set_part_state(part, states[role])
 

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import random
-import sys
 from typing import Any
 
 import torch
 
+from leyden.engine.randomness import host_state, set_host_state
+
 
 def rng_state() -> dict[str, Any]:
     """The state of each global generator, as plain data and tensors; numpy's only if the process uses it."""
-    state: dict[str, Any] = {"python": random.getstate(), "torch": torch.get_rng_state()}
-    if "numpy.random" in sys.modules:
-        state["numpy"] = sys.modules["numpy.random"].get_state(legacy=False)
+    state = host_state()
     accelerator = torch.accelerator.current_accelerator(check_available=True)
     if accelerator is not None:
         module = torch.get_device_module(accelerator)
@@ -23,12 +21,7 @@ def rng_state() -> dict[str, Any]:
 
 def set_rng_state(state: dict[str, Any]) -> None:
     """Puts generators back to such a state. A device that is not there now is left out."""
-    random.setstate(state["python"])
-    torch.set_rng_state(state["torch"])
-    if "numpy" in state:
-        import numpy.random
-
-        numpy.random.set_state(state["numpy"])
+    set_host_state(state)
     accelerator = torch.accelerator.current_accelerator(check_available=True)
     if accelerator is not None:
         module = torch.get_device_module(accelerator)
