@@ -141,7 +141,7 @@ class Checkpoint:
                 raise ValueError(f"two Checkpoints resume, from {other.resume} and {self.resume}; only one of them can")
         if self._engine is not None:
             raise ValueError("this Checkpoint is attached to an engine already; make one for each")
-        if dist.rank() == 0 and not getattr(engine.state, "dry_run", False):
+        if dist.rank() == 0 and not engine.state.dry_run:
             check_places(self._shelf, self.resume)
         self._engine = engine
         engine.share_stops()  # ranks save together, so they have to end together

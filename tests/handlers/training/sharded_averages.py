@@ -132,19 +132,20 @@ def nothing_is_gathered():
 
 
 def gone_on(base):
-    """Interrupted in mid-epoch, and from a checkpoint to the end; the averages as they were, and as they are."""
+    """Interrupted at batch 7 or, since ranks agree beside the work, soon after, and from a checkpoint to the end; the
+    averages as they were, and as they are.
+    """
     ema = EMA(0.9)
     _, steps = sharded_run(ema, Checkpoint(Path(base) / "whole"))
-    first = EMA(0.9)
-    sharded_run(
-        first,
+    _, begun = sharded_run(
+        EMA(0.9),
         Checkpoint(Path(base) / "kept"),
         on=lambda trainer: trainer.add_event_handler(Events.ITERATION_COMPLETED(once=7), trainer.interrupt),
     )
     second = EMA(0.9)
     _, rest = sharded_run(second, Checkpoint(Path(base) / "kept", resume="auto"))
     return {
-        "the rest is run": len(steps) == 15 and len(rest) == 8,
+        "the rest is run": len(steps) == 15 and 7 <= len(begun) < 15 and len(begun) + len(rest) == 15,
         "the weights are the same": equal(steps[-1], rest[-1]),
         "the averages are the same": equal(whole(ema.averaged()), whole(second.averaged())),
     }

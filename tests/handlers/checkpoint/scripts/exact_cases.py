@@ -208,7 +208,10 @@ def told_of(function, *arguments):
 
 def play(base, phase, numbers):
     stopping.SECONDS_BETWEEN_POLLS = 0  # the runs are short: ranks ask each other after each step
-    multiprocessing.set_start_method("fork", force=True)  # for workers, as under torchrun; else they are spawned too
+    # A process with gloo's threads is not to fork workers: in CPython 3.11 the child may wait for ever for a lock that
+    # one of them held. To spawn each takes seconds.
+    multiprocessing.set_start_method("forkserver", force=True)
+    multiprocessing.set_forkserver_preload(["torchdata.stateful_dataloader", "leyden.handlers"])
     base = Path(base)
     if phase == "first":
         return [[told_of(whole, CASES[n]), told_of(stopped, CASES[n], base)] for n in numbers]
