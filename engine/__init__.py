@@ -4,7 +4,8 @@ from leyden.engine.data_setup import CompositeData, DataStage
 from leyden.engine.dispatch import RemovableEventHandle
 from leyden.engine.engine import Engine
 from leyden.engine.events import EventEnum, Events, EventsList, FilteredEvent, UpdateEvents
-from leyden.engine.registry import Attachable, Order, Selective
+from leyden.engine.listeners import Order
+from leyden.engine.registry import Attachable, Selective
 from leyden.engine.setup import Stage
 from leyden.engine.slots import GradientScaler, GradientSync, Tail
 from leyden.engine.state import MetricValues, State

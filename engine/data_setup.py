@@ -38,6 +38,8 @@ class DataSetup:
     def __init__(self) -> None:
         self._changes: list[tuple[DataStage, Change, str]] = []
         self._outdated: list[Callable[[], bool]] = []
+        self.may_give_none = False
+        """What comes out may be without a batch: a rank's share of an evaluation."""
 
     def add(
         self, stage: DataStage, change: Change, *, owner: object = "", outdated: Callable[[], bool] | None = None
@@ -60,6 +62,11 @@ class DataSetup:
     def is_outdated(self) -> bool:
         """True if the epoch that begins needs its data made anew."""
         return any(outdated() for outdated in self._outdated)
+
+    @property
+    def changes(self) -> list[Change]:
+        """The functions, in the order in which they run."""
+        return [change for _, change, _ in self._changes]
 
     def __call__(self, data: Any) -> Any:
         for stage, change, _ in self._changes:

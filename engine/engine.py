@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from leyden import distributed as dist
 from leyden.engine.data_setup import DataSetup
@@ -17,21 +17,26 @@ from leyden.engine.filters import NEVER
 from leyden.engine.limits import Limits
 from leyden.engine.rank_state import copied, of_this_rank, rank_snapshot, restore_ranks
 from leyden.engine.registry import Registry
+from leyden.engine.run_data import RunData
 from leyden.engine.setup import Setup, Stage
 from leyden.engine.snapshot import restore, snapshot
 from leyden.engine.state import State
-from leyden.engine.stopping import ENDS_RUN, EpochTerminated, Interrupted, Stop, StopPoll, Suspended, Terminated
+from leyden.engine.stopping import (
+    ANY_STOP,
+    BEFORE_STEP,
+    ENDS_RUN,
+    EpochTerminated,
+    Interrupted,
+    Stop,
+    Suspended,
+    Terminated,
+)
 from leyden.engine.suspension import Suspension
-
-if TYPE_CHECKING:
-    from leyden.engine.update import Update
+from leyden.engine.wishes import Wishes
 
 Batch = TypeVar("Batch")
 Output = TypeVar("Output")
 Process = Callable[["Engine[Batch, Output]", Batch], Output]
-
-ANY_STOP = frozenset({Stop.TERMINATE, Stop.EPOCH, Stop.INTERRUPT})
-BEFORE_STEP = frozenset({Stop.TERMINATE, Stop.EPOCH})  # an interrupt lets the running iteration finish
 
 
 class Engine(Registry, Generic[Batch, Output]):
@@ -55,23 +60,14 @@ class Engine(Registry, Generic[Batch, Output]):
         """Functions that prepare models, optimizers and the restored state, by `Stage`."""
         self.data_setup = DataSetup()
         """Functions from the data of a run to the data that is iterated (dealt to ranks, say), by `DataStage`."""
-        self.data_may_be_empty = False
-        """What `data_setup` gives may be without a batch: a rank's share of an evaluation."""
-        self.updates: dict[str, Update] = {}
-        self.cursor = Cursor()
         self.last_iteration = NEVER
         """The iteration at which the running epoch will end; NEVER while its length is unknown."""
         self.run_end = NEVER
         """The iteration at which the run will end by its limit; NEVER while that is unknown."""
-        self._data: Iterable[Batch] | None = None
-        self._feed = Feed(None)
-        self._data_state: dict[str, Any] | None = None  # restored, for the feed of the next run
-        self._pass_end = NEVER
-        self._batch_waits = False  # a batch is there, and its iteration has not begun
         self._limits = Limits()
-        self._stops: set[Stop] = set()
-        self._poll: StopPoll | None = None
-        self._shares_stops = False
+        self.run_data = RunData(self.state, self._limits, self.data_setup)
+        self.cursor = self.run_data.cursor
+        self._wishes = Wishes(self.state)
         self._running = False
         self.interrupted = False
         """The last run was stopped by `interrupt`, and the next one goes on from there."""
@@ -104,13 +100,13 @@ class Engine(Registry, Generic[Batch, Output]):
         """
         if self._running:
             raise RuntimeError("this engine is running already; a run inside its run needs an engine of its own")
-        limits = self._limits
+        limits, source = self._limits, self.run_data
         limits.check(max_epochs, max_iters, epoch_length)
-        data = self._data if data is None else data
+        data = source.given if data is None else data
         limits.check_data(Feed(data), self.state, max_iters, epoch_length)
         if limits.restarts(self.state, max_epochs, max_iters):
             self._reset()
-        continues = self._feed.iterator is not None and data is self._data
+        continues = source.is_open_on(data)
         self._running = True
         self._forget_wishes()
         failure: BaseException | None = None
@@ -119,9 +115,9 @@ class Engine(Registry, Generic[Batch, Output]):
             # What is restored may say how data is dealt and batched, so the data comes last.
             self.setup.run(Stage.DEVICE, Stage.RESTORE)
             if not continues:
-                self._set_feed(data, self._state_of(data))
+                source.open(data)
             open_still = self.cursor.epoch_open or self.suspended is not None
-            limits.settle(self.state, self._feed, max_epochs, max_iters, epoch_length, open_still)
+            limits.settle(self.state, source.feed, max_epochs, max_iters, epoch_length, open_still)
             self._ready()
             try:
                 terminated = self.suspended is not None and self.suspended.terminated
@@ -151,11 +147,11 @@ class Engine(Registry, Generic[Batch, Output]):
         return self.state
 
     def _run_epochs(self) -> None:
-        state, limits, cursor = self.state, self._limits, self.cursor
+        state, limits, cursor, wishes = self.state, self._limits, self.cursor, self._wishes
         self._fire(Events.STARTED, state.epoch)
         if self._ends_suspended():
             return
-        self._heed(ENDS_RUN)
+        wishes.heed(ENDS_RUN)
         while self._is_suspended_at(Events.EPOCH_COMPLETED) or not limits.reached(state, cursor.epoch_open):
             started_at = time.perf_counter()
             if not self._is_suspended_at(Events.EPOCH_COMPLETED):
@@ -168,59 +164,59 @@ class Engine(Registry, Generic[Batch, Output]):
                 except EpochTerminated:
                     cursor.epoch_cut = True
                     self._fire(Events.TERMINATE_SINGLE_EPOCH)
-                self._heed(ENDS_RUN)
+                wishes.heed(ENDS_RUN)
                 ends = limits.reached(state, epoch_open=False)
                 for update in self.updates.values():
                     update.flush(run_ends=ends)
                 cursor.epoch_open = cursor.epoch_cut = False
                 state.times["EPOCH_COMPLETED"] = time.perf_counter() - started_at
             self._fire(Events.EPOCH_COMPLETED, state.epoch)
-            if self._poll is not None and limits.reached(state, epoch_open=False):
-                self._poll.wishes.add(Stop.FINISH)
-            self._heed(ENDS_RUN)
-            if Stop.FINISH in self._stops:
+            if wishes.poll is not None and limits.reached(state, epoch_open=False):
+                wishes.add(Stop.FINISH)
+            wishes.heed(ENDS_RUN)
+            if Stop.FINISH in wishes.heard:
                 break
 
     def _open_epoch(self) -> None:
         """Begins the next epoch, unless one is open already, and makes its data ready."""
-        state, cursor = self.state, self.cursor
+        state, cursor, limits, source = self.state, self.cursor, self._limits, self.run_data
         opens = not cursor.epoch_open or self._is_suspended_at(Events.EPOCH_STARTED)
         if not cursor.epoch_open:
             state.epoch += 1
             cursor.epoch_open = True
             cursor.epoch_start = state.iteration
             if self.data_setup.is_outdated():
-                self._renew_feed()
-            if self._limits.length is not None:
-                state.epoch_length = self._limits.length  # the epoch before may have had a length of its own
-        feed = self._feed
+                source.renew()
+            if limits.length is not None:
+                state.epoch_length = limits.length  # the epoch before may have had a length of its own
         if opens:
-            if not feed.streams(self._limits.epoch_length):
-                cursor.pass_start = state.iteration
-                feed.forget_pass()
+            if not source.streams():
+                source.await_pass()
             self._rearm(wake=False)
             self._fire(Events.EPOCH_STARTED, state.epoch)
-        if opens and not feed.streams(self._limits.epoch_length):
-            self._begin_pass()
-        elif feed.iterator is None:
-            self._go_on_with_pass()
-        limits, own_length = self._limits, self._own_length()
+        if opens and not source.streams():
+            source.begin_pass()
+        elif source.feed.iterator is None:
+            source.go_on_with_pass()
+        own_length = source.own_length()
         self.last_iteration = limits.epoch_end(cursor.epoch_start, state.max_iters, own_length)
         self.run_end = limits.run_end(cursor.epoch_start, state, own_length, varies=self.data_setup.varies)
-        self._heed(ANY_STOP)
-        if self._poll is not None:
-            self._poll.start_epoch(state.iteration)
+        wishes = self._wishes
+        wishes.heed(ANY_STOP)
+        if wishes.poll is not None:
+            wishes.poll.start_epoch(state.iteration)
         if self._is_suspended_at(Events.ITERATION_COMPLETED):
             self._fire(Events.ITERATION_COMPLETED, state.iteration)
-            self._obey(ANY_STOP)
+            wishes.obey(ANY_STOP)
 
     def _run_epoch(self) -> None:
-        state, process, tables, stops = self.state, self.process, self._tables, self._stops
+        state, process, tables, source, wishes = self.state, self.process, self._tables, self.run_data, self._wishes
+        stops = wishes.heard
         get_batch_started = tables[Events.GET_BATCH_STARTED]
         get_batch_completed = tables[Events.GET_BATCH_COMPLETED]
         iteration_started = tables[Events.ITERATION_STARTED]
         iteration_completed = tables[Events.ITERATION_COMPLETED]
-        poll_due = NEVER if self._poll is None else self._poll.due
+        poll_due = NEVER if wishes.poll is None else wishes.poll.due
         iteration = state.iteration
         while iteration < self.last_iteration:
             iteration += 1
@@ -228,45 +224,46 @@ class Engine(Registry, Generic[Batch, Output]):
             if iteration >= get_batch_started.due:
                 get_batch_started.fire(iteration)
                 if stops:
-                    self._obey(BEFORE_STEP)
+                    wishes.obey(BEFORE_STEP)
             try:
-                state.batch = next(self._feed.iterator)  # type: ignore[arg-type]
+                state.batch = next(source.feed.iterator)  # type: ignore[arg-type]
             except StopIteration:
                 if not self._refill(iteration):
                     return
             state.output = None
             if iteration >= get_batch_completed.due:
-                self._batch_waits = True
+                source.batch_waits = True
                 try:
                     get_batch_completed.fire(iteration)
                 finally:
-                    self._batch_waits = False
+                    source.batch_waits = False
                 if stops:
-                    self._obey(BEFORE_STEP)
+                    wishes.obey(BEFORE_STEP)
             state.iteration = iteration
             if iteration >= iteration_started.due:
                 iteration_started.fire(iteration)
                 if stops:
-                    self._obey(BEFORE_STEP)
+                    wishes.obey(BEFORE_STEP)
             state.output = process(self, state.batch)
             if iteration >= iteration_completed.due:
                 iteration_completed.fire(iteration)
             if iteration >= poll_due:
-                poll_due = self._ask(iteration)
+                poll_due = wishes.ask(iteration)
             if stops:
                 if Stop.SAVE in stops:
                     stops.discard(Stop.SAVE)
                     self._fire(Events.SAVE_REQUESTED)
-                self._obey(ANY_STOP)
+                wishes.obey(ANY_STOP)
             if state.iteration != iteration:  # a handler set the count: filters begin from there
                 iteration = state.iteration
                 self._rearm()
-        if iteration == self._pass_end:
-            self._feed.end_pass()
+        if iteration == source.pass_end:
+            source.feed.end_pass()
 
     def _refill(self, iteration: int) -> bool:
         """Gets `state.batch` after the pass over the data ended; False if the epoch is over."""
-        state, feed, limits = self.state, self._feed, self._limits
+        state, limits, source = self.state, self._limits, self.run_data
+        feed = source.feed
         if limits.length is None:
             state.epoch_length = state.iteration - self.cursor.epoch_start
             feed.require_batch(state.iteration)
@@ -274,14 +271,14 @@ class Engine(Registry, Generic[Batch, Output]):
                 limits.tell_exhausted(state, feed)
             return False
         self._fire(Events.DATALOADER_STOP_ITERATION, iteration)
-        self._obey(BEFORE_STEP)
-        if self._feed is feed and not feed.one_shot:
-            self._begin_pass()
+        self._wishes.obey(BEFORE_STEP)
+        if source.feed is feed and not feed.one_shot:
+            source.begin_pass()
         try:
-            state.batch = next(self._feed.iterator)  # type: ignore[arg-type]
+            state.batch = next(source.feed.iterator)  # type: ignore[arg-type]
         except StopIteration:
-            self._feed.require_batch(state.iteration)
-            limits.tell_exhausted(state, self._feed)
+            source.feed.require_batch(state.iteration)
+            limits.tell_exhausted(state, source.feed)
             return False
         return True
 
@@ -295,19 +292,19 @@ class Engine(Registry, Generic[Batch, Output]):
         """
         if diverged:
             self.state.diverged = True
-            self._wish(Stop.DIVERGED)
-        self._wish(Stop.TERMINATE)
+            self._wishes.add(Stop.DIVERGED)
+        self._wishes.add(Stop.TERMINATE)
 
     def terminate_epoch(self) -> None:
         """Ends the epoch after the event or the step it is called in: TERMINATE_SINGLE_EPOCH, EPOCH_COMPLETED
         follow.
         """
-        self._wish(Stop.EPOCH)
+        self._wishes.add(Stop.EPOCH)
 
     def interrupt(self) -> None:
         """Stops the run after the running iteration: INTERRUPT, CLOSED follow; the next `run` goes on from there."""
         self._interrupt_wished = True
-        self._wish(Stop.INTERRUPT)
+        self._wishes.add(Stop.INTERRUPT)
         for guest in tuple(self._guests):
             guest.interrupt()
 
@@ -333,22 +330,20 @@ class Engine(Registry, Generic[Batch, Output]):
         """Asks for a checkpoint: SAVE_REQUESTED is fired where an iteration ends, the running one or, where ranks share
         their stops, one at most 128 iterations later. May be called from a thread or a signal handler.
         """
-        self._wish(Stop.SAVE)
+        self._wishes.add(Stop.SAVE)
 
     def share_stops(self) -> None:
         """From the next run on, what one rank decides about stopping holds for all; every rank must run this engine."""
-        self._shares_stops = True
+        self._wishes.shared = True
 
     def _forget_wishes(self) -> None:
-        self._stops.clear()
+        self._wishes.forget()
         self.interrupted = self._interrupt_wished = False
-        if self._poll is not None:
-            self._poll.wishes.clear()
         if self._host is not None and self._host._interrupt_wished:
             self.interrupt()
 
     def _note_suspension(self, stop: Suspended, terminated: bool) -> None:
-        wishes = set(self._stops) if self._poll is None else self._stops | self._poll.forget()
+        wishes = self._wishes.take_all()
         table, entry = stop.place
         self.suspended = Suspension.at(
             table, entry, terminated=terminated, wishes=frozenset(wishes - {Stop.INTERRUPT, Stop.FINISH})
@@ -367,136 +362,14 @@ class Engine(Registry, Generic[Batch, Output]):
         self.suspended = None  # the limit is larger now: COMPLETED comes later, and anew
         return False
 
-    def _wish(self, stop: Stop) -> None:
-        (self._stops if self._poll is None else self._poll.wishes).add(stop)
-
-    def _obey(self, allowed: frozenset[Stop]) -> None:
-        stops = self._stops & allowed
-        if Stop.TERMINATE in stops:
-            raise Terminated
-        if Stop.EPOCH in stops:
-            self._stops.discard(Stop.EPOCH)
-            raise EpochTerminated
-        if Stop.INTERRUPT in stops:
-            raise Interrupted
-
-    def _heed(self, allowed: frozenset[Stop]) -> None:
-        """Obeys between iterations, where ranks may wait for each other."""
-        if self._poll is not None:
-            self._take(self._poll.meet())
-        self._obey(allowed)
-        self._stops.discard(Stop.EPOCH)  # where no epoch runs there is none to end
-
-    def _ask(self, iteration: int) -> int:
-        """Lets the ranks' poll advance; gives the iteration at which it is due again."""
-        assert self._poll is not None
-        self._take(self._poll.poll(iteration))
-        return self._poll.due
-
-    def _take(self, decided: set[Stop]) -> None:
-        self._stops |= decided
-        if Stop.DIVERGED in decided:
-            self.state.diverged = True
-
-    def targets(self, name: str | None, who: object) -> list[Update]:
-        """The updates that a handler of the step works on: the one of that name, or all.
-
-        Raises ValueError if there is none; `who` is the handler, which the error names.
-        """
-        handler = type(who).__name__
-        if not self.updates:
-            raise ValueError(
-                f"{handler} works on an Update, and this engine has none: make Update(engine, model, optimizer) before "
-                "attaching it, and use its forward() and backward() in the process function"
-            )
-        if name is None:
-            return list(self.updates.values())
-        if name not in self.updates:
-            raise ValueError(f"{handler} names the update {name!r}, but the engine has: {', '.join(self.updates)}")
-        return [self.updates[name]]
-
     # -- data and state --------------------------------------------------------------------------------------
 
     def set_data(self, data: Iterable[Batch]) -> None:
         """Takes the next batches from other data; the length of the epoch stays as it is."""
-        self._data_state = None
-        self._set_feed(data)
-        self.cursor.pass_start = self.state.iteration
-        if self._running:
-            self._begin_pass()
-            if self._batch_waits:
-                self.cursor.pass_start += 1  # the iteration to come has its batch from the data before
-                self._note_end_of_pass()
-
-    def data_state(self) -> dict[str, Any]:
-        """Where this rank stands in its data, as plain data and tensors."""
-        if self._data_state is not None:
-            return self._data_state
-        return self._feed.state_dict(self._position())
-
-    def load_data_state(self, state: dict[str, Any]) -> None:
-        """Goes on from there at the next `run`; after `load_state_dict`."""
-        self._data_state = state
-
-    def _state_of(self, data: Any) -> dict[str, Any] | None:
-        """What the feed of the run that begins goes on from: a restored state, or the pass that an error broke off."""
-        state, self._data_state = self._data_state, None
-        if state is None and self.cursor.epoch_open and not self._limits.restored and data is self._data:
-            return self._feed.state_dict(self._position())
-        return state
-
-    def _position(self) -> int:
-        """Batches of the present pass that were used."""
-        return max(0, self.state.iteration - self.cursor.pass_start)
-
-    def _set_feed(self, data: Any, state: dict[str, Any] | None = None) -> None:
-        same = data is not None and data is self._data
-        self._data = data
-        feed = Feed(self.data_setup(data), may_be_empty=self.data_may_be_empty, state=state)
-        if not self._limits.restored and not self.cursor.epoch_open:
-            self.cursor.pass_start = self.state.iteration
-        elif same and feed.one_shot:
-            self.cursor.pass_start = self.state.iteration  # its first batches are gone already
-        self._feed = feed
-        self.state.dataloader = feed.data
-
-    def _renew_feed(self) -> None:
-        """Makes the data anew for the epoch that begins; its length is the epoch's."""
-        self._feed = Feed(self.data_setup(self._data), may_be_empty=self.data_may_be_empty)
-        self.state.dataloader = self._feed.data
-        self.cursor.pass_start = self.state.iteration
-        self._limits.follow(self.state, self._feed)
-
-    def _begin_pass(self) -> None:
-        self._feed.begin_pass()
-        self.cursor.pass_start = self.state.iteration
-        self._note_end_of_pass()
-
-    def _go_on_with_pass(self) -> None:
-        self._feed.go_on(self._position())
-        self._note_end_of_pass()
-
-    def _note_end_of_pass(self) -> None:
-        feed = self._feed
-        if feed.length is None or feed.streams(self._limits.epoch_length):
-            self._pass_end = NEVER
-        elif feed.left is not None:
-            self._pass_end = self.state.iteration + feed.left
-        else:
-            self._pass_end = self.cursor.pass_start + feed.length
-
-    def _own_length(self) -> int | None:
-        """Batches of the open epoch, where what was left of its data was dealt to another number of ranks."""
-        if self._feed.left is None or self._pass_end == NEVER or self._limits.epoch_length is not None:
-            return None
-        self.state.epoch_length = self._pass_end - self.cursor.epoch_start
-        return self.state.epoch_length
+        self.run_data.replace(data, running=self._running)
 
     def _ready(self) -> None:
-        if self._shares_stops and self._poll is None and dist.world_size() > 1:
-            self._poll = StopPoll()
-            self._poll.wishes |= self._stops  # asked for during the setup
-            self._stops.clear()
+        self._wishes.connect()
         for update in self.updates.values():
             update.prepare()
         self._rearm()
@@ -506,17 +379,16 @@ class Engine(Registry, Generic[Batch, Output]):
         state.epoch = state.iteration = state.step = 0
         state.diverged = False
         state.epoch_length = None
-        self.cursor = Cursor()
+        self.cursor.take_over(Cursor())
         self.suspended = None
-        self._feed.iterator = None
-        self._data_state = None
+        self.run_data.forget()
         for update in self.updates.values():
             update.reset()
 
     def _close(self, failure: BaseException | None) -> None:
         """Runs every CLOSED handler, also after one of them failed; the run's own error goes first."""
         if self._limits.ended:
-            self._feed.iterator = None
+            self.run_data.close()
         errors = self._tables[Events.CLOSED].fire_all()
         if failure is not None:
             for error in errors:
@@ -550,7 +422,7 @@ class Engine(Registry, Generic[Batch, Output]):
         finally:
             self.resumed_at = None
         for stop in suspended.wishes:
-            self._wish(stop)
+            self._wishes.add(stop)
 
     def _rearm(self, wake: bool = True) -> None:
         for table in self._tables.values():
@@ -573,8 +445,7 @@ class Engine(Registry, Generic[Batch, Output]):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Goes on from such a state at the next `run`. Raises ValueError for a mapping that is not one."""
         self._limits.restore(restore(self, state_dict), self.state)
-        self._feed.iterator = None
-        self._data_state = None
+        self.run_data.forget()
         if (states := of_this_rank(state_dict.get("own"))) is not None:
             self.load_rank_state_dicts(states)
         self._rearm()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sized
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from itertools import repeat
 from typing import Any
 
@@ -33,6 +33,10 @@ class Cursor:
     epoch_start: int = 0
     pass_start: int = 0
     """When the present pass over the data began."""
+
+    def take_over(self, other: Cursor) -> None:
+        for field in fields(self):
+            setattr(self, field.name, getattr(other, field.name))
 
 
 class Feed:

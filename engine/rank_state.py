@@ -28,7 +28,7 @@ def rank_snapshot(engine: Engine[Any, Any]) -> dict[str, Any]:
         "updates": {name: state for name, state in updates.items() if state},
         "handlers": {name: state for name, state in handlers.items() if state},
         "metrics": dict(engine.state.metrics) if dist.world_size() > 1 else {},
-        "data": engine.data_state(),
+        "data": engine.run_data.state_dict(),
     }
     if engine.suspended is not None:
         state = engine.state
@@ -60,7 +60,7 @@ def restore_ranks(engine: Engine[Any, Any], states: Sequence[Any]) -> None:
     engine.load_handler_rank_states({name: each_of("handlers", name) for name in dict.fromkeys(names)})
     # Of another number of ranks, rank 0's tells what all of them had taken of their common order.
     if data := ((mine if same else states[0]) or {}).get("data"):
-        engine.load_data_state(data)
+        engine.run_data.load_state_dict(data)
     if same:
         times_set = dict(engine.state.metrics.times_set)
         engine.state.metrics.update(mine.get("metrics", {}))

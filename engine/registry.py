@@ -1,38 +1,15 @@
-"""What an engine knows of its handlers: which listens to which event, in which order, and what is attached."""
+"""What is attached to an engine, what it updates, and the names of the metrics that will come up."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from enum import IntEnum
 from functools import partial
-from typing import Any, Protocol, TypeVar, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
-from leyden.engine.dispatch import Entry, Handler, RemovableEventHandle, Table, describe_handler, leading_arguments
-from leyden.engine.events import (
-    COUNTERS,
-    AnyEvent,
-    Event,
-    EventEnum,
-    Events,
-    EventsList,
-    FilteredEvent,
-    UpdateEvents,
-)
-from leyden.engine.filters import Filter
-from leyden.engine.state import State
+from leyden.engine.listeners import Listeners
 
-F = TypeVar("F", bound=Handler)
-
-
-class Order(IntEnum):
-    """Where a handler stands among those of one event; a user's own come as DEFAULT, in the order of adding."""
-
-    METRICS = -10
-    EVALUATION = -5
-    DEFAULT = 0
-    STOPPERS = 5
-    SAVERS = 10
-    """Loggers and savers, which shall see what all others did."""
+if TYPE_CHECKING:
+    from leyden.engine.update import Update
 
 
 @runtime_checkable
@@ -65,177 +42,20 @@ class PerRank(Protocol):
         """
 
 
-class Registry:
+class Registry(Listeners):
     """The handlers of an engine. `Engine` is one; the loop itself is there."""
 
-    state: State
-
     def __init__(self) -> None:
+        super().__init__()
         self.handlers: dict[str, Attachable] = {}
         """What `attach` attached, by the name under which its state is saved."""
-        self._tables: dict[Event, Table] = {event: Table(self, event) for event in Events}
-        self._counters = dict(COUNTERS)
-        self._update_tables: list[dict[Event, Table]] = []
-        self._update_handlers: list[tuple[Event, Callable[[Table], Entry], list[tuple[Table, Entry]]]] = []
+        self.updates: dict[str, Update] = {}
         self.state_dict_user_keys: list[str] = []
         """Attributes of the state that a user sets and wants saved."""
+        self._of_all_updates: list[object] = []  # handlers that took them as they were
         self._metric_sources: list[Callable[[], Iterable[str]]] = []
         self._handler_states: dict[str, Any] = {}  # loaded before their handlers were attached
         self._rank_states: dict[str, list[Any]] = {}  # likewise, of what each rank has for itself
-
-    # -- events ----------------------------------------------------------------------------------------------
-
-    def register_events(self, *events: EventEnum | str, event_to_attr: dict[Any, str] | None = None) -> None:
-        """Makes events of one's own known to this engine, to be fired with `fire_event`.
-
-        `event_to_attr` names the state's attribute that an event counts (made as 0 if it is not there), so that it can
-        be filtered. Raises TypeError for what is neither an EventEnum member nor a string, ValueError for a name taken.
-        """
-        counters = event_to_attr or {}
-        for event in counters:
-            if event not in events and event not in self._tables:
-                raise ValueError(f"event_to_attr names {event!r}, which is not among the events to register: {events}")
-        for event in events:
-            if not isinstance(event, EventEnum | str):
-                raise TypeError(f"an event must be a member of an EventEnum or a string, but is {event!r}")
-            if not event or event in self._tables:
-                raise ValueError(f"event {str(event)!r} can't be registered: the name is empty or taken on this engine")
-        for event in events:
-            self._tables[event] = Table(self, event)
-        for event, attribute in counters.items():
-            self._counters[event] = attribute
-            if attribute not in vars(self.state):
-                setattr(self.state, attribute, 0)
-
-    def add_event_handler(
-        self, event: AnyEvent, handler: Handler, *args: Any, order: int = Order.DEFAULT, **kwargs: Any
-    ) -> RemovableEventHandle:
-        """Adds a handler; it is called as `handler(engine, *args, **kwargs)`.
-
-        The engine is passed only where the handler has a required positional parameter left for it. Handlers of an
-        event run by `order`, then as they were added.
-
-        Raises ValueError for an event this engine does not know and for a filter on an event without a count, TypeError
-        for a handler that can't be called so.
-        """
-        parts = event.events if isinstance(event, EventsList) else (event,)
-        places: list[tuple[Table, Entry]] = []
-        for key, rule in [self._resolve(part) for part in parts]:
-            make = partial(self._entry, handler, args, kwargs, rule, order)
-            if isinstance(key, UpdateEvents):
-                places.extend((tables[key], make(tables[key])) for tables in self._update_tables)
-                self._update_handlers.append((key, make, places))
-            else:
-                places.append((self._tables[key], make(self._tables[key])))
-        for table, entry in places:
-            table.add(entry)
-        return RemovableEventHandle(places)
-
-    def on(self, event: AnyEvent, *args: Any, order: int = Order.DEFAULT, **kwargs: Any) -> Callable[[F], F]:
-        """Decorator form of `add_event_handler`."""
-
-        def add(handler: F) -> F:
-            self.add_event_handler(event, handler, *args, order=order, **kwargs)
-            return handler
-
-        return add
-
-    def has_event_handler(self, handler: Handler, event: AnyEvent | None = None) -> bool:
-        """True if the handler listens to the event, or to any event."""
-        return bool(self._find(handler, event))
-
-    def remove_event_handler(self, handler: Handler, event: AnyEvent) -> None:
-        """Removes the handler from the event. Raises ValueError if it is not there."""
-        found = self._find(handler, event)
-        if not found:
-            raise ValueError(f"{describe_handler(handler)} does not listen to {event} on this engine")
-        for table, entry in found:
-            table.remove([entry])
-
-    def fire_event(self, event: Event) -> None:
-        """Runs the handlers of an event now; for events of one's own."""
-        key, rule = self._resolve(event)
-        if rule is not None or isinstance(key, UpdateEvents):
-            raise ValueError(f"fire_event takes an event of the engine without a filter, but got {event}")
-        counter = self._counters.get(key)
-        count = 0 if counter is None else getattr(self.state, counter)
-        self._tables[key].fire_at(count)
-
-    def _resolve(self, event: AnyEvent) -> tuple[Event, Filter | None]:
-        key, rule = (event.event, event.filter) if isinstance(event, FilteredEvent) else (event, None)
-        if isinstance(key, UpdateEvents):
-            if not self._update_tables:
-                raise ValueError(
-                    f"{key} is an event of an Update, and this engine has none: make Update(engine, ...) first"
-                )
-            return key, None if rule is not None and rule.open else rule
-        if not isinstance(key, EventEnum | str) or key not in self._tables:
-            known = ", ".join(str(each) for each in self._tables)
-            raise ValueError(f"unknown event {str(key)!r}; this engine knows: {known}. Others: register_events() first")
-        if rule is not None and key not in self._counters:
-            raise ValueError(f"{key} has no count, so it can't be filtered by {rule}; register it with event_to_attr=")
-        return key, None if rule is not None and rule.open else rule
-
-    def _entry(
-        self,
-        handler: Handler,
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-        rule: Filter | None,
-        order: int,
-        table: Table,
-    ) -> Entry:
-        """The handler as the table calls it: with what is known now, the engine and the update, and the exception to
-        come.
-        """
-        if table.event is Events.EXCEPTION_RAISED:
-            leading = leading_arguments(handler, (self, "the exception"), args, kwargs)
-            if len(leading) == 2:
-                return Entry(handler, (self,), kwargs, rule, order, event_args=1, trailing=args)
-        else:
-            offered = (self,) if table.source is None else (self, table.source)
-            leading = leading_arguments(handler, offered, args, kwargs)
-        return Entry(handler, (*leading, *args), kwargs, rule, order)
-
-    def add_update_handler(
-        self,
-        tables: dict[Event, Table],
-        event: AnyEvent,
-        handler: Handler,
-        *args: Any,
-        order: int = Order.DEFAULT,
-        **kwargs: Any,
-    ) -> RemovableEventHandle:
-        """Adds a handler to an event of one update only; `Update.add_event_handler` is its public form."""
-        parts = event.events if isinstance(event, EventsList) else (event,)
-        resolved = [self._resolve(part) for part in parts]
-        if strange := [str(key) for key, _ in resolved if key not in tables]:
-            raise ValueError(f"{', '.join(strange)} is no event of an update; it has: {', '.join(map(str, tables))}")
-        places = [(tables[key], self._entry(handler, args, kwargs, rule, order, tables[key])) for key, rule in resolved]
-        for table, entry in places:
-            table.add(entry)
-        return RemovableEventHandle(places)
-
-    def adopt_update(self, tables: dict[Event, Table]) -> None:
-        """Lets those who listen to the engine's updates hear a new one too."""
-        self._update_tables.append(tables)
-        for key, make, places in self._update_handlers:
-            if any(entry in table.entries for table, entry in places if table.event is key):
-                places.append((tables[key], make(tables[key])))
-                tables[key].add(places[-1][1])
-
-    def _find(self, handler: Handler, event: AnyEvent | None) -> list[tuple[Table, Entry]]:
-        if event is None:
-            tables = [*self._tables.values(), *(table for each in self._update_tables for table in each.values())]
-        else:
-            parts = event.events if isinstance(event, EventsList) else (event,)
-            tables = [table for part in parts for table in self._tables_of(self._resolve(part)[0])]
-        return [(table, entry) for table in tables for entry in table.entries if entry.function == handler]
-
-    def _tables_of(self, key: Event) -> list[Table]:
-        if isinstance(key, UpdateEvents):
-            return [tables[key] for tables in self._update_tables]
-        return [self._tables[key]]
 
     # -- handlers --------------------------------------------------------------------------------------------
 
@@ -291,13 +111,44 @@ class Registry:
             if name in self._rank_states and isinstance(handler, PerRank):
                 handler.load_rank_state_dicts(self._rank_states.pop(name))
 
-    def tables(self) -> list[Table]:
-        """The events of the engine with their handlers."""
-        return list(self._tables.values())
-
     def find_handlers(self, kind: type[Any]) -> list[Any]:
         """The attached handlers of a class."""
         return [handler for handler in self.handlers.values() if isinstance(handler, kind)]
+
+    def targets(self, name: str | None, who: object) -> list[Update]:
+        """The updates that a handler of the step works on: the one of that name, or all.
+
+        Raises ValueError if there is none; `who` is the handler, which the error names.
+        """
+        self.require_update(who)
+        if name is None:
+            self._of_all_updates.append(who)
+            return list(self.updates.values())
+        if name not in self.updates:
+            handler = type(who).__name__
+            raise ValueError(f"{handler} names the update {name!r}, but the engine has: {', '.join(self.updates)}")
+        return [self.updates[name]]
+
+    def require_update(self, who: object) -> None:
+        """Raises ValueError if the engine has no update; `who` is the handler that needs one."""
+        if not self.updates:
+            raise ValueError(
+                f"{type(who).__name__} works on an Update, and this engine has none: make Update(engine, model, "
+                "optimizer) before attaching it, and use its forward() and backward() in the process function"
+            )
+
+    def check_new_update(self, name: str) -> None:
+        """Raises ValueError if an update of this name can't be made any more."""
+        if name in self.updates:
+            raise ValueError(f"the engine has an update {name!r} already; give this one a name of its own")
+        for handler in self.handlers.values():
+            if any(handler is other for other in self._of_all_updates):
+                kind = type(handler).__name__
+                raise ValueError(
+                    f"{kind} works on all updates of the engine ({', '.join(self.updates)}) and was attached before "
+                    f"the update {name!r} was made, which it would miss; make each Update before attaching {kind}, or "
+                    "tell it by update= which one it works on"
+                )
 
     # -- names of metrics ------------------------------------------------------------------------------------
 

@@ -54,7 +54,7 @@ def restore(engine: Engine[Any, Any], state_dict: dict[str, Any]) -> bool:
         setattr(engine.state, name, value)
     engine.state.metrics.update(state_dict.get("metrics", {}))
     engine.state.metrics.times_set.update(state_dict.get("times_set", {}))
-    engine.cursor = cursor
+    engine.cursor.take_over(cursor)
     suspended = state_dict.get("suspended")
     engine.suspended = None if suspended is None else Suspension.of(suspended)
     for name, values in updates.items():

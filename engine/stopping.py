@@ -24,6 +24,8 @@ class Stop(Enum):
     """Nothing stops: a checkpoint is asked for, which ranks save after the same iteration."""
 
 
+ANY_STOP = frozenset({Stop.TERMINATE, Stop.EPOCH, Stop.INTERRUPT})
+BEFORE_STEP = frozenset({Stop.TERMINATE, Stop.EPOCH})  # an interrupt lets the running iteration finish
 ENDS_RUN = frozenset({Stop.TERMINATE, Stop.INTERRUPT})
 
 

@@ -33,7 +33,8 @@ class Update:
     zero_grad, STEP_COMPLETED. Where an engine has several updates, each one's backward pass reaches only its own
     parameters.
 
-    Raises ValueError if the name is taken on the engine, or if the optimizer's parameters are not the model's.
+    Raises ValueError if the name is taken on the engine, if a handler of all updates is attached already, or if the
+    optimizer's parameters are not the model's.
     """
 
     def __init__(
@@ -43,8 +44,7 @@ class Update:
         optimizer: torch.optim.Optimizer,
         name: str = "default",
     ) -> None:
-        if name in engine.updates:
-            raise ValueError(f"the engine has an update {name!r} already; give this one a name of its own")
+        engine.check_new_update(name)
         self.engine = engine
         self.name = name
         self.modules = {"model": model} if isinstance(model, nn.Module) else {str(i): m for i, m in enumerate(model)}

@@ -76,7 +76,7 @@ class DataParallel:
         seed = dist.broadcast(torch.initial_seed() % 2**62)
         deal = Deal(dist.rank(), dist.world_size(), seed, even)
         self._deals.append(deal)
-        engine.data_may_be_empty = not even
+        engine.data_setup.may_give_none = not even
         engine.data_setup.add(DataStage.BATCH, deal.begin_data)
         engine.data_setup.add(DataStage.DEAL, functools.partial(deal_data, deal=deal), owner=self)
 

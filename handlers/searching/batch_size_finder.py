@@ -107,7 +107,7 @@ class BatchSizeFinder:
                 "BatchSizeFinder tries the steps of a trainer, but this engine evaluates (training=False); "
                 "attach it to the trainer"
             )
-        engine.targets(None, self)
+        engine.require_update(self)
 
     def _set_up(self, engine: Engine[Any, Any], data: Any) -> Any:
         """The data of a run with the size found, which is searched for if this is the run's beginning."""
@@ -125,7 +125,7 @@ class BatchSizeFinder:
         return with_batch_size(data, self.size) if self.apply else data
 
     def _search(self, engine: Engine[Any, Any], data: Any) -> None:
-        if isinstance(data, CompositeData) or isinstance(engine._data, CompositeData):
+        if isinstance(data, CompositeData) or isinstance(engine.run_data.given, CompositeData):
             raise ValueError(
                 "BatchSizeFinder searches for the batch size of one DataLoader, but this data is made of several; "
                 "find the size of each beforehand, by BatchSizeFinder().find(trainer, loader)"
@@ -181,7 +181,7 @@ class BatchSizeFinder:
     def _changers(self, engine: Engine[Any, Any]) -> Copies:
         """Who changes the data of a run, as they are now: what they count must not know of a trial."""
         copies = Copies()
-        for _, change, _ in engine.data_setup._changes:
+        for change in engine.data_setup.changes:
             owner = owner_of(change)
             if owner is not self and hasattr(owner, "__dict__"):
                 copies.keep_items(vars(owner))

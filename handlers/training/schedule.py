@@ -98,10 +98,10 @@ class Schedule:
     def attach(self, engine: Engine[Any, Any]) -> None:
         updates = [update for update in engine.updates.values() if update.optimizer is self.scheduler.optimizer]
         if not updates and (engine.updates or self.per == "step"):
-            there = ", ".join(update.name for update in engine.targets(None, self))
+            engine.require_update(self)
             raise ValueError(
                 f"the {type(self.scheduler).__name__} schedules an optimizer that no update of the engine has "
-                f"({there}); make the scheduler from the optimizer that the trainer was given"
+                f"({', '.join(engine.updates)}); make the scheduler from the optimizer that the trainer was given"
             )
         engine.add_event_handler(Events.STARTED, self.start, order=Order.METRICS)
         if self.per == "epoch":

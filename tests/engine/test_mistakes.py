@@ -1,9 +1,11 @@
 """Bad input, one test each: the error says what was wrong, what was found, and what to do."""
 
 import pytest
+import torch
+from torch import nn
 from torch.utils.data import DataLoader
 
-from leyden.engine import Engine, Events
+from leyden.engine import Engine, Events, Update
 
 
 @pytest.fixture
@@ -176,3 +178,37 @@ def test_a_handler_beside_one_that_refuses_it(engine, order):
         engine.attach(second)
     assert not second.attached
     assert list(engine.handlers.values()) == [first]
+
+
+class Counts:
+    """A handler of updates, of all where it is not told of which."""
+
+    def __init__(self, update=None):
+        self.update = update
+
+    def attach(self, engine):
+        engine.targets(self.update, self)
+
+
+def updated(engine, name):
+    model = nn.Linear(1, 1)
+    return Update(engine, model, torch.optim.SGD(model.parameters(), lr=0.1), name=name)
+
+
+def test_an_update_made_after_a_handler_of_all_updates_was_attached(engine):
+    updated(engine, "critic")
+    engine.attach(Counts())
+    message = (
+        r"Counts works on all updates of the engine \(critic\) and was attached before the update 'generator' was "
+        r"made, which it would miss; make each Update before attaching Counts, or tell it by update="
+    )
+    with pytest.raises(ValueError, match=message):
+        updated(engine, "generator")
+    assert list(engine.updates) == ["critic"]
+
+
+def test_an_update_may_be_made_after_a_handler_of_another(engine):
+    updated(engine, "critic")
+    engine.attach(Counts("critic"))
+    updated(engine, "generator")
+    assert list(engine.updates) == ["critic", "generator"]

@@ -130,7 +130,7 @@ def run(case, *handlers, stopped_by=None):
     with suppress(Died):
         trainer.run(data, max_epochs=EPOCHS)
     # Passes that were cut short end here; the garbage collector would wait 5 s for each of their workers.
-    trainer._feed.iterator = evaluator._feed.iterator = data._iterator = own._iterator = None
+    trainer.run_data.feed.iterator = evaluator.run_data.feed.iterator = data._iterator = own._iterator = None
     told["reached"] = [trainer.state.epoch, trainer.state.iteration]
     told["weights"] = {name: digest(value) for name, value in model.state_dict().items()}
     states = optimizer.state_dict()["state"].values()

@@ -1,0 +1,68 @@
+"""What a run is asked to stop for: heard here, and where ranks share their stops agreed among them."""
+
+from __future__ import annotations
+
+from leyden import distributed as dist
+from leyden.engine.state import State
+from leyden.engine.stopping import EpochTerminated, Interrupted, Stop, StopPoll, Terminated
+
+
+class Wishes:
+    """The wishes of a run. What is not obeyed at once waits for a point of the loop that allows it."""
+
+    def __init__(self, state: State) -> None:
+        self._state = state
+        self.heard: set[Stop] = set()
+        """What is to be obeyed; the loop looks only whether it is empty."""
+        self.poll: StopPoll | None = None
+        """Where what this rank is asked goes first, if ranks share it."""
+        self.shared = False
+
+    def add(self, stop: Stop) -> None:
+        """Safe to be called from a signal handler or a thread."""
+        (self.heard if self.poll is None else self.poll.wishes).add(stop)
+
+    def forget(self) -> None:
+        self.heard.clear()
+        if self.poll is not None:
+            self.poll.wishes.clear()
+
+    def connect(self) -> None:
+        """Where ranks share their stops and there are several: from now on a wish of one is one of all."""
+        if self.shared and self.poll is None and dist.world_size() > 1:
+            self.poll = StopPoll()
+            self.poll.wishes |= self.heard  # asked for during the setup
+            self.heard.clear()
+
+    def take_all(self) -> set[Stop]:
+        """What was asked and not obeyed, which is then forgotten; called by all ranks at the same point."""
+        return set(self.heard) if self.poll is None else self.heard | self.poll.forget()
+
+    def obey(self, allowed: frozenset[Stop]) -> None:
+        """Leaves the loop, if what is heard says so."""
+        stops = self.heard & allowed
+        if Stop.TERMINATE in stops:
+            raise Terminated
+        if Stop.EPOCH in stops:
+            self.heard.discard(Stop.EPOCH)
+            raise EpochTerminated
+        if Stop.INTERRUPT in stops:
+            raise Interrupted
+
+    def heed(self, allowed: frozenset[Stop]) -> None:
+        """Obeys between iterations, where ranks may wait for each other."""
+        if self.poll is not None:
+            self._take(self.poll.meet())
+        self.obey(allowed)
+        self.heard.discard(Stop.EPOCH)  # where no epoch runs there is none to end
+
+    def ask(self, iteration: int) -> int:
+        """Lets the ranks' poll advance; gives the iteration at which it is due again."""
+        assert self.poll is not None
+        self._take(self.poll.poll(iteration))
+        return self.poll.due
+
+    def _take(self, decided: set[Stop]) -> None:
+        self.heard |= decided
+        if Stop.DIVERGED in decided:
+            self._state.diverged = True
