@@ -14,12 +14,13 @@ from __future__ import annotations
 import itertools
 import warnings
 from collections.abc import Iterator, Mapping, Sequence, Sized
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any
 
 import torch
 from torch.utils.data import DataLoader
 
 from leyden import distributed as dist
+from leyden.engine.data_layers import DataLayer, KnowsItsPass, Rest
 from leyden.engine.draw_record import DrawRecord, draws_all_along
 from leyden.engine.index_order import END, Drawn, begin_loader, keeps_workers, rest_of_order, start_workers
 from leyden.engine.loader_parts import (
@@ -32,49 +33,10 @@ from leyden.engine.loader_parts import (
     set_parts_state,
 )
 from leyden.engine.randomness import Aside, host_state, set_host_state
+from leyden.engine.stateful_loaders import begins_at_its_end, finish, knows_its_place
 
 PLAIN = (list, tuple, str, range, torch.Tensor)
 """Data that is the same in each pass, and of which nothing needs to be read to skip it."""
-
-
-class Rest(NamedTuple):
-    """What is left of a pass, and how many batches that is; None if nobody knows."""
-
-    iterator: Iterator[Any]
-    left: int | None
-
-
-class DataLayer:
-    """Data that stands before other data and gives its batches in another way; each pass is one over the other's."""
-
-    ranks = 1
-    """Among how many ranks it deals the batches."""
-
-    def inner_data(self) -> Any:
-        """The data that it stands before."""
-        raise NotImplementedError
-
-    def go_on(self, rest: Rest, position: int) -> Rest:
-        """What is left of a pass of which `position` batches were used, given what is left of the other's."""
-        raise NotImplementedError
-
-
-@runtime_checkable
-class KnowsItsPass(Protocol):
-    """Data that sees to its own passes: made of several loaders, say."""
-
-    def pass_state(self, position: int) -> Any:
-        """Where the present pass stands after `position` batches."""
-
-    def load_pass_state(self, state: Any) -> None:
-        """Called before the next pass is begun or gone on with."""
-
-    def go_on_at(self, position: int) -> Rest:
-        """What is left of a pass after `position` batches."""
-
-    @property
-    def dealt_anew(self) -> bool:
-        """True if what was left was dealt to another number of ranks than before."""
 
 
 class DataPass:
@@ -125,16 +87,16 @@ class DataPass:
 
     def _records(self) -> bool:
         leaf = self._leaf
-        return has_random_access(leaf) and not _knows_its_place(leaf) and draws_all_along(index_sampler(leaf))
+        return has_random_access(leaf) and not knows_its_place(leaf) and draws_all_along(index_sampler(leaf))
 
     def _make_as_it_was(self, state: Mapping[str, Any]) -> None:
         """Lets the next pass begin as in the run that is gone on with, which had gone through the data before."""
         leaf = self._leaf
-        if "loader" in state and _knows_its_place(leaf):
+        if "loader" in state and knows_its_place(leaf):
             leaf.load_state_dict(state["loader"])
             if isinstance(leaf, DataLoader):
                 with Aside():
-                    _finish(leaf, state["loader"])
+                    finish(leaf, state["loader"])
         elif state.get("warm") and isinstance(leaf, DataLoader):
             start_workers(leaf)
 
@@ -189,7 +151,7 @@ class DataPass:
             return self._rest_of_leaf(state, position, taken)
         with Aside():
             set_parts_state(leaf, self._began["parts"])
-            if self._began.get("warm") and isinstance(leaf, DataLoader) and not _knows_its_place(leaf):
+            if self._began.get("warm") and isinstance(leaf, DataLoader) and not knows_its_place(leaf):
                 start_workers(leaf)
             set_host_state(self._began["host"])
             rest = self._rest_of_leaf(state, position, taken)
@@ -198,10 +160,10 @@ class DataPass:
 
     def _rest_of_leaf(self, state: Mapping[str, Any], position: int, taken: int) -> Rest:
         leaf = self._leaf
-        theirs = "loader" in state and _knows_its_place(leaf) and state.get("position") == position
+        theirs = "loader" in state and knows_its_place(leaf) and state.get("position") == position
         if theirs and (not has_random_access(leaf) or (self._taken == 0 and self._is_alike(state))):
             iterator = self._load(state["loader"])
-            if _begins_at_its_end(iterator):
+            if begins_at_its_end(iterator):
                 iterator = self._load(state["loader"])
             return Rest(iterator, _less(leaf, taken))
         if has_random_access(leaf):
@@ -265,7 +227,7 @@ class DataPass:
             state["now"] = now
         if keeps_workers(leaf):
             state["warm"] = True
-        if _knows_its_place(leaf) and not (isinstance(leaf, DataLoader) and leaf._iterator is None):
+        if knows_its_place(leaf) and not (isinstance(leaf, DataLoader) and leaf._iterator is None):
             state["loader"] = self._outermost_with_state().state_dict()
         return state
 
@@ -291,34 +253,6 @@ def _beginning(leaf: Any) -> dict[str, Any] | None:
         elif (seed := layer.order_seed()) is not None:
             began["seed"] = seed
     return began
-
-
-def _knows_its_place(data: Any) -> bool:
-    """True for a loader that goes on from its own state. Where leyden deals or seeds its order, that is drawn again."""
-    has_state = hasattr(data, "state_dict") and hasattr(data, "load_state_dict")
-    return has_state and not (has_random_access(data) and layers(data))
-
-
-def _finish(loader: Any, state: Any) -> None:
-    """Goes with a stateful loader through what it does before a new pass: its first iterator is that of its state, be
-    the pass over or cut short.
-    """
-    loader.state_dict()  # makes that iterator
-    if isinstance(state, Mapping) and not state.get("_iterator_finished", True):
-        iter(loader)
-        return
-    if _begins_at_its_end(loader._iterator):
-        loader.load_state_dict(state)
-        loader.state_dict()
-
-
-def _begins_at_its_end(iterator: Any) -> bool:
-    """True if the dataset of a pass that has given its last sample is at the beginning of the next; others still have a
-    pass with nothing in it to be gone through, which is done here, since the loader does not ask them any more.
-    """
-    fetcher: Any = getattr(iterator, "_dataset_fetcher", None)
-    stream = getattr(fetcher, "dataset_iter", None)
-    return stream is not None and fetcher.ended and next(stream, END) is not END
 
 
 def _length(data: Any) -> int | None:

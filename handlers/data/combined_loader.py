@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from leyden.engine.data_pass import Rest
+from leyden.engine.data_layers import Rest
 from leyden.handlers.data.combined_pass import CombinedPass
 from leyden.handlers.parallel.dealing import has_length
 

@@ -7,7 +7,7 @@ from itertools import islice
 from typing import Any
 
 from leyden.engine import DataStage, Engine
-from leyden.engine.data_pass import Rest
+from leyden.engine.data_layers import Rest
 from leyden.handlers.data.wrapping import WrappedData
 from leyden.handlers.parallel.dealing import has_length
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from leyden.engine import DataStage, Engine
-from leyden.engine.data_pass import Rest
+from leyden.engine.data_layers import Rest
 from leyden.handlers.data.limit_batches import LimitBatches, batches_of, check_limit
 from leyden.handlers.data.moving import PLAIN
 from leyden.handlers.data.passes import Passes

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from leyden.engine.data_pass import DataLayer
+from leyden.engine.data_layers import DataLayer
 
 
 class WrappedData(DataLayer):

@@ -10,7 +10,7 @@ from typing import Any
 from torch.utils.data import DataLoader, DistributedSampler, IterableDataset
 
 from leyden.engine import CompositeData
-from leyden.engine.data_pass import DataLayer, Rest
+from leyden.engine.data_layers import DataLayer, Rest
 from leyden.engine.loader_parts import SamplerLayer, chain, index_sampler, only_batches, own_generators
 from leyden.engine.randomness import Stream
 

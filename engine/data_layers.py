@@ -1,0 +1,46 @@
+"""Data that stands before a user's data, or is made of several: what it owes to a pass that is to go on anywhere."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple, Protocol, runtime_checkable
+
+
+class Rest(NamedTuple):
+    """What is left of a pass, and how many batches that is; None if nobody knows."""
+
+    iterator: Iterator[Any]
+    left: int | None
+
+
+class DataLayer:
+    """Data that stands before other data and gives its batches in another way; each pass is one over the other's."""
+
+    ranks = 1
+    """Among how many ranks it deals the batches."""
+
+    def inner_data(self) -> Any:
+        """The data that it stands before."""
+        raise NotImplementedError
+
+    def go_on(self, rest: Rest, position: int) -> Rest:
+        """What is left of a pass of which `position` batches were used, given what is left of the other's."""
+        raise NotImplementedError
+
+
+@runtime_checkable
+class KnowsItsPass(Protocol):
+    """Data that sees to its own passes: made of several loaders, say."""
+
+    def pass_state(self, position: int) -> Any:
+        """Where the present pass stands after `position` batches."""
+
+    def load_pass_state(self, state: Any) -> None:
+        """Called before the next pass is begun or gone on with."""
+
+    def go_on_at(self, position: int) -> Rest:
+        """What is left of a pass after `position` batches."""
+
+    @property
+    def dealt_anew(self) -> bool:
+        """True if what was left was dealt to another number of ranks than before."""
