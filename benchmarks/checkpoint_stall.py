@@ -134,6 +134,8 @@ def main() -> None:
     if not LIGHTNING:
         print("pytorch-lightning is not installed: left out")
     training = Training(options.megabytes)
+    if options.directory is not None:
+        options.directory.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=options.directory) as name:
         rivals = {each: make(training, Path(name, str(number))) for number, (each, make) in enumerate(RIVALS.items())}
         seen = measure(training, rivals, options.repeats)
