@@ -1,5 +1,7 @@
 """What the tests of checkpoints share: small runs that can be made twice, alike to the bit."""
 
+import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -7,6 +9,8 @@ import torch
 from torch import nn
 
 from leyden.engine import Events, supervised_trainer
+
+sys.path.insert(0, str(Path(__file__).parent))
 
 
 def batches(count=5, seed=1):

@@ -1,11 +1,9 @@
 """A metric of an epoch that was stopped in the middle is that of the whole epoch."""
 
-import json
-import subprocess
-import sys
-from pathlib import Path
+import functools
 
 import pytest
+import scenarios
 import torch
 
 from leyden.engine import Engine, Events
@@ -21,8 +19,6 @@ from leyden.metrics import (
     Recall,
     RunningAverage,
 )
-
-SCRIPT = Path(__file__).parent / "scripts" / "metric_ranks.py"
 
 
 class Seen(Metric):
@@ -137,12 +133,7 @@ def test_a_metric_that_was_set_is_still_new_after_a_resume(tmp_path) -> None:
 # -- several ranks -------------------------------------------------------------------------------------------------
 
 
-def play(count, base, *scenarios):
-    """What each of `count` ranks tells of each scenario."""
-    command = [sys.executable, str(SCRIPT), str(count), str(base), *scenarios]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout.splitlines()[-1])
+play = functools.partial(scenarios.play, "metric_ranks.py")
 
 
 @pytest.fixture(scope="module")

@@ -1,24 +1,16 @@
 """One checkpoint for all ranks, from which one rank, or two, can go on."""
 
-import json
-import subprocess
-import sys
-from pathlib import Path
+import functools
 
 import pytest
+import scenarios
 
 from leyden.handlers.checkpoint import read, verify
 
-SCRIPT = Path(__file__).parent / "scripts" / "ranks_run.py"
 SHARDED = ["sharded_whole", "sharded_first", "sharded_second", "sharded_stands"]
 
 
-def play(count, base, *scenarios):
-    """What each of `count` ranks tells of each scenario."""
-    command = [sys.executable, str(SCRIPT), str(count), str(base), *scenarios]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout.splitlines()[-1])
+play = functools.partial(scenarios.play, "ranks_run.py")
 
 
 @pytest.fixture(scope="module")

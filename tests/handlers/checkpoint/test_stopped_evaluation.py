@@ -1,15 +1,13 @@
 """A run that is stopped in the midst of an evaluation goes on in the midst of it."""
 
-import json
+import functools
 import os
 import random
 import signal
-import subprocess
-import sys
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import scenarios
 import torch
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
@@ -19,7 +17,6 @@ from leyden.handlers import EMA, SWA, EarlyStopping, Evaluate, GradientAccumulat
 from leyden.handlers.checkpoint import Checkpoint
 from leyden.metrics import Mean, RunningAverage
 
-SCRIPT = Path(__file__).parent / "scripts" / "evaluation_ranks.py"
 EVALUATED = 5  # batches
 
 
@@ -367,12 +364,7 @@ def test_shuffled_loaders_with_random_samples(place, own_generator, tmp_path) ->
 # -- several ranks -------------------------------------------------------------------------------------------------
 
 
-def play(count, base, *scenarios):
-    """What each of `count` ranks tells of each scenario."""
-    command = [sys.executable, str(SCRIPT), str(count), str(base), *scenarios]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout.splitlines()[-1])
+play = functools.partial(scenarios.play, "evaluation_ranks.py")
 
 
 @pytest.fixture(scope="module")

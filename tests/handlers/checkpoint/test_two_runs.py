@@ -22,11 +22,20 @@ def losses(log):
     return [line.split() for line in log.read_text().splitlines()]
 
 
-@pytest.mark.parametrize("late", [0.0, pytest.param(4.0, marks=pytest.mark.slow)])
+def trains(log):
+    """Waits until the run has begun."""
+    until = time.monotonic() + 60
+    while not (log.exists() and log.read_text()):
+        assert time.monotonic() < until, f"nothing in {log}"
+        time.sleep(0.01)
+
+
+@pytest.mark.parametrize("late", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["together", "late"])
 def test_the_second_is_told_and_nothing_is_mixed(late, tmp_path) -> None:
     kept = tmp_path / "kept"
     runs = [start(kept, tmp_path / "log0", 100 if late else EPOCHS)]
-    time.sleep(late)
+    if late:
+        trains(tmp_path / "log0")
     runs.append(start(kept, tmp_path / "log1"))
     try:
         outputs = [run.communicate(timeout=60)[0] for run in runs]

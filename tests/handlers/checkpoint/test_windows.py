@@ -1,11 +1,9 @@
 """A run that is stopped inside an accumulation window goes on there: none of its gradients is lost."""
 
-import json
-import subprocess
-import sys
-from pathlib import Path
+import functools
 
 import pytest
+import scenarios
 import torch
 from torch import nn
 
@@ -13,7 +11,6 @@ from leyden.engine import Engine, Events, Update
 from leyden.handlers import GradientAccumulation, MixedPrecision
 from leyden.handlers.checkpoint import Checkpoint, read
 
-SCRIPT = Path(__file__).parent / "scripts" / "window_ranks.py"
 EPOCHS = 3  # of 5 batches
 
 
@@ -206,12 +203,7 @@ def test_gradients_of_another_model_are_told(make_run, tmp_path) -> None:
 # -- several ranks -------------------------------------------------------------------------------------------------
 
 
-def play(count, base, *scenarios, code=0):
-    """What each of `count` ranks tells of each scenario."""
-    command = [sys.executable, str(SCRIPT), str(count), str(base), *scenarios]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)
-    assert (done.returncode == 0) is (code == 0), done.stderr
-    return json.loads(done.stdout.splitlines()[-1]) if code == 0 else None
+play = functools.partial(scenarios.play, "window_ranks.py")
 
 
 @pytest.fixture(scope="module")
@@ -242,7 +234,7 @@ def test_two_ranks_go_on_inside_a_window(two) -> None:
 
 @pytest.mark.slow
 def test_two_ranks_that_were_killed_inside_a_window_go_on_in_it(two, base) -> None:
-    play(2, base, "killed", code=1)
+    assert scenarios.start("window_ranks.py", 2, base, "killed").returncode != 0
     assert_goes_on(two["whole"], play(2, base, "after_kill")["after_kill"])
 
 

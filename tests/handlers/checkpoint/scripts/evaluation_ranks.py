@@ -1,12 +1,15 @@
 """Runs over several ranks that stop in mid-evaluation: `evaluation_ranks.py NPROC DIRECTORY SCENARIO...`."""
 
-import json
 import sys
 import time
 from pathlib import Path
 
 import torch
 from torch import nn
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from scenarios import main
 
 from leyden import distributed as dist
 from leyden.engine import Engine, Events, Order, supervised_trainer
@@ -87,11 +90,5 @@ def resumed(base):
     return run(Checkpoint(there, event=Events.COMPLETED, resume=base / "stopped"))
 
 
-def play(base, names):
-    return [globals()[name](Path(base)) for name in names]
-
-
 if __name__ == "__main__":
-    _, nproc, base, *names = sys.argv
-    of_ranks = dist.launch(play, int(nproc), args=(base, names), backend="gloo", timeout=30)
-    print(json.dumps(dict(zip(names, zip(*of_ranks, strict=True), strict=True))))
+    main(globals())

@@ -1,11 +1,14 @@
 """Metrics over several ranks, stopped in mid-epoch: `metric_ranks.py NPROC DIRECTORY SCENARIO...`."""
 
 import contextlib
-import json
 import sys
 from pathlib import Path
 
 import torch
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from scenarios import main
 
 from leyden import distributed as dist
 from leyden.engine import Engine, Events
@@ -96,11 +99,5 @@ def taken_over(base):
     return run([None, None, *left], going_on(base))
 
 
-def play(base, names):
-    return [globals()[name](Path(base)) for name in names]
-
-
 if __name__ == "__main__":
-    _, nproc, base, *names = sys.argv
-    of_ranks = dist.launch(play, int(nproc), args=(base, names), backend="gloo", timeout=30)
-    print(json.dumps(dict(zip(names, zip(*of_ranks, strict=True), strict=True))))
+    main(globals())

@@ -4,7 +4,6 @@ A run is told by the exact losses of each rank and a digest of its whole weights
 """
 
 import hashlib
-import json
 import sys
 from pathlib import Path
 
@@ -13,6 +12,10 @@ from torch import nn
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
 from torch.utils.data import DataLoader, TensorDataset
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from scenarios import main
 
 from leyden import distributed as dist
 from leyden.engine import Events, supervised_trainer
@@ -124,11 +127,5 @@ def fails_to_write(base):
     return told(Checkpoint(base / "file" / "kept"))
 
 
-def play(base, names):
-    return [globals()[name](Path(base)) for name in names]
-
-
 if __name__ == "__main__":
-    _, nproc, base, *names = sys.argv
-    of_ranks = dist.launch(play, int(nproc), args=(base, names), backend="gloo", timeout=30)
-    print(json.dumps(dict(zip(names, zip(*of_ranks, strict=True), strict=True))))
+    main(globals())

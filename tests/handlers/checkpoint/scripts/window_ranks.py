@@ -1,6 +1,5 @@
 """Runs over several ranks that stop inside an accumulation window: `window_ranks.py NPROC DIRECTORY SCENARIO...`."""
 
-import json
 import os
 import signal
 import sys
@@ -10,6 +9,10 @@ import torch
 from torch import nn
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from scenarios import main
 
 from leyden import distributed as dist
 from leyden.engine import Events, supervised_trainer
@@ -139,11 +142,5 @@ def sharded_averages(base):
     return {"same": resumed["weights"] == reference["weights"] and whole == again, "spread": sorted(spread)}
 
 
-def play(base, names):
-    return [globals()[name](Path(base)) for name in names]
-
-
 if __name__ == "__main__":
-    _, nproc, base, *names = sys.argv
-    of_ranks = dist.launch(play, int(nproc), args=(base, names), backend="gloo", timeout=30)
-    print(json.dumps(dict(zip(names, zip(*of_ranks, strict=True), strict=True))))
+    main(globals())
