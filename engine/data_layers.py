@@ -41,6 +41,9 @@ class KnowsItsPass(Protocol):
     def go_on_at(self, position: int) -> Rest:
         """What is left of a pass after `position` batches."""
 
+    def end_pass(self) -> None:
+        """The pass is over, also one that was loaded, and the next has not begun."""
+
     @property
     def dealt_anew(self) -> bool:
         """True if what was left was dealt to another number of ranks than before."""

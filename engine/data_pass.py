@@ -104,6 +104,11 @@ class DataPass:
         """The pass is over, and the next has not begun."""
         self._began = self._record = self.left = None
         self._taken = self._since = 0
+        if isinstance(self._leaf, KnowsItsPass):
+            self._leaf.end_pass()
+            self._state = None
+        elif self._state is not None:  # of a run that was stopped between two passes; the one before is over
+            self._state = {key: value for key, value in self._state.items() if key != "began"}
 
     # -- its middle ------------------------------------------------------------------------------------------
 

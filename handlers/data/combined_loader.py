@@ -35,7 +35,6 @@ class CombinedLoader:
         self.mode = mode
         self.loaders: dict[Any, Any] | list[Any] = dict(loaders) if isinstance(loaders, Mapping) else list(loaders)
         self._pass: CombinedPass | None = None
-        self._states: Any = None  # of the run that is gone on with
         pairs = self._pairs()
         if not pairs:
             raise ValueError("CombinedLoader needs at least one loader, but got none")
@@ -51,11 +50,13 @@ class CombinedLoader:
         return CombinedLoader(changed if isinstance(self.loaders, dict) else list(changed.values()), self.mode)
 
     def __iter__(self) -> Iterator[Any]:
-        self._pass = self._new_pass().begin()
+        self._pass = self._next_pass().begin()
         return self._rows(self._pass)
 
-    def _new_pass(self) -> CombinedPass:
-        states, self._states = self._states, None
+    def _next_pass(self) -> CombinedPass:
+        return self._pass if self._pass is not None and self._pass.waits else self._new_pass(None)
+
+    def _new_pass(self, states: Any) -> CombinedPass:
         return CombinedPass(self._pairs(), self.mode, len(self) if has_length(self) else None, states)
 
     def _rows(self, rows: CombinedPass) -> Iterator[Any]:
@@ -66,18 +67,22 @@ class CombinedLoader:
 
     def pass_state(self, position: int) -> Any:
         """Where each loader stands after `position` batches of the present pass."""
-        if self._states is not None or self._pass is None:
-            return self._states
+        if self._pass is None:
+            self._pass = self._new_pass(None)
         return self._pass.state_dict(position)
 
     def load_pass_state(self, state: Any) -> None:
         """Called before the next pass is begun or gone on with."""
-        self._states = state if state is not None and len(state) == len(self.loaders) else None
+        self._pass = self._new_pass(state if state is not None and len(state) == len(self.loaders) else None)
 
     def go_on_at(self, position: int) -> Rest:
         """What is left of a pass after `position` batches."""
-        self._pass = self._new_pass().go_on_at(position)
+        self._pass = self._next_pass().go_on_at(position)
         return Rest(self._rows(self._pass), self._pass.left())
+
+    def end_pass(self) -> None:
+        """The pass is over, also one that was loaded, and the next has not begun."""
+        self._pass = self._next_pass().end()
 
     @property
     def dealt_anew(self) -> bool:

@@ -21,12 +21,14 @@ class CombinedPass(Iterator[Any]):
         self._pairs = loaders
         self._mode = mode
         self._rows = rows
-        given = [None] * len(loaders) if states is None else states
+        given = [None] * len(loaders) if states is None else list(states)
         self._passes = [
             DataPass(loader, None if state is None else state["pass"])
             for (_, loader), state in zip(loaders, given, strict=True)
         ]
         self._states = given
+        self.waits = True
+        """It was neither begun nor gone on with."""
         self._iterators: list[Iterator[Any] | None] = [None] * len(loaders)
         self._begun_at = [0] * len(loaders)
         self._ended_at: list[int | None] = [None] * len(loaders)  # the row for which it had no batch, at first
@@ -35,13 +37,28 @@ class CombinedPass(Iterator[Any]):
         self._iterator = self._iterate()
 
     def begin(self) -> CombinedPass:
-        """Begins all loaders that go side by side."""
+        """Begins the loaders that go side by side and have workers, which start together.
+
+        The others begin when their first batch is asked for: what each draws at its beginning, and for its first batch,
+        is then drawn in one go, and can be drawn again without the others.
+        """
+        self.waits = False
         if self._mode != "sequential":
-            self._iterators = [each.begin() for each in self._passes]
+            for place, (_, loader) in enumerate(self._pairs):
+                if getattr(loader, "num_workers", 0) > 0:
+                    self._iterators[place] = self._passes[place].begin()
+        return self
+
+    def end(self) -> CombinedPass:
+        """Before it is begun: forgets that the run which is gone on with was within a pass."""
+        self._states = [None] * len(self._pairs)
+        for each in self._passes:
+            each.end()
         return self
 
     def go_on_at(self, row: int) -> CombinedPass:
         """Goes on with a pass of which `row` rows were used."""
+        self.waits = False
         self._row = row
         for place, state in enumerate(self._states):
             if state is None:
@@ -99,7 +116,8 @@ class CombinedPass(Iterator[Any]):
 
     def state_dict(self, row: int) -> list[Any]:
         """Where each loader stands after `row` rows, in their order."""
-        return [self._state_of(place, row) for place in range(len(self._passes))]
+        given = self._states if self.waits else [None] * len(self._passes)
+        return [self._state_of(place, row) if state is None else state for place, state in enumerate(given)]
 
     def _state_of(self, place: int, row: int) -> dict[str, Any]:
         ended_at = self._ended_at[place]
@@ -145,8 +163,9 @@ class CombinedPass(Iterator[Any]):
 
     def _next_row(self) -> list[Any] | None:
         row: list[Any] = []
-        for place, iterator in enumerate(self._iterators):
-            assert iterator is not None
+        for place, begun in enumerate(self._iterators):
+            iterator = self._passes[place].begin() if begun is None else begun
+            self._iterators[place] = iterator
             try:
                 row.append(next(iterator))
             except StopIteration:

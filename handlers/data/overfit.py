@@ -78,6 +78,9 @@ class KeptBatches:
         assert self._batches is not None
         return Rest(islice(batches, position, None), max(0, len(self._batches) - position))
 
+    def end_pass(self) -> None:
+        """Nothing: all passes are alike."""
+
     def __len__(self) -> int:
         return min(self._number, len(self.data)) if self._batches is None else len(self._batches)
 

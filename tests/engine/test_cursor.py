@@ -24,6 +24,16 @@ def test_a_run_stopped_anywhere_goes_on_as_if_it_had_not(kind, epoch_length):
     assert {stop: found for stop, found in wrong.items() if found is not None} == {}
 
 
+@quiet
+@pytest.mark.parametrize("kind", [*LOADERS, *OTHERS])
+def test_a_run_stopped_between_two_epochs_may_be_stopped_again_as_the_next_one_opens(kind):
+    make = (LOADERS | OTHERS)[kind]
+    before, state = run(make, stop=(Events.EPOCH_COMPLETED, 1))
+    nothing, state = run(make, stop=(Events.EPOCH_STARTED, 2), state=state)
+    assert nothing == []
+    assert before + run(make, state=state) == run(make)
+
+
 def test_no_skipped_sample_is_read():
     class Slow(Indices):
         def __getitem__(self, index):

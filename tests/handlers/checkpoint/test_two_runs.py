@@ -33,7 +33,7 @@ def trains(log):
 @pytest.mark.parametrize("late", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["together", "late"])
 def test_the_second_is_told_and_nothing_is_mixed(late, tmp_path) -> None:
     kept = tmp_path / "kept"
-    runs = [start(kept, tmp_path / "log0", 100 if late else EPOCHS)]
+    runs = [start(kept, tmp_path / "log0", 300 if late else EPOCHS)]
     if late:
         trains(tmp_path / "log0")
     runs.append(start(kept, tmp_path / "log1"))
@@ -52,7 +52,7 @@ def test_the_second_is_told_and_nothing_is_mixed(late, tmp_path) -> None:
     assert f"by process {runs[1 - told].pid}" in outputs[told]
     assert losses(tmp_path / f"log{told}") == []
     done = losses(tmp_path / f"log{1 - told}")
-    epochs = 100 if late else EPOCHS
+    epochs = 300 if late else EPOCHS
     assert [int(iteration) for iteration, _ in done] == list(range(1, 10 * epochs + 1))
     assert max(verify(path).epoch for path in kept.glob("epoch=*")) == epochs
     # Once that one has ended, the same command goes on from where it came to.

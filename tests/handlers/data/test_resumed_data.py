@@ -7,7 +7,7 @@ import numpy
 import pytest
 import torch
 from random_samples import Augmented
-from torch.utils.data import DataLoader, Sampler
+from torch.utils.data import DataLoader, DistributedSampler, Sampler
 
 from leyden.engine import Engine, Events
 from leyden.engine.randomness import host_state, set_host_state
@@ -53,9 +53,15 @@ def pair(mode):
     return lambda: CombinedLoader({"a": loader(6), "b": loader(14, generator=torch.Generator())}, mode)
 
 
+def alike(mode):
+    """Neither has a generator: both draw their orders from the numbers of the process."""
+    return lambda: CombinedLoader([loader(6), loader(14)], mode)
+
+
 MODES = ("min_size", "max_size", "max_size_cycle", "sequential")
 DATA = {
     **{mode: pair(mode) for mode in MODES},
+    **{f"{mode}, alike": alike(mode) for mode in MODES},
     "streams of unknown length": lambda: CombinedLoader([WithoutLength(loader(6)), loader(14)], "max_size_cycle"),
     "limit": lambda: loader(14),
     "a share": lambda: loader(14),
@@ -135,6 +141,8 @@ def test_a_run_stopped_anywhere_goes_on_as_if_it_had_not(kind, epoch_length):
     length = len(whole) // 3
     moments = [(Events.ITERATION_COMPLETED, each) for each in range(1, 3 * length, 1 if length < 8 else 3)]
     moments += [(Events.EPOCH_COMPLETED, 1), (Events.EPOCH_COMPLETED, 2)]
+    if epoch_length is None:
+        moments += [(Events.EPOCH_STARTED, 1), (Events.EPOCH_STARTED, 2)]
     wrong = []
     for stop in moments:
         before, read_before, state = run(kind, stop=stop, epoch_length=epoch_length)
@@ -145,3 +153,39 @@ def test_a_run_stopped_anywhere_goes_on_as_if_it_had_not(kind, epoch_length):
         if read and read_before[: 2 * len(before)] + read_after != read:
             wrong.append((stop, read_before, read_after, read))
     assert wrong == []
+
+
+@pytest.mark.parametrize("kind", [kind for kind in DATA if kind != "streams of unknown length"])
+def test_a_run_stopped_between_two_epochs_may_be_stopped_again_as_the_next_one_opens(kind):
+    whole, read = run(kind)
+    before, read_before, state = run(kind, stop=(Events.EPOCH_COMPLETED, 1))
+    nothing, _, state = run(kind, stop=(Events.EPOCH_STARTED, 2), state=state)
+    after, read_after = run(kind, state=state)
+    assert nothing == []
+    assert before + after == whole
+    assert read_before + read_after == read
+
+
+def test_a_sampler_that_is_told_its_epoch_among_several_loaders():
+    """As the epoch opens, also where a run goes on between two epochs."""
+
+    def make():
+        samplers = [DistributedSampler(range(14), 2, 0) for _ in range(2)]
+        return CombinedLoader([DataLoader(Indices(14), 2, sampler=each) for each in samplers])
+
+    def orders(epochs, state=None):
+        seen, data = [], make()
+        engine = Engine(lambda engine, batch: seen.append(plain(batch)))
+
+        @engine.on(Events.EPOCH_STARTED)
+        def tell():
+            for each in data.loaders:
+                each.sampler.set_epoch(engine.state.epoch)
+
+        if state is not None:
+            engine.load_state_dict(state)
+        engine.run(data, max_epochs=epochs)
+        return seen, engine.state_dict()
+
+    before, state = orders(1)
+    assert before + orders(2, state)[0] == orders(2)[0]
