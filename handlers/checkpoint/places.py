@@ -49,13 +49,13 @@ class RemotePath:
         return (path for path in self.iterdir() if fnmatch.fnmatchcase(path.name, pattern))
 
     def exists(self) -> bool:
-        return bool(self.filesystem.exists(self.key))
+        return self._kind() is not None
 
     def is_dir(self) -> bool:
-        return bool(self.filesystem.isdir(self.key))
+        return self._kind() == "directory"
 
     def is_file(self) -> bool:
-        return bool(self.filesystem.isfile(self.key))
+        return self._kind() == "file"
 
     def is_symlink(self) -> bool:
         return False
@@ -77,6 +77,15 @@ class RemotePath:
 
     def unlink(self) -> None:
         self.filesystem.rm_file(self.key)
+
+    def _kind(self) -> str | None:
+        """What lies there, None if nothing does; raises where the store can't tell. fsspec's own questions answer False
+        then, and what has no manifest is deleted.
+        """
+        try:
+            return str(self.filesystem.info(self.key)["type"])
+        except (FileNotFoundError, NotADirectoryError):
+            return None
 
     def __fspath__(self) -> str:
         return self.url

@@ -13,7 +13,7 @@ import torch
 from leyden import distributed as dist
 from leyden.engine import Engine
 from leyden.handlers.checkpoint.codec import Json, encode
-from leyden.handlers.checkpoint.directory import CheckpointDirectory
+from leyden.handlers.checkpoint.directory import CheckpointDirectory, Entry
 from leyden.handlers.checkpoint.exchange import Exchange
 from leyden.handlers.checkpoint.lock import DirectoryLock
 from leyden.handlers.checkpoint.manifest import STATE, FileRecord, Manifest, numbers
@@ -155,8 +155,7 @@ def write(
             directory.shelf.discard(folder)
             directory.give_back(taken.name)
         raise
-    entries = [entry for entry in directory.entries() if entry not in old]
-    return _remove(directory, [*old, *keeping.to_remove(entries)])
+    return _remove(directory, keeping, old)
 
 
 def _begin(taken: Taken, directory: CheckpointDirectory, lock: DirectoryLock) -> tuple[Place | None, Exception | None]:
@@ -195,11 +194,16 @@ def _write_own(folder: Place, taken: Taken, exchange: Exchange) -> dict[str, Fil
     return {name: record for of_rank, _ in told for name, record in of_rank.items()}
 
 
-def _remove(directory: CheckpointDirectory, entries: Sequence[Any]) -> tuple[str, ...]:
+def _remove(directory: CheckpointDirectory, keeping: Keeping, old: Sequence[Entry]) -> tuple[str, ...]:
+    """Deletes what is superseded and what need not stay. The new one is whole: that is what counts, whatever fails."""
+    try:
+        doomed = [*old, *keeping.to_remove([entry for entry in directory.entries() if entry not in old])]
+    except Exception as error:
+        return (f"older checkpoints in {directory.path} can't be looked for: {type(error).__name__}: {error}",)
     remarks = []
-    for entry in entries:
+    for entry in doomed:
         try:
             directory.remove(entry)
-        except Exception as error:  # the new one is whole: that is what counts
+        except Exception as error:
             remarks.append(f"the checkpoint {entry.path} can't be deleted: {type(error).__name__}: {error}")
     return tuple(remarks)

@@ -7,6 +7,7 @@ import uuid
 
 import pytest
 import torch
+from fsspec import AbstractFileSystem
 from torch import nn
 
 from leyden.engine import Events
@@ -121,6 +122,27 @@ def test_a_checkpoint_without_manifest_does_not_exist_and_is_cleaned_away(kept, 
     run.trainer.run(run.data, max_epochs=2)
     assert found == [".lock", "epoch=0001-iteration=00000005"]
     assert names(kept) == ["epoch=0001-iteration=00000005", NEWEST]
+
+
+def test_nothing_is_deleted_where_the_store_does_not_answer(kept, make_run, monkeypatch) -> None:
+    filesystem = type(kept.filesystem)
+    info = filesystem.info
+
+    def failing(self, path, **kwargs):
+        if path.endswith("manifest.json"):
+            raise OSError("the store is away")
+        return info(self, path, **kwargs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(filesystem, "info", failing)
+        patch.setattr(filesystem, "isfile", AbstractFileSystem.isfile)  # as of S3: False after any error
+        with pytest.raises(OSError, match="the store is away"):
+            run = make_run(Checkpoint(kept, resume="auto"))
+            run.trainer.run(run.data, max_epochs=3)
+    assert names(kept) == ["epoch=0001-iteration=00000005", NEWEST]
+    run = make_run(Checkpoint(kept, resume="auto"))
+    run.trainer.run(run.data, max_epochs=2)
+    assert run.losses == []
 
 
 def test_the_manifest_is_written_last_and_goes_first(make_run, monkeypatch) -> None:
