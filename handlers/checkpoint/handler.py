@@ -17,7 +17,7 @@ from leyden.handlers.checkpoint.contents import CheckpointContents
 from leyden.handlers.checkpoint.directory import CheckpointDirectory
 from leyden.handlers.checkpoint.exchange import Exchange
 from leyden.handlers.checkpoint.lock import DirectoryLock
-from leyden.handlers.checkpoint.moments import Between, Clock, check_event
+from leyden.handlers.checkpoint.moments import AfterSteps, Between, Clock, check_event, is_step, parts_of
 from leyden.handlers.checkpoint.pieces import is_sharded
 from leyden.handlers.checkpoint.places import Place
 from leyden.handlers.checkpoint.record import SaveRecord
@@ -150,8 +150,11 @@ class Checkpoint:
             engine.add_event_handler(Events.STARTED, engine.require_metric, self.keeping.best, "Checkpoint")
         engine.add_event_handler(Events.STARTED, self.start_run)
         engine.add_event_handler(Events.EPOCH_COMPLETED, self.heed_writer, order=Order.SAVERS)
-        if self.event is not None:
-            engine.add_event_handler(self.event, self.save_when_due, order=Order.SAVERS)
+        for part in () if self.event is None else parts_of(self.event):
+            if is_step(part):
+                AfterSteps(engine, part, self.save_when_due)
+            else:
+                engine.add_event_handler(part, self.save_when_due, order=Order.SAVERS)
         engine.add_event_handler(Events.SAVE_REQUESTED, self.save_when_due)
         engine.add_event_handler(Events.COMPLETED | Events.INTERRUPT, self.save_at_end, order=Order.SAVERS)
         engine.add_event_handler(Events.EXCEPTION_RAISED, self.save_after_exception, order=Order.SAVERS)

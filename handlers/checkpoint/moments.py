@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import functools
 import time
+from collections.abc import Callable
 from typing import Any, TypeAlias
 
-from leyden.engine import Engine, Events, EventsList, FilteredEvent, UpdateEvents
+from leyden.engine import Engine, Events, EventsList, FilteredEvent, Order, UpdateEvents
 from leyden.engine.events import AnyEvent
 from leyden.engine.suspension import Suspension
 from leyden.handlers.monitoring.pace import Pace
@@ -31,15 +32,49 @@ def place_of(engine: Engine[Any, Any]) -> Moment:
     return engine.state.epoch, engine.state.iteration, engine.cursor.epoch_open, engine.suspended
 
 
+def parts_of(event: AnyEvent) -> tuple[AnyEvent, ...]:
+    """The events of which it is made."""
+    return tuple(event) if isinstance(event, EventsList) else (event,)
+
+
+def _key(part: AnyEvent) -> object:
+    return part.event if isinstance(part, FilteredEvent) else part
+
+
+def is_step(part: AnyEvent) -> bool:
+    """True for an event within an iteration."""
+    return _key(part) is UpdateEvents.STEP_COMPLETED
+
+
 def check_event(event: AnyEvent) -> None:
     """Raises ValueError for an event at which no state can be saved to go on from."""
-    for part in event if isinstance(event, EventsList) else (event,):
-        key = part.event if isinstance(part, FilteredEvent) else part
+    for part in parts_of(event):
+        key = _key(part)
         if key in STEP_UNDONE:
             raise ValueError(
                 f"Checkpoint can't save at {key}, in the midst of an iteration: no run could go on from there. Take "
                 "Events.ITERATION_COMPLETED, Events.EPOCH_COMPLETED or UpdateEvents.STEP_COMPLETED, filtered at will"
             )
+
+
+class AfterSteps:
+    """Saves after an optimizer step, at the end of its iteration: another update's step may come before that, and a
+    metric count its output.
+    """
+
+    def __init__(self, engine: Engine[Any, Any], event: AnyEvent, save: Callable[[Engine[Any, Any]], None]) -> None:
+        self._save = save
+        self._due = False
+        engine.add_event_handler(event, self._note)
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self._look, order=Order.SAVERS)
+
+    def _note(self) -> None:
+        self._due = True
+
+    def _look(self, engine: Engine[Any, Any]) -> None:
+        if self._due:
+            self._due = False
+            self._save(engine)
 
 
 class Between:

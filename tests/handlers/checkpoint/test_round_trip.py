@@ -163,8 +163,11 @@ def test_low_precision_with_loss_scaling(make_run, same, tmp_path) -> None:
     assert scaler.state_dict()["scale"] > 1024.0
 
 
-def test_two_updates_on_one_engine(same, tmp_path) -> None:
-    def adversaries(*handlers):
+@pytest.fixture
+def adversaries():
+    """A function that makes an engine of two updates, the states of its optimizers, and its models."""
+
+    def make(*handlers):
         torch.manual_seed(0)
         critic, generator = nn.Linear(4, 1), nn.Linear(2, 4)
 
@@ -182,17 +185,35 @@ def test_two_updates_on_one_engine(same, tmp_path) -> None:
             Update(engine, [generator], torch.optim.Adam(generator.parameters()), name="generator"),
         ]
         engine.attach(*handlers)
-        return engine, [update.optimizer.state_dict() for update in updates], (critic, generator)
+        return engine, (critic, generator)
 
+    return make
+
+
+def test_two_updates_on_one_engine(adversaries, same, tmp_path) -> None:
     data = list(torch.randn(4, 3, 4, generator=torch.Generator().manual_seed(2)))
-    engine, _, whole = adversaries()
+    engine, whole = adversaries()
     engine.run(data, max_epochs=4)
-    engine, _, _ = adversaries(Checkpoint(tmp_path))
+    engine, _ = adversaries(Checkpoint(tmp_path))
     engine.run(data, max_epochs=2)
-    engine, _, parts = adversaries(Checkpoint(tmp_path, resume="auto"))
+    engine, parts = adversaries(Checkpoint(tmp_path, resume="auto"))
     engine.run(data, max_epochs=4)
     assert all(same(dict(a.state_dict()), dict(b.state_dict())) for a, b in zip(parts, whole, strict=True))
     assert [update.steps for update in engine.updates.values()] == [16, 16]
+
+
+def test_saved_after_the_step_of_one_update_the_other_one_is_not_left_out(adversaries, same, tmp_path) -> None:
+    data = list(torch.randn(4, 3, 4, generator=torch.Generator().manual_seed(2)))
+    engine, whole = adversaries()
+    engine.run(data, max_epochs=2)
+    engine, _ = adversaries(Checkpoint(tmp_path / "all", event=UpdateEvents.STEP_COMPLETED(every=3), keep=None))
+    engine.run(data, max_epochs=2)
+    first = min((tmp_path / "all").iterdir())
+    assert first.name.endswith("03")  # the critic's third step comes before the generator's
+    engine, parts = adversaries(Checkpoint(tmp_path / "on", resume=first))
+    engine.run(data, max_epochs=2)
+    assert all(same(dict(a.state_dict()), dict(b.state_dict())) for a, b in zip(parts, whole, strict=True))
+    assert [update.steps for update in engine.updates.values()] == [8, 8]
 
 
 def test_random_numbers_go_on(make_run, tmp_path) -> None:
