@@ -16,6 +16,7 @@ from torch import nn
 from leyden import distributed as dist
 from leyden.handlers.checkpoint import parts
 from leyden.handlers.checkpoint.leaves import check_storable
+from leyden.handlers.checkpoint.reading import is_checkpoint
 from leyden.handlers.checkpoint.weight_files import SUFFIX, write_weights
 from leyden.handlers.checkpoint.weights import VERSIONS, find_weights
 
@@ -50,6 +51,8 @@ def export_weights(
     path = Path(file).expanduser()
     if not path.name.endswith(SUFFIX):
         raise ValueError(f"weights are exported to a file that ends with {SUFFIX}, but got {path}")
+    if is_checkpoint(path.parent):
+        raise ValueError(f"{path.parent} is a checkpoint, which a further file would damage; export to another folder")
     if shard_bytes is not None and shard_bytes < 1:
         raise ValueError(f"a shard has at least 1 byte, but got shard_bytes={shard_bytes}")
     if isinstance(source, nn.Module | Mapping):

@@ -42,18 +42,19 @@ def write_weights(
     shards = _shards(whole, shard_bytes)
     index = file.with_name(file.name + INDEX)
     if len(shards) == 1:
-        _write(file, whole, metadata)
+        with _replacing(file) as (temporary,):
+            _write(temporary, whole, metadata)
         index.unlink(missing_ok=True)
         return file
-    places: dict[str, str] = {}
-    for number, names in enumerate(shards, start=1):
-        name = f"{file.name.removesuffix(SUFFIX)}-{number:05d}-of-{len(shards):05d}{SUFFIX}"
-        _write(file.with_name(name), {each: whole[each] for each in names}, metadata)
-        places |= dict.fromkeys(names, name)
+    stem = file.name.removesuffix(SUFFIX)
+    files = [file.with_name(f"{stem}-{n:05d}-of-{len(shards):05d}{SUFFIX}") for n in range(1, len(shards) + 1)]
+    places = {name: shard.name for names, shard in zip(shards, files, strict=True) for name in names}
     size = sum(tensor.nbytes for tensor in whole.values())
     text = json.dumps({"metadata": {"total_size": size, **metadata}, "weight_map": places}, indent=2)
-    with _replacing(index) as temporary:
-        temporary.write_text(text)
+    with _replacing(*files, index) as (*temporaries, of_index):
+        for names, temporary in zip(shards, temporaries, strict=True):
+            _write(temporary, {each: whole[each] for each in names}, metadata)
+        of_index.write_text(text)
     file.unlink(missing_ok=True)
     return index
 
@@ -168,18 +169,28 @@ def _shards(tensors: Mapping[str, torch.Tensor], shard_bytes: int | None) -> lis
 def _write(file: Path, tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str]) -> None:
     from safetensors.torch import save_file
 
-    with _replacing(file) as temporary:
-        save_file(dict(tensors), str(temporary), metadata=dict(metadata))
+    try:
+        save_file(dict(tensors), str(file), metadata=dict(metadata))
+    except KeyError as error:
+        names = ", ".join(name for name, tensor in tensors.items() if tensor.dtype == error.args[0])
+        raise TypeError(f"{names} is of {error.args[0]}, which safetensors' files can't hold") from None
 
 
 @contextmanager
-def _replacing(file: Path) -> Iterator[Path]:
-    """A name to write under; the file is flushed and put in the place of `file` if that went well."""
-    temporary = file.with_name(f".tmp-{file.name}@{os.getpid()}")
+def _replacing(*files: Path) -> Iterator[list[Path]]:
+    """Names to write under; what is there is flushed and put in the places of `files` if all went well. The last of
+    them is the one that is read first.
+    """
+    temporaries = [file.with_name(f".tmp-{file.name}@{os.getpid()}") for file in files]
     try:
-        yield temporary
-        with temporary.open("rb+") as written:
-            os.fsync(written.fileno())
-        temporary.replace(file)
+        yield temporaries
+        for temporary in temporaries:
+            with temporary.open("rb+") as written:
+                os.fsync(written.fileno())
+        if len(files) > 1:  # shards of before may have the same names: at no moment an index names old and new ones
+            files[-1].unlink(missing_ok=True)
+        for temporary, file in zip(temporaries, files, strict=True):
+            temporary.replace(file)
     finally:
-        temporary.unlink(missing_ok=True)
+        for temporary in temporaries:
+            temporary.unlink(missing_ok=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,7 +57,7 @@ def load_weights(
     index of several, or a folder with `model.safetensors`, as `export_weights` and other libraries write them.
     `name`: which model, as "<update>/<module>", where a checkpoint holds several. `averaged`: the handler whose
     averages are to be loaded in the place of the weights ("EMA"). `strict=False` leaves alone the parameters and
-    buffers that only one of them has.
+    buffers that only one of them has; a warning tells if these are all.
 
     Raises ValueError if the model does not fit, before it is changed; CheckpointDamagedError if a file is not whole.
     """
@@ -65,6 +66,10 @@ def load_weights(
     check = parts.model_problems if strict else parts.shape_problems
     if problems := check(model, outline, type(parts.unwrapped(model)).__name__):
         raise ValueError(f"{weights.place} does not fit the model:\n  " + "\n  ".join(problems))
+    names = list(parts.model_state(model))
+    if not strict and outline.keys().isdisjoint(names):
+        there, here = (", ".join(each[:3]) or "no weights" for each in (list(outline), names))
+        warnings.warn(f"nothing was loaded: {weights.place} has {there}, ..., the model {here}, ...", stacklevel=2)
     state = _spread(model, _with_aliases(model, weights.load()))
     parts.load_model(model, state, weights.versions, strict=strict)
 
@@ -127,12 +132,12 @@ def _averages(contents: CheckpointContents, update: str, key: str, handler: str)
     if kept[handler]["count"] == 0:
         raise ValueError(f"{contents.path} was saved before {handler} had averaged anything")
     model = contents.outline["models"][update][key]
-    averages = {}
-    for name, info in kept[handler]["averages"].items():
-        place = name.removeprefix(f"{key}/").removeprefix("module.")
-        if name.startswith(f"{key}/") and isinstance(model.get(place), TensorInfo):
-            averages[model[place].name] = info
-    return averages
+    within = f"{key}/"
+    averages = kept[handler]["averages"].items()
+    own = {name.removeprefix(within): info for name, info in averages if name.startswith(within)}
+    if not own.keys() <= model.keys():  # named as in DistributedDataParallel
+        own = {name.removeprefix("module."): info for name, info in own.items()}
+    return {model[name].name: info for name, info in own.items() if isinstance(model.get(name), TensorInfo)}
 
 
 def _file_versions(file: WeightFile) -> dict[str, Any]:

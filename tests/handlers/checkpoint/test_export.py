@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from collections import OrderedDict
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,14 @@ from safetensors.torch import load_file, save_file, save_model
 from torch import nn
 
 from leyden.engine import Engine, Update
-from leyden.handlers.checkpoint import Checkpoint, CheckpointDamagedError, export_weights, load_weights
+from leyden.handlers.checkpoint import (
+    Checkpoint,
+    CheckpointDamagedError,
+    export_weights,
+    load_weights,
+    read,
+    verify,
+)
 from leyden.handlers.training import EMA
 
 SCRIPT = Path(__file__).parent / "scripts" / "sharded_export.py"
@@ -85,6 +93,17 @@ def test_averages_that_are_not_there(saved, make_run, tmp_path) -> None:
     late.trainer.run(late.data)
     with pytest.raises(ValueError, match="was saved before EMA had averaged anything"):
         load_weights(tmp_path / "late", bare(), averaged="EMA")
+
+
+def test_averages_of_a_layer_that_is_called_module(make_run, tmp_path) -> None:
+    def model():
+        return nn.Sequential(OrderedDict(module=nn.Linear(4, 2)))
+
+    ema = EMA(0.5)
+    run = make_run(Checkpoint(tmp_path / "kept"), ema, model=model)
+    run.trainer.run(run.data)
+    load_weights(tmp_path / "kept", other := model(), averaged="EMA")
+    assert equal(other, ema.averaged())
 
 
 def test_averages_of_a_bf16_model_come_in_its_dtype(make_run, tmp_path) -> None:
@@ -180,6 +199,24 @@ def test_an_export_that_fails_leaves_the_old_file(tmp_path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["model.safetensors"]
 
 
+def test_an_export_that_fails_between_two_shards_mixes_nothing(monkeypatch, tmp_path) -> None:
+    def write(tensors, file, metadata):
+        if "00002-of" in str(file):
+            raise OSError("the disk is full")
+        save_file(tensors, file, metadata)
+
+    file = tmp_path / "model.safetensors"
+    old, new = (nn.Sequential(nn.Linear(16, 16), nn.Linear(16, 16)) for _ in range(2))
+    index = export_weights(old, file, shard_bytes=1500)
+    before = sorted(tmp_path.iterdir())
+    monkeypatch.setattr("safetensors.torch.save_file", write)
+    with pytest.raises(OSError, match="the disk is full"):
+        export_weights(new, file, shard_bytes=1500)
+    load_weights(index, new)
+    assert equal(new, old)
+    assert sorted(tmp_path.iterdir()) == before
+
+
 def test_files_of_other_libraries(tmp_path) -> None:
     model = Tied()
     state = {name: value.clone() for name, value in model.state_dict().items() if name != "head.weight"}
@@ -209,7 +246,8 @@ def test_a_file_that_does_not_fit(tmp_path) -> None:
     assert torch.equal(model.weight, before)
     with pytest.raises(ValueError, match=r"ModuleDict has other.weight, other.bias, which the checkpoint lacks"):
         load_weights(file, nn.ModuleDict({"other": nn.Linear(1, 1)}))
-    load_weights(file, nn.ModuleDict({"other": nn.Linear(1, 1)}), strict=False)
+    with pytest.warns(UserWarning, match=r"nothing was loaded: .* has bias, weight, .* the model other.weight, other"):
+        load_weights(file, nn.ModuleDict({"other": nn.Linear(1, 1)}), strict=False)
 
 
 def test_a_wrapped_model(tmp_path) -> None:
@@ -235,6 +273,18 @@ def test_a_state_that_is_no_tensor_is_left_out_and_told(tmp_path) -> None:
 def test_mistakes(arguments, said) -> None:
     with pytest.raises(ValueError, match=said):
         export_weights(nn.Linear(1, 1), **{"file": "w.safetensors", **arguments})
+
+
+def test_a_dtype_that_the_files_can_not_hold(tmp_path) -> None:
+    with pytest.raises(TypeError, match=r"phase is of torch\.complex128, which safetensors' files can't hold"):
+        export_weights({"phase": torch.ones(2, dtype=torch.complex128)}, tmp_path / "w.safetensors")
+
+
+def test_no_file_is_put_into_a_checkpoint(saved, tmp_path) -> None:
+    folder = read(tmp_path / "kept").path
+    with pytest.raises(ValueError, match=rf"{folder} is a checkpoint, which a further file would damage"):
+        export_weights(tmp_path / "kept", folder / "model.safetensors")
+    verify(folder)
 
 
 def test_a_file_has_one_model(tmp_path) -> None:
