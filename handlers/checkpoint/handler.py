@@ -175,6 +175,13 @@ class Checkpoint:
         if self._muted:
             return
         self._running = True
+        if not engine.updates and not self.extra and dist.rank() == 0:
+            warnings.warn(
+                f"the checkpoints in {self.directory} will hold no model: the engine has no Update. Attach Checkpoint "
+                "to the engine that trains; for a process function without Update name what is to be saved: "
+                'extra={"model": model, "optimizer": optimizer}',
+                stacklevel=2,
+            )
         path = on_rank_zero(lambda: take_and_find(self._shelf, self._lock, self.resume))
         if any(
             is_sharded(module.parameters()) for update in engine.updates.values() for module in update.modules.values()

@@ -1,11 +1,13 @@
 """When a checkpoint is saved, and which ones stay."""
 
 import logging
+import warnings
 
 import pytest
 import torch
+from torch import nn
 
-from leyden.engine import Events, UpdateEvents
+from leyden.engine import Engine, Events, UpdateEvents
 from leyden.handlers import TerminateOnNan
 from leyden.handlers.checkpoint import Checkpoint, read
 
@@ -154,6 +156,27 @@ def test_a_checkpoint_between_two_evaluations_does_not_compete(make_run, metric_
     run.trainer.run(run.data, max_epochs=3)
     assert [name[-2:] for name in names(tmp_path)] == ["05", "10", "14"]
     assert checkpoint.best_path.name.endswith("05")
+
+
+def test_an_engine_without_an_update_has_no_model_to_save_unless_it_is_named(tmp_path) -> None:
+    model = nn.Linear(2, 1)
+    optimizer = torch.optim.SGD(model.parameters(), 0.1, momentum=0.9)
+
+    def step(engine, batch):
+        optimizer.zero_grad()
+        model(batch).sum().backward()
+        optimizer.step()
+
+    data = list(torch.ones(3, 2))
+    bare, named = Engine(step), Engine(step)
+    bare.attach(Checkpoint(tmp_path / "bare"))
+    with pytest.warns(UserWarning, match=r'bare will hold no model: .* extra=\{"model": model'):
+        bare.run(data)
+    named.attach(Checkpoint(tmp_path / "named", extra={"model": model, "optimizer": optimizer}))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        named.run(data)
+    assert "extra/model/weight" in read(tmp_path / "named").tensors
 
 
 def test_the_engine_shows_what_runs_when(make_run, tmp_path) -> None:
