@@ -73,6 +73,8 @@ class Preemption:
         self._engine: Engine[Any, Any] | None = None
         self._previous: dict[signal.Signals, Any] = {}
         self._ended = False
+        self._runs = False
+        self._early = False  # told between runs, or while one was set up
 
     def refuses(self, other: Any) -> str | None:
         return "a signal is handled once; attach one of them" if isinstance(other, Preemption) else None
@@ -92,10 +94,14 @@ class Preemption:
         """The evaluator's worker processes, too, stay alive."""
         engine.data_setup.add(DataStage.SEED, ShieldedLoaders(self.signals), owner=self)
 
-    def start(self) -> None:
+    def start(self, engine: Engine[Any, Any]) -> None:
         """Begins to listen."""
-        self.received = None
-        self._ended = False
+        if self._early:
+            engine.interrupt()
+        else:
+            self.received = None
+        self._early = self._ended = False
+        self._runs = True
         if threading.current_thread() is not threading.main_thread():
             warnings.warn(
                 "Preemption can't listen for signals, because run() was called in another thread than the main one: a "
@@ -119,8 +125,11 @@ class Preemption:
             warnings.warn("Preemption can't requeue this job: scontrol is not on PATH", stacklevel=2)
 
     def notify(self, signal_number: int = signal.SIGTERM) -> None:
-        """As if this signal had come: the run is interrupted. To be called from wherever one learns of it."""
+        """As if this signal had come: the run is interrupted, or if none goes on, the next one as it starts. To be
+        called from wherever one learns of it.
+        """
         self.received = signal.Signals(signal_number)
+        self._early = not self._runs
         if self._engine is not None:
             self._engine.interrupt()
 
@@ -146,6 +155,7 @@ class Preemption:
 
         Raises SystemExit.
         """
+        self._runs = False
         for each, previous in self._previous.items():
             signal.signal(each, previous)
         self._previous.clear()

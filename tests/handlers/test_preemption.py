@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from leyden.engine import Engine, Events
+from leyden.engine import Engine, Events, Stage
 from leyden.handlers import Evaluate
 from leyden.handlers.preemption import Preemption
 
@@ -155,6 +155,21 @@ def test_in_another_thread_it_warns_and_can_be_told() -> None:
     assert "can't listen for signals, because run() was called in another thread" in str(caught[0].message)
     assert trainer.state.iteration == 3
     assert seen == ["INTERRUPT", "CLOSED"]
+
+
+@pytest.mark.parametrize("when", ["before the run", "as it is set up"])
+def test_told_before_there_is_a_step_the_run_ends_as_it_starts(when) -> None:
+    preemption = Preemption(exits=False)
+    trainer, seen = trainer_with(preemption)
+    if when == "before the run":
+        preemption.notify()
+    else:
+        trainer.setup.add(Stage.DEVICE, preemption.notify)
+    trainer.run(range(10))
+    assert (trainer.state.iteration, preemption.received) == (0, signal.SIGTERM)
+    assert seen == ["INTERRUPT", "CLOSED"]
+    trainer.run(range(10))  # told once
+    assert (trainer.state.iteration, preemption.received) == (10, None)
 
 
 @pytest.mark.parametrize(
