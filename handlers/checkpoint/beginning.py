@@ -28,7 +28,8 @@ def check_places(directory: CheckpointDirectory, resume: str | Place | None) -> 
     if folders and resume != "auto":
         raise ValueError(
             f"{directory.path} has {len(folders)} checkpoints of an earlier run (the last: {folders[-1].name}). "
-            'Go on from them by resume="auto", take another directory, or move them away'
+            'Go on from them by resume="auto" (of the Checkpoint that is attached first, if there are several), take '
+            "another directory, or move them away"
         )
 
 

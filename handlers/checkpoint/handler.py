@@ -51,7 +51,8 @@ class Checkpoint:
     `keep=None` deletes none.
 
     `resume`: None begins anew, and wants a directory without checkpoints. "auto" goes on from the newest whole one, or
-    begins anew where there is none. A path goes on from that checkpoint, or from the newest in that directory.
+    begins anew where there is none. A path goes on from that checkpoint, or from the newest in that directory. Of
+    several Checkpoints of one engine the first resumes; those after it go on writing to their directories.
 
     `asynchronous`: training waits for a copy of the tensors in host memory, and a thread writes it while training goes
     on; the run does not end before it. False: training waits for the disk, and no memory is needed for the copy.
@@ -113,6 +114,7 @@ class Checkpoint:
         self._exchange = Exchange()
         self._buffer = HostBuffer()
         self._engine: Engine[Any, Any] | None = None
+        self._resuming: Checkpoint | None = None
         self._between: Between | None = None
         self._clock: Clock | None = None
         self._muted = False
@@ -134,14 +136,16 @@ class Checkpoint:
         return ranked[0].path if ranked else None
 
     def attach(self, engine: Engine[Any, Any]) -> None:
-        for other in engine.find_handlers(Checkpoint):
+        others = engine.find_handlers(Checkpoint)
+        for other in others:
             if other.directory == self.directory:
                 raise ValueError(f"two Checkpoints write to {self.directory}; give each a directory of its own")
             if other.resume is not None and self.resume is not None:
                 raise ValueError(f"two Checkpoints resume, from {other.resume} and {self.resume}; only one of them can")
         if self._engine is not None:
             raise ValueError("this Checkpoint is attached to an engine already; make one for each")
-        if dist.rank() == 0 and not engine.state.dry_run:
+        self._resuming = next((other for other in others if other.resume is not None), None)
+        if dist.rank() == 0 and not engine.state.dry_run and self._resuming is None:
             check_places(self._shelf, self.resume)
         self._engine = engine
         engine.share_stops()  # ranks save together, so they have to end together
@@ -187,6 +191,8 @@ class Checkpoint:
             is_sharded(module.parameters()) for update in engine.updates.values() for module in update.modules.values()
         ):
             self._exchange.set_up()
+        if self._resuming is not None:
+            self._begin_beside(self._resuming, engine)
         if path is None:
             return
         restore(engine, self.extra, CheckpointContents.read(path))
@@ -194,6 +200,13 @@ class Checkpoint:
         if dist.rank() == 0:
             state = engine.state
             logger.info("resumed from %s: epoch %d, iteration %d", path, state.epoch, state.iteration)
+
+    def _begin_beside(self, resuming: Checkpoint, engine: Engine[Any, Any]) -> None:
+        """The checkpoints that are there have to be of the run with which another Checkpoint goes on."""
+        if not resuming._record.has_one:
+            on_rank_zero(lambda: check_places(self._shelf, None))
+        elif on_rank_zero(lambda: bool(self._shelf.folders())):
+            self._record.note_kept(engine)
 
     def start_run(self, engine: Engine[Any, Any]) -> None:
         """Forgets an earlier run, if this one is from the beginning."""

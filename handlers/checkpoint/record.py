@@ -55,6 +55,11 @@ class SaveRecord:
         self.note_begun(engine, path, [])
         self.has_one = True
 
+    def note_kept(self, engine: Engine[Any, Any]) -> None:
+        """There are checkpoints of this run, which goes on from one in another directory."""
+        self._times_set = dict(engine.state.metrics.times_set)
+        self.has_one = True
+
     def note_ended(self, ended: Ended) -> None:
         self.failure = ended.error
         if ended.error is None:

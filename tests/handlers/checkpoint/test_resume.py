@@ -186,6 +186,29 @@ def test_two_checkpoints_on_one_engine(make_run, kept, tmp_path) -> None:
     assert epochs_run(run) == [4]
 
 
+def test_two_checkpoints_of_which_one_resumes_both_go_on(make_run, metric_of, epochs_in, tmp_path) -> None:
+    def run(epochs):
+        made = make_run(
+            Checkpoint(tmp_path / "last", keep=1, resume="auto"), Checkpoint(tmp_path / "best", best="score", keep=1)
+        )
+        metric_of(made.trainer, [3.0, 2.0, 1.0, 4.0, 0.0])
+        made.trainer.run(made.data, max_epochs=epochs)
+        return made.losses
+
+    whole = make_run()
+    whole.trainer.run(whole.data, max_epochs=5)
+    assert run(2) + run(3) + run(5) == whole.losses
+    assert epochs_in(tmp_path / "last") == [5]
+    assert epochs_in(tmp_path / "best") == [4, 5]
+
+
+def test_the_directory_beside_must_be_of_the_run_that_is_gone_on_with(make_run, kept, tmp_path) -> None:
+    run = make_run(Checkpoint(tmp_path / "last", resume="auto"), Checkpoint(kept))
+    with pytest.raises(ValueError, match="kept has 3 checkpoints of an earlier run"):
+        run.trainer.run(run.data, max_epochs=4)
+    assert len(list(kept.iterdir())) == 3  # nor is there a mark left
+
+
 def test_a_handler_whose_state_is_no_data(make_run, tmp_path) -> None:
     class Strange:
         def attach(self, engine):
