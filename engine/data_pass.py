@@ -22,7 +22,15 @@ from torch.utils.data import DataLoader
 from leyden import distributed as dist
 from leyden.engine.data_layers import DataLayer, KnowsItsPass, Rest
 from leyden.engine.draw_record import DrawRecord, draws_all_along
-from leyden.engine.index_order import END, Drawn, begin_loader, keeps_workers, rest_of_order, start_workers
+from leyden.engine.index_order import (
+    END,
+    Drawn,
+    begin_loader,
+    end_workers,
+    keeps_workers,
+    rest_of_order,
+    start_workers,
+)
 from leyden.engine.loader_parts import (
     batch_unit,
     has_random_access,
@@ -97,8 +105,12 @@ class DataPass:
             if isinstance(leaf, DataLoader):
                 with Aside():
                     finish(leaf, state["loader"])
-        elif state.get("warm") and isinstance(leaf, DataLoader):
-            start_workers(leaf)
+        else:
+            self._have_workers(started=state.get("warm", False))
+
+    def _have_workers(self, *, started: bool) -> None:
+        if isinstance(self._leaf, DataLoader):
+            (start_workers if started else end_workers)(self._leaf)
 
     def end(self) -> None:
         """The pass is over, and the next has not begun."""
@@ -156,8 +168,8 @@ class DataPass:
             return self._rest_of_leaf(state, position, taken)
         with Aside():
             set_parts_state(leaf, self._began["parts"])
-            if self._began.get("warm") and isinstance(leaf, DataLoader) and not knows_its_place(leaf):
-                start_workers(leaf)
+            if not knows_its_place(leaf):
+                self._have_workers(started=self._began.get("warm", False))
             set_host_state(self._began["host"])
             rest = self._rest_of_leaf(state, position, taken)
         set_parts_state(leaf, now)

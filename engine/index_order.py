@@ -113,6 +113,15 @@ def start_workers(loader: DataLoader[Any]) -> None:
         generator.set_state(state)
 
 
+def end_workers(loader: DataLoader[Any]) -> None:
+    """Ends workers that stay, where those of the run that is gone on with were started by this very pass: it begins
+    with the draw of their seed then.
+    """
+    if loader.persistent_workers and loader._iterator is not None:
+        loader._iterator._shutdown_workers()  # type: ignore[attr-defined]
+        loader._iterator = None
+
+
 def keeps_workers(data: Any) -> bool:
     """True for a loader whose workers were started by an earlier pass, and serve the next."""
     return isinstance(data, DataLoader) and data.persistent_workers and data._iterator is not None

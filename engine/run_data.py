@@ -34,12 +34,14 @@ class RunData:
         return self.feed.iterator is not None and data is self.given
 
     def open(self, data: Any) -> None:
-        """Makes the data ready for the run that begins: anew, or where a restored run was, or one that an error ended
-        in mid-epoch.
+        """Makes the data ready for the run that begins: anew, or where a restored run was, or one that ended in the
+        midst of a pass.
         """
         state, self._restored = self._restored, None
-        if state is None and self.cursor.epoch_open and not self._limits.restored and data is self.given:
-            state = self.feed.state_dict(self._position())
+        if state is None and not self._limits.restored and data is self.given:
+            position = self._position()
+            if self.cursor.epoch_open or (position > 0 and self.streams()):
+                state = self.feed.state_dict(position)
         self._take(data, state)
 
     def replace(self, data: Iterable[Any], *, running: bool) -> None:
@@ -114,7 +116,7 @@ class RunData:
         same = data is not None and data is self.given
         self.given = data
         feed = Feed(self._setup(data), may_be_empty=self._setup.may_give_none, state=state)
-        if not self._limits.restored and not self.cursor.epoch_open:
+        if state is None and not self._limits.restored and not self.cursor.epoch_open:
             self.cursor.pass_start = self._state.iteration
         elif same and feed.one_shot:
             self.cursor.pass_start = self._state.iteration  # its first batches are gone already

@@ -1,5 +1,6 @@
 """A run goes on at its very batch in another process: the order, the random numbers of the steps, what is read."""
 
+import contextlib
 import time
 import warnings
 
@@ -175,6 +176,57 @@ def test_after_an_error_the_epoch_goes_on_with_the_samples_that_were_not_seen(ki
         engine.run(loader, max_epochs=2)
     engine.run(loader, max_epochs=2)
     assert sorted(seen) == sorted([*range(SAMPLES)] * 2)
+
+
+def stopped(make, stop, ends, epoch_length=None):
+    """What a run saw that came to its end at a moment, and went on in the same process; None: that never did."""
+    torch.manual_seed(5)
+    seen, data = [], make()
+    engine = Engine(lambda engine, batch: seen.append((engine.state.epoch, plain(batch), torch.rand(()).item())))
+
+    def end():
+        if ends == "terminate":
+            engine.terminate()
+        else:
+            raise ArithmeticError
+
+    once = None if stop is None else engine.add_event_handler(stop[0](once=stop[1]), end)
+    try:
+        with contextlib.suppress(ArithmeticError):
+            engine.run(data, max_epochs=2, epoch_length=epoch_length)
+        if once is not None:
+            once.remove()
+            engine.run(data, max_epochs=2, epoch_length=epoch_length)
+        return seen
+    finally:
+        passes.end_workers(data)
+
+
+@pytest.mark.parametrize("ends", ["terminate", "error"])
+def test_a_pass_begun_by_workers_that_stay_goes_on_in_its_order(ends):
+    def make():
+        return LOADERS["shuffle"](num_workers=1, persistent_workers=True)
+
+    assert stopped(make, (Events.ITERATION_COMPLETED, 3), ends) == stopped(make, None, ends)
+
+
+@pytest.mark.parametrize("ends", ["terminate", "error"])
+@pytest.mark.parametrize("kind", ["shuffle", "a loader with state", "a list"])
+@pytest.mark.filterwarnings("ignore:'set_vital' is deprecated")
+def test_a_pass_over_the_bounds_of_epochs_goes_on_where_the_run_ended_between_two(kind, ends):
+    make = (LOADERS | OTHERS)[kind]
+    assert stopped(make, (Events.EPOCH_COMPLETED, 1), ends, 5) == stopped(make, None, ends, 5)
+
+
+def test_a_larger_limit_goes_on_with_a_pass_over_the_bounds_of_epochs():
+    seen = []
+    engine = Engine(lambda engine, batch: seen.append(batch))
+    data = "abcdefgh"
+    engine.run(data, max_epochs=1, epoch_length=5)
+    engine.run(data, max_epochs=2)
+    assert "".join(seen) == "abcdefghab"
+    engine.run(data, max_epochs=2, epoch_length=5)  # from the beginning
+    assert "".join(seen[10:]) == "abcdefghab"
 
 
 def by_hand(loader, epochs):
