@@ -33,6 +33,7 @@ class Writer:
     def __init__(self) -> None:
         self._path: Place | None = None
         self._thread: threading.Thread | None = None
+        self._done = threading.Event()
         self._error: Exception | None = None
         self._remarks: tuple[str, ...] = ()
 
@@ -49,6 +50,7 @@ class Writer:
         assert self._path is None
         self._error, self._remarks = None, ()
         if write is not None and beside:
+            self._done.clear()
             self._thread = threading.Thread(target=self._run, args=(write,), name="leyden-checkpoint")
             self._thread.start()
         elif write is not None:
@@ -60,12 +62,21 @@ class Writer:
             self._remarks = write()
         except Exception as error:  # raised or told in the training thread
             self._error = error
+        finally:
+            self._done.set()
+
+    @property
+    def _busy(self) -> bool:
+        return self._thread is not None and not self._done.is_set()
 
     def join(self) -> None:
         """Waits for this rank's own part."""
-        if self._thread is not None:
+        if self._thread is not None and self._thread.ident is not None:  # it was started
+            # Not by its join() alone: before Python 3.13 an interrupt of that marks a thread that goes on as one that
+            # has ended, for which nobody waits any more, the interpreter neither.
+            self._done.wait()
             self._thread.join()
-            self._thread = None
+        self._thread = None
 
     def ended_here(self) -> Ended | None:
         """Waits for this rank's own part, and tells how it ended without asking the others."""
@@ -82,10 +93,9 @@ class Writer:
             self.join()
             return None
         if dist.world_size() == 1:
-            busy = self._thread is not None and self._thread.is_alive()
-            return None if busy and not wait else self.ended_here()
+            return None if self._busy and not wait else self.ended_here()
         news: Any = None
-        if dist.rank() == 0 and (wait or self._thread is None or not self._thread.is_alive()):
+        if dist.rank() == 0 and (wait or not self._busy):
             self.join()
             told = self._error and f"rank 0 failed: {type(self._error).__name__}: {self._error}"
             news = (told, self._remarks, isinstance(self._error, DirectoryInUseError))

@@ -178,6 +178,23 @@ def test_a_run_does_not_end_before_its_last_write(end, make_run, disk, tmp_path)
     assert not [each for each in threading.enumerate() if each.name.startswith("leyden")]
 
 
+@pytest.mark.parametrize("interrupts", [1, 2])
+def test_control_c_while_the_last_write_is_waited_for_does_not_lose_it(interrupts, make_run, disk, tmp_path) -> None:
+    run = make_run(Checkpoint(tmp_path))
+    run.trainer.add_event_handler(Events.EPOCH_COMPLETED, disk.open.clear)
+
+    @run.trainer.on(Events.EPOCH_COMPLETED, order=100)  # the write is begun, and COMPLETED waits for it
+    def interrupt():
+        for number in range(interrupts):
+            threading.Timer(0.2 * (1 + number), os.kill, (os.getpid(), signal.SIGINT)).start()
+        threading.Timer(0.8, disk.open.set).start()
+
+    with pytest.raises(KeyboardInterrupt):
+        run.trainer.run(run.data, max_epochs=1)
+    assert names(tmp_path) == ["epoch=0001-iteration=00000005"]
+    verify(tmp_path)
+
+
 def test_wait(make_run, disk, tmp_path) -> None:
     checkpoint = Checkpoint(tmp_path, every=100)
     run = make_run(checkpoint)
