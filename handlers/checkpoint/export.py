@@ -16,6 +16,7 @@ from torch import nn
 from leyden import distributed as dist
 from leyden.handlers.checkpoint import parts
 from leyden.handlers.checkpoint.leaves import check_storable
+from leyden.handlers.checkpoint.places import to_place
 from leyden.handlers.checkpoint.reading import is_checkpoint
 from leyden.handlers.checkpoint.weight_files import SUFFIX, write_weights
 from leyden.handlers.checkpoint.weights import VERSIONS, find_weights
@@ -48,7 +49,9 @@ def export_weights(
     Raises ValueError for what is asked for wrongly, TypeError for tensors that can't be written, CheckpointDamagedError
     for a checkpoint that is not whole, OSError if the disk does not take it.
     """
-    path = Path(file).expanduser()
+    path = to_place(file)
+    if not isinstance(path, Path):
+        raise ValueError(f"weights are exported to a local file, but got {path}; export to one, and copy that there")
     if not path.name.endswith(SUFFIX):
         raise ValueError(f"weights are exported to a file that ends with {SUFFIX}, but got {path}")
     if is_checkpoint(path.parent):

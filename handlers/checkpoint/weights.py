@@ -19,10 +19,10 @@ from leyden.handlers.checkpoint.contents import CheckpointContents
 from leyden.handlers.checkpoint.errors import CheckpointDamagedError
 from leyden.handlers.checkpoint.leaves import TensorInfo
 from leyden.handlers.checkpoint.manifest import Manifest, verify_files
-from leyden.handlers.checkpoint.places import Place
+from leyden.handlers.checkpoint.places import Place, to_place
 from leyden.handlers.checkpoint.reading import locate
 from leyden.handlers.checkpoint.tensors import read_tensors
-from leyden.handlers.checkpoint.weight_files import WeightFile, find_weight_file
+from leyden.handlers.checkpoint.weight_files import SUFFIX, WeightFile, find_weight_file
 
 VERSIONS = "leyden.versions"
 """The key of a file's metadata with the versions of modules, as JSON; of those that are not {"version": 1}."""
@@ -76,7 +76,10 @@ def load_weights(
 
 def find_weights(path: str | os.PathLike[str], name: str | None, averaged: str | None) -> Weights:
     """The weights at a path; the arguments are those of `load_weights`, and so are the errors."""
-    file = None if "://" in os.fspath(path) else find_weight_file(Path(path).expanduser())
+    place = to_place(path)
+    if not isinstance(place, Path) and place.name.endswith(SUFFIX):
+        raise ValueError(f"a file of weights is read from a local path, but got {place}; copy it to one")
+    file = find_weight_file(place) if isinstance(place, Path) else None
     if file is None:
         return _of_checkpoint(locate(path), name, averaged)
     if name is not None or averaged is not None:

@@ -275,6 +275,19 @@ def test_mistakes(arguments, said) -> None:
         export_weights(nn.Linear(1, 1), **{"file": "w.safetensors", **arguments})
 
 
+def test_a_file_has_a_local_path_or_the_url_of_one(monkeypatch, tmp_path) -> None:
+    monkeypatch.chdir(tmp_path)
+    file = export_weights(model := nn.Linear(2, 2), f"file://{tmp_path}/w.safetensors")
+    assert file == tmp_path / "w.safetensors"
+    load_weights(f"file://{file}", other := nn.Linear(2, 2))
+    assert equal(other, model)
+    with pytest.raises(ValueError, match=r"are exported to a local file, but got memory://w\.safetensors"):
+        export_weights(model, "memory://w.safetensors")
+    with pytest.raises(ValueError, match=r"is read from a local path, but got memory://w\.safetensors"):
+        load_weights("memory://w.safetensors", model)
+    assert list(tmp_path.iterdir()) == [file]
+
+
 def test_a_dtype_that_the_files_can_not_hold(tmp_path) -> None:
     with pytest.raises(TypeError, match=r"phase is of torch\.complex128, which safetensors' files can't hold"):
         export_weights({"phase": torch.ones(2, dtype=torch.complex128)}, tmp_path / "w.safetensors")
