@@ -12,6 +12,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from leyden.engine import Update
 from leyden.engine.parameters import named_parameters, plain_name
+from leyden.handlers.checkpoint.leaves import dtype_name
 
 
 def model_state(model: nn.Module) -> dict[str, Any]:
@@ -46,6 +47,18 @@ def shape_problems(model: nn.Module, saved: Mapping[str, Any], what: str) -> lis
             if there is None or tuple(there) != tuple(value.shape):
                 found = "it is no tensor" if there is None else f"its shape is {tuple(there)}"
                 problems.append(f"{name} of {what} has shape {tuple(value.shape)}, in the checkpoint {found}")
+    return problems
+
+
+def dtype_problems(model: nn.Module, saved: Mapping[str, Any], what: str) -> list[str]:
+    """What would be rounded, and fits its optimizer's state no longer: no run goes on from that as it was."""
+    problems = []
+    for name, value in model_state(model).items():
+        there = getattr(saved.get(name), "dtype", None)
+        if isinstance(value, torch.Tensor) and there is not None and there != value.dtype:
+            problems.append(f"{name} of {what} is {dtype_name(value.dtype)}, in the checkpoint {dtype_name(there)}")
+    if len(problems) > 3:
+        problems[3:] = [f"and {len(problems) - 3} more of other dtypes"]
     return problems
 
 

@@ -112,6 +112,7 @@ def _problems(engine: Engine[Any, Any], extra: Mapping[str, Stateful], saved: Ma
         for key, module in update.modules.items():
             what = f"{type(parts.unwrapped(module)).__name__} of update {name!r}"
             problems += parts.model_problems(module, models[name][key], what)
+            problems += parts.dtype_problems(module, models[name][key], what)
         problems += parts.optimizer_problems(update, saved["optimizers"][name])
     return problems + _difference("extra", extra, saved["extra"])
 

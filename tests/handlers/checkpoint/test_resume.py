@@ -115,6 +115,15 @@ def test_another_model(make_run, kept) -> None:
     assert "0.weight of Sequential of update 'default' has shape (9, 4), in the checkpoint its shape is (8, 4)" in said
 
 
+def test_the_same_model_in_another_dtype(make_run, kept) -> None:
+    def other():
+        return nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.Dropout(0.3), nn.Linear(8, 2)).bfloat16()
+
+    said = mismatch(make_run, kept, model=other)
+    assert "0.weight of Sequential of update 'default' is bfloat16, in the checkpoint float32" in said
+    assert "and 5 more of other dtypes" in said
+
+
 def test_another_optimizer(make_run, kept) -> None:
     said = mismatch(make_run, kept, optimizer=lambda net: torch.optim.SGD(net.parameters(), lr=1.0))
     assert "the optimizer of update 'default' is SGD, in the checkpoint AdamW" in said
