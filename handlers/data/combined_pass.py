@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 from leyden.engine.data_pass import DataPass
+from leyden.engine.index_order import END
+from leyden.engine.randomness import Aside, host_state, set_host_state
 
 
 class CombinedPass(Iterator[Any]):
@@ -32,7 +35,10 @@ class CombinedPass(Iterator[Any]):
         self._iterators: list[Iterator[Any] | None] = [None] * len(loaders)
         self._begun_at = [0] * len(loaders)
         self._ended_at: list[int | None] = [None] * len(loaders)  # the row for which it had no batch, at first
-        self._before: list[Any] = [None] * len(loaders)  # the pass before the present one, if it was begun anew
+        self._before: list[Any] = [None] * len(
+            loaders
+        )  # as it was when its present pass began, if other rows came before
+        self._hosts: list[Any] = [None] * len(loaders)  # what a pass begins from that was begun, of rows read ahead
         self._row = 0
         self._iterator = self._iterate()
 
@@ -65,6 +71,7 @@ class CombinedPass(Iterator[Any]):
                 self._skip_to(place, row)
                 continue
             self._begun_at[place], self._ended_at[place] = state["begun_at"], state["ended_at"]
+            self._hosts[place] = state.get("host")
             if self._has_ended(place) and self._mode != "max_size_cycle":
                 self._iterators[place] = iter(())
             elif state["begun"]:
@@ -123,12 +130,12 @@ class CombinedPass(Iterator[Any]):
         ended_at = self._ended_at[place]
         state = {"ended_at": None if ended_at is None or ended_at > row else ended_at}
         begun_at = self._begun_at[place]
-        if row >= begun_at:
-            state["begun"] = self._iterators[place] is not None
-        elif (before := self._before[place]) is not None:  # rows are read ahead, into the next pass already
-            return {**state, **before, "pass": before["pass"] | {"position": row - before["begun_at"]}}
-        else:
-            state["begun"] = False
+        before = self._before[place]
+        if row <= begun_at and before is not None:  # rows are read ahead, into the next pass already
+            return {**state, **before, "pass": before["pass"] | {"position": max(0, row - before["begun_at"])}}
+        state["begun"] = row >= begun_at and self._iterators[place] is not None
+        if self._hosts[place] is not None:
+            state["host"] = self._hosts[place]
         return {**state, "begun_at": begun_at, "pass": self._passes[place].state_dict(max(0, row - begun_at))}
 
     def _has_ended(self, place: int) -> bool:
@@ -153,38 +160,54 @@ class CombinedPass(Iterator[Any]):
 
     def _one_after_the_other(self) -> Iterator[Any]:
         for place, (key, _) in enumerate(self._pairs):
-            if self._iterators[place] is None:
-                self._begun_at[place] = self._row
-                self._iterators[place] = self._passes[place].begin()
-            for batch in self._iterators[place] or ():
+            while (batch := self._next(place)) is not END:
                 self._row += 1
                 yield key, batch
             self._note_end(place)
 
     def _next_row(self) -> list[Any] | None:
         row: list[Any] = []
-        for place, begun in enumerate(self._iterators):
-            iterator = self._passes[place].begin() if begun is None else begun
-            self._iterators[place] = iterator
-            try:
-                row.append(next(iterator))
-            except StopIteration:
+        for place in range(len(self._pairs)):
+            batch = self._next(place)
+            if batch is END:
                 self._note_end(place)
                 if self._mode == "min_size" or all(map(self._has_ended, range(len(self._pairs)))):
                     return None
-                row.append(None if self._mode == "max_size" else self._begin_anew(place))
+                batch = None if self._mode == "max_size" else self._begin_anew(place)
+            row.append(batch)
         return row
 
     def _begin_anew(self, place: int) -> Any:
-        begun_at = self._begun_at[place]
-        state = self._passes[place].state_dict(self._row - begun_at)
-        self._before[place] = {"begun": True, "begun_at": begun_at, "pass": state}
-        self._begun_at[place] = self._row
-        iterator = self._iterators[place] = self._passes[place].begin()
-        for batch in iterator:
+        if (batch := self._first(place)) is not END:
             return batch
         key, loader = self._pairs[place]
         raise ValueError(
             f'CombinedLoader begins the loader {key!r} ({type(loader).__name__}) anew (mode "max_size_cycle"), but it '
             "gave no batch: it is empty, or an iterator, which can be gone through only once"
         )
+
+    def _next(self, place: int) -> Any:
+        """A loader's next batch, of its first pass if none is begun; END if the pass is over."""
+        iterator = self._iterators[place]
+        return self._first(place) if iterator is None else next(iterator, END)
+
+    def _first(self, place: int) -> Any:
+        """Begins a pass over a loader and gives its first batch; END if there is none.
+
+        What that draws was drawn already where the run that is gone on with had read this row ahead.
+        """
+        host, self._hosts[place] = self._hosts[place], None
+        if self._row > 0:
+            begun_at = self._begun_at[place]
+            self._before[place] = {
+                "begun": self._iterators[place] is not None,
+                "begun_at": begun_at,
+                "pass": self._passes[place].state_dict(max(0, self._row - begun_at)),
+                "host": host_state() if host is None else host,
+            }
+        self._begun_at[place] = self._row
+        with nullcontext() if host is None else Aside():
+            if host is not None:
+                set_host_state(host)
+            iterator = self._iterators[place] = self._passes[place].begin()
+            return next(iterator, END)
