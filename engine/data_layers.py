@@ -32,6 +32,9 @@ class DataLayer:
 class KnowsItsPass(Protocol):
     """Data that sees to its own passes: made of several loaders, say."""
 
+    def apart(self) -> KnowsItsPass:
+        """The same data for one who goes through it: others may be in a pass of their own."""
+
     def pass_state(self, position: int) -> Any:
         """Where the present pass stands after `position` batches."""
 

@@ -65,6 +65,10 @@ class CombinedLoader:
         keys = list(self.loaders)
         return (dict(zip(keys, row, strict=True)) for row in rows)
 
+    def apart(self) -> CombinedLoader:
+        """The same with passes of its own."""
+        return self.map_loaders(lambda loader: loader)
+
     def pass_state(self, position: int) -> Any:
         """Where each loader stands after `position` batches of the present pass."""
         if self._pass is None:

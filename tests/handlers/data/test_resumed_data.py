@@ -193,3 +193,22 @@ def test_a_sampler_that_is_told_its_epoch_among_several_loaders():
 
     before, state = orders(1)
     assert before + orders(2, state)[0] == orders(2)[0]
+
+
+def test_another_engine_may_go_through_the_same_loaders_in_mid_epoch():
+    def orders(state=None, stop=None):
+        torch.manual_seed(5)
+        seen, data = [], alike("max_size_cycle")()
+        engine, other = Engine(lambda engine, batch: seen.append(plain(batch))), Engine(lambda engine, batch: None)
+        engine.add_event_handler(Events.ITERATION_COMPLETED(every=3), lambda: other.run(data))
+        if stop is not None:
+            engine.add_event_handler(Events.ITERATION_COMPLETED(once=stop), engine.interrupt)
+        if state is not None:
+            engine.load_state_dict(state[0])
+            set_host_state(state[1])
+        engine.run(data, max_epochs=2)
+        return seen, (engine.state_dict(), host_state())
+
+    whole, _ = orders()
+    before, state = orders(stop=6)
+    assert before + orders(state)[0] == whole
