@@ -56,7 +56,7 @@ class DataPass:
         while isinstance(data, DataLayer):
             self._layers.append(data)
             data = data.inner_data()
-        self._leaf = data.apart() if isinstance(data, KnowsItsPass) else data
+        self._leaf: Any = data.apart() if isinstance(data, KnowsItsPass) else data
         self._dealt = ranks_of(data)
         for layer in self._layers:
             self._dealt *= layer.ranks
@@ -85,7 +85,7 @@ class DataPass:
         self.end()
         leaf = self._leaf
         if isinstance(leaf, KnowsItsPass):
-            return self._through_layers(Rest(iter(leaf), None), 0).iterator
+            return self._through_layers(Rest(iter(self._leaf), None), 0).iterator
         if state is not None:
             self._make_as_it_was(state)
         self._began = _beginning(leaf)

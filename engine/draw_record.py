@@ -74,12 +74,16 @@ class DrawRecord:
 
 
 def _difference(before: bytes, after: bytes) -> bytes:
+    if before == after:  # nobody drew: most samplers have a generator of their own
+        return b""
     if not before:
         return zlib.compress(after, 1)
     return zlib.compress((numpy.frombuffer(before, "u1") ^ numpy.frombuffer(after, "u1")).tobytes(), 1)
 
 
 def _apply(before: bytes, entry: bytes) -> bytes:
+    if not entry:
+        return before
     raw = zlib.decompress(entry)
     return raw if not before else (numpy.frombuffer(before, "u1") ^ numpy.frombuffer(raw, "u1")).tobytes()
 

@@ -1,6 +1,7 @@
 """A run goes on at its very batch in another process: the order, the random numbers of the steps, what is read."""
 
 import contextlib
+import pickle
 import time
 import warnings
 
@@ -9,7 +10,7 @@ import passes
 import pytest
 import torch
 from passes import BATCH, BATCHES, LOADERS, OTHERS, SAMPLES, Indices, differs, generator, plain, run, stops
-from torch.utils.data import DataLoader, IterableDataset, RandomSampler
+from torch.utils.data import DataLoader, IterableDataset, RandomSampler, Sampler
 
 from leyden.engine import Engine, Events
 
@@ -136,6 +137,29 @@ def test_a_sampler_that_is_told_its_epoch():
 
     for stop in stops(None):
         assert differs(make, stop, setup=tell) is None
+
+
+def test_a_sampler_of_ones_own_between_steps_that_draw_nothing_takes_no_room_in_what_is_saved():
+    class Backwards(Sampler):
+        def __len__(self):
+            return 200
+
+        def __iter__(self):
+            return iter(range(199, -1, -1))
+
+    def go(stop, state=None):
+        seen = []
+        engine = Engine(lambda engine, batch: seen.extend(batch.tolist()))
+        engine.add_event_handler(Events.ITERATION_COMPLETED(once=stop), engine.interrupt)
+        if state is not None:
+            engine.load_state_dict(state)
+        engine.run(DataLoader(Indices(200), 1, sampler=Backwards()))
+        return seen, engine.state_dict()
+
+    before, early = go(10)
+    then, late = go(110, early)
+    assert before + then + go(200, late)[0] == list(range(199, -1, -1))
+    assert len(pickle.dumps(late)) - len(pickle.dumps(early)) < 10 * 100
 
 
 def test_a_state_that_was_not_gone_on_with_is_saved_as_it_was():
