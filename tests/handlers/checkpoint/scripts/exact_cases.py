@@ -1,8 +1,8 @@
 """Runs that never stop, and the same ones stopped and resumed: `exact_cases.py NPROC BASE PHASE NUMBER...`.
 
-Each case is a combination of what the issue of exact resumes names. A run is told by the exact losses, metrics and
-weights that it had, so that two can be compared across processes. PHASE "first" makes the run that never stops and the
-one that is stopped, "second" what is resumed; each prints, as JSON, what each rank tells of each case.
+Each case is a combination of ranks, workers, data, randomness and place of stopping. A run is told by the exact losses,
+metrics and weights that it had, so that two can be compared across processes. PHASE "first" makes the run that never
+stops and the one that is stopped, "second" what is resumed; BASE/PHASE.json has what each rank tells of each case.
 
 What a dataset draws in worker processes is exact under Reproducible, which these cases then attach, or where the
 dataset keeps the state of its generators and a StatefulDataLoader asks for it, as with the IterableDataset here.
@@ -221,4 +221,5 @@ def play(base, phase, numbers):
 if __name__ == "__main__":
     _, nproc, base, phase, *numbers = sys.argv
     of_ranks = dist.launch(play, int(nproc), args=(base, phase, list(map(int, numbers))), backend="gloo", timeout=30)
-    print(json.dumps(of_ranks))
+    # A file, as what other processes print may fall into a long line.
+    Path(base, f"{phase}.json").write_text(json.dumps(of_ranks))
