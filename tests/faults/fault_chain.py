@@ -56,6 +56,8 @@ class Log:
     def read(cls, path):
         log = cls()
         for line in path.read_text().splitlines() if path.exists() else ():
+            if not line.endswith(" ."):
+                continue
             word, value, *_ = line.split()
             if word == "begins":
                 log.begun.append(int(value))

@@ -1,8 +1,9 @@
 """A run that is killed, stopped and starved by the tests: `run_to_kill.py '{"directory": ..., "log": ..., ...}'`.
 
 Its log has one line for each event: "begins <iteration> <pid>", "<iteration> <exact loss>", "ended <digest of
-weights>". A line is one write, which no signal cuts in two. The environment variable SLOW_FSYNC is a number of seconds
-that each flush to disk takes longer, so that a save can be met in its midst.
+weights>". A line is one write, and ends in " .": one that is still written, or that a signal cut at the end of a page,
+does not, and a life begins on a line of its own. The environment variable SLOW_FSYNC is a number of seconds that each
+flush to disk takes longer, so that a save can be met in its midst.
 """
 
 import hashlib
@@ -86,9 +87,9 @@ def train(
     torch.manual_seed(100 + dist.rank())
 
     def note(*words):
-        os.write(file, (" ".join(map(str, words)) + "\n").encode())
+        os.write(file, f"{' '.join(map(str, words))} .\n".encode())
 
-    trainer.add_event_handler(Events.STARTED, lambda: note("begins", trainer.state.iteration, os.getpid()))
+    trainer.add_event_handler(Events.STARTED, lambda: note("\nbegins", trainer.state.iteration, os.getpid()))
 
     @trainer.on(Events.ITERATION_COMPLETED)
     def after_a_step():
