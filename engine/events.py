@@ -64,10 +64,7 @@ class EventsList:
 
     @classmethod
     def join(cls, *parts: AnyEvent) -> EventsList:
-        events: list[EventEnum | FilteredEvent | str] = []
-        for part in parts:
-            events.extend(part.events if isinstance(part, EventsList) else (part,))
-        return cls(tuple(events))
+        return cls(tuple(event for part in parts for event in parts_of(part)))
 
     def __or__(self, other: AnyEvent) -> EventsList:
         return EventsList.join(self, other)
@@ -84,6 +81,16 @@ class EventsList:
 
 Event: TypeAlias = EventEnum | str
 AnyEvent: TypeAlias = EventEnum | FilteredEvent | EventsList | str
+
+
+def parts_of(event: AnyEvent) -> tuple[EventEnum | FilteredEvent | str, ...]:
+    """The events that are joined in it, each with its filter."""
+    return event.events if isinstance(event, EventsList) else (event,)
+
+
+def without_filter(part: EventEnum | FilteredEvent | str) -> Event:
+    """The event that a filter filters."""
+    return part.event if isinstance(part, FilteredEvent) else part
 
 
 class Events(EventEnum):

@@ -140,7 +140,8 @@ class Remaining(Sampler[Any]):
         self._taken = taken
         self._began = began
         self._generator = loader.generator
-        self._parts = parts(loader)  # now: while the loader begins a pass, this stands in the place of its sampler
+        # Named now: while the loader begins a pass, this stands in the place of its sampler.
+        self._parts = list(parts(loader))
         self._batched = batched
 
     def __iter__(self) -> Iterator[Any]:

@@ -14,9 +14,9 @@ from leyden.engine.events import (
     Event,
     EventEnum,
     Events,
-    EventsList,
     FilteredEvent,
     UpdateEvents,
+    parts_of,
 )
 from leyden.engine.filters import Filter
 from leyden.engine.state import State
@@ -79,9 +79,8 @@ class Listeners:
         Raises ValueError for an event this engine does not know and for a filter on an event without a count, TypeError
         for a handler that can't be called so.
         """
-        parts = event.events if isinstance(event, EventsList) else (event,)
         places: list[tuple[Table, Entry]] = []
-        for key, rule in [self._resolve(part) for part in parts]:
+        for key, rule in [self._resolve(part) for part in parts_of(event)]:
             make = partial(self._entry, handler, args, kwargs, rule, order)
             if isinstance(key, UpdateEvents):
                 places.extend((tables[key], make(tables[key])) for tables in self._update_tables)
@@ -168,8 +167,7 @@ class Listeners:
         **kwargs: Any,
     ) -> RemovableEventHandle:
         """Adds a handler to an event of one update only; `Update.add_event_handler` is its public form."""
-        parts = event.events if isinstance(event, EventsList) else (event,)
-        resolved = [self._resolve(part) for part in parts]
+        resolved = [self._resolve(part) for part in parts_of(event)]
         if strange := [str(key) for key, _ in resolved if key not in tables]:
             raise ValueError(f"{', '.join(strange)} is no event of an update; it has: {', '.join(map(str, tables))}")
         places = [(tables[key], self._entry(handler, args, kwargs, rule, order, tables[key])) for key, rule in resolved]
@@ -189,8 +187,7 @@ class Listeners:
         if event is None:
             tables = [*self._tables.values(), *(table for each in self._update_tables for table in each.values())]
         else:
-            parts = event.events if isinstance(event, EventsList) else (event,)
-            tables = [table for part in parts for table in self._tables_of(self._resolve(part)[0])]
+            tables = [table for part in parts_of(event) for table in self._tables_of(self._resolve(part)[0])]
         return [(table, entry) for table in tables for entry in table.entries if entry.function == handler]
 
     def _tables_of(self, key: Event) -> list[Table]:

@@ -109,17 +109,12 @@ def own_generators(sampler: Any) -> list[torch.Generator]:
 
 def parts_state(data: Any) -> dict[str, Any]:
     """The state of each generator that a part of the data has for itself, and what else decides on its next pass."""
-    return {role: state for role, part in _parts(data) if (state := _part_state(part))}
+    return {role: state for role, part in parts(data) if (state := _part_state(part))}
 
 
 def set_parts_state(data: Any, states: Mapping[str, Any]) -> None:
     """Puts the parts back to such states; of parts that are not there, nothing is set."""
     set_states(parts(data), states)
-
-
-def parts(data: Any) -> list[tuple[str, Any]]:
-    """What the data is made of, each with a name that is the same in each process."""
-    return list(_parts(data))
 
 
 def set_states(those: Iterable[tuple[str, Any]], states: Mapping[str, Any]) -> None:
@@ -129,7 +124,8 @@ def set_states(those: Iterable[tuple[str, Any]], states: Mapping[str, Any]) -> N
             _set_part_state(part, states[role])
 
 
-def _parts(data: Any) -> Iterator[tuple[str, Any]]:
+def parts(data: Any) -> Iterator[tuple[str, Any]]:
+    """What the data is made of, each with a name that is the same in each process."""
     yield "data", data
     if not isinstance(data, DataLoader):
         return

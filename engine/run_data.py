@@ -57,8 +57,7 @@ class RunData:
 
     def renew(self) -> None:
         """Makes the data anew for the epoch that begins; its length is the epoch's."""
-        self.feed = Feed(self._setup(self.given), may_be_empty=self._setup.may_give_none)
-        self._state.dataloader = self.feed.data
+        self._make_feed()
         self.cursor.pass_start = self._state.iteration
         self._limits.follow(self._state, self.feed)
 
@@ -115,13 +114,15 @@ class RunData:
     def _take(self, data: Any, state: dict[str, Any] | None = None) -> None:
         same = data is not None and data is self.given
         self.given = data
-        feed = Feed(self._setup(data), may_be_empty=self._setup.may_give_none, state=state)
+        self._make_feed(state)
         if state is None and not self._limits.restored and not self.cursor.epoch_open:
             self.cursor.pass_start = self._state.iteration
-        elif same and feed.one_shot:
+        elif same and self.feed.one_shot:
             self.cursor.pass_start = self._state.iteration  # its first batches are gone already
-        self.feed = feed
-        self._state.dataloader = feed.data
+
+    def _make_feed(self, state: dict[str, Any] | None = None) -> None:
+        self.feed = Feed(self._setup(self.given), may_be_empty=self._setup.may_give_none, state=state)
+        self._state.dataloader = self.feed.data
 
     def _note_end_of_pass(self) -> None:
         feed = self.feed

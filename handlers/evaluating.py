@@ -7,7 +7,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from leyden import distributed as dist
 from leyden.engine import Engine, Events, EventsList, FilteredEvent, Order, Stage
-from leyden.engine.events import EventEnum
+from leyden.engine.events import EventEnum, parts_of, without_filter
 from leyden.engine.loader_parts import parts_state, set_parts_state
 from leyden.engine.suspension import GOES_ON_AT
 
@@ -66,8 +66,8 @@ class Evaluate:
             raise ValueError("Evaluate was given the trainer itself as its evaluator; make an engine of its own for it")
         engine.declare_metrics(lambda: [self.prefix + name for name in self.evaluator.metric_names()])
         engine.setup.add(Stage.DATA, lambda: self._pass_on(engine), each_run=True)
-        for part in self._event if isinstance(self._event, EventsList) else (self._event,):
-            key = part.event if isinstance(part, FilteredEvent) else part
+        for part in parts_of(self._event):
+            key = without_filter(part)
             if key in GOES_ON_AT:
                 engine.add_event_handler(part, self.evaluate_at, key, order=Order.EVALUATION)
             else:

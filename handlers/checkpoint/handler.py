@@ -10,14 +10,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from leyden import distributed as dist
-from leyden.engine import Engine, Events, Order, Stage
-from leyden.engine.events import AnyEvent
+from leyden.engine import Engine, Events, Order, Stage, UpdateEvents
+from leyden.engine.events import AnyEvent, parts_of, without_filter
 from leyden.handlers.checkpoint.beginning import absolute, check_places, take_and_find
 from leyden.handlers.checkpoint.contents import CheckpointContents
 from leyden.handlers.checkpoint.directory import CheckpointDirectory
 from leyden.handlers.checkpoint.exchange import Exchange
 from leyden.handlers.checkpoint.lock import DirectoryLock
-from leyden.handlers.checkpoint.moments import AfterSteps, Between, Clock, check_event, is_step, parts_of
+from leyden.handlers.checkpoint.moments import AfterSteps, Between, Clock, check_event
 from leyden.handlers.checkpoint.pieces import is_sharded
 from leyden.handlers.checkpoint.places import Place
 from leyden.handlers.checkpoint.record import SaveRecord
@@ -155,7 +155,7 @@ class Checkpoint:
         engine.add_event_handler(Events.STARTED, self.start_run)
         engine.add_event_handler(Events.EPOCH_COMPLETED, self.heed_writer, order=Order.SAVERS)
         for part in () if self.event is None else parts_of(self.event):
-            if is_step(part):
+            if without_filter(part) is UpdateEvents.STEP_COMPLETED:  # within an iteration
                 AfterSteps(engine, part, self.save_when_due)
             else:
                 engine.add_event_handler(part, self.save_when_due, order=Order.SAVERS)

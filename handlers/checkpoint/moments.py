@@ -7,8 +7,8 @@ import time
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
-from leyden.engine import Engine, Events, EventsList, FilteredEvent, Order, UpdateEvents
-from leyden.engine.events import AnyEvent
+from leyden.engine import Engine, Events, Order, UpdateEvents
+from leyden.engine.events import AnyEvent, parts_of, without_filter
 from leyden.engine.suspension import Suspension
 from leyden.handlers.monitoring.pace import Pace
 
@@ -32,24 +32,10 @@ def place_of(engine: Engine[Any, Any]) -> Moment:
     return engine.state.epoch, engine.state.iteration, engine.cursor.epoch_open, engine.suspended
 
 
-def parts_of(event: AnyEvent) -> tuple[AnyEvent, ...]:
-    """The events of which it is made."""
-    return tuple(event) if isinstance(event, EventsList) else (event,)
-
-
-def _key(part: AnyEvent) -> object:
-    return part.event if isinstance(part, FilteredEvent) else part
-
-
-def is_step(part: AnyEvent) -> bool:
-    """True for an event within an iteration."""
-    return _key(part) is UpdateEvents.STEP_COMPLETED
-
-
 def check_event(event: AnyEvent) -> None:
     """Raises ValueError for an event at which no state can be saved to go on from."""
     for part in parts_of(event):
-        key = _key(part)
+        key = without_filter(part)
         if key in STEP_UNDONE:
             raise ValueError(
                 f"Checkpoint can't save at {key}, in the midst of an iteration: no run could go on from there. Take "

@@ -35,9 +35,8 @@ class CombinedPass(Iterator[Any]):
         self._iterators: list[Iterator[Any] | None] = [None] * len(loaders)
         self._begun_at = [0] * len(loaders)
         self._ended_at: list[int | None] = [None] * len(loaders)  # the row for which it had no batch, at first
-        self._before: list[Any] = [None] * len(
-            loaders
-        )  # as it was when its present pass began, if other rows came before
+        # Each as it was when its present pass began, if other rows came before.
+        self._before: list[Any] = [None] * len(loaders)
         self._hosts: list[Any] = [None] * len(loaders)  # what a pass begins from that was begun, of rows read ahead
         self._row = 0
         self._iterator = self._iterate()
