@@ -17,7 +17,7 @@ FLOORS = ("distributed", "engine", "metrics", "handlers", "contrib")
 
 def files_by_module() -> dict[str, Path]:
     """Every module of the package by the name under which it is imported."""
-    modules = {}
+    modules = {"leyden": ROOT / "package" / "__init__.py"}
     for floor in FLOORS:
         for path in sorted((ROOT / floor).rglob("*.py")):
             parts = path.relative_to(ROOT).with_suffix("").parts
@@ -46,6 +46,8 @@ def imported_modules(statement: ast.Import | ast.ImportFrom, importer: str) -> I
 def all_imports() -> Iterator[tuple[str, int, str]]:
     """Yield (module, line, imported module) for every import of leyden's, inside functions and for types included."""
     for module, path in MODULES.items():
+        if module == "leyden":  # stands above all floors, and imports them lazily
+            continue
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Import | ast.ImportFrom):
                 yield from ((module, node.lineno, target) for target in imported_modules(node, module))
@@ -96,11 +98,12 @@ def test_every_folder_with_modules_has_an_init() -> None:
 
 def test_every_floor_is_mapped_and_ships_its_types() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
-    assert project["tool"]["setuptools"]["package-dir"] == {f"leyden.{floor}": floor for floor in FLOORS}
-    assert [floor for floor in FLOORS if not (ROOT / floor / "py.typed").exists()] == []
+    floors = {f"leyden.{floor}": floor for floor in FLOORS}
+    assert project["tool"]["setuptools"]["package-dir"] == {"leyden": "package"} | floors
+    assert [floor for floor in ("package", *FLOORS) if not (ROOT / floor / "py.typed").exists()] == []
 
 
-def test_leyden_is_a_namespace_that_nothing_at_the_root_shadows() -> None:
+def test_nothing_at_the_root_shadows_the_installed_leyden() -> None:
     assert not (ROOT / "leyden").exists()
     assert not (ROOT / "leyden.py").exists()
     assert not (ROOT / "__init__.py").exists()

@@ -16,7 +16,8 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 PACKAGES: list[str] = PROJECT["tool"]["setuptools"]["packages"]
-FLOORS: dict[str, str] = PROJECT["tool"]["setuptools"]["package-dir"]
+FOLDERS: dict[str, str] = PROJECT["tool"]["setuptools"]["package-dir"]
+"""From a package, `leyden` or `leyden.engine`, to its folder in the repository."""
 NOT_FOR_USERS = {"tests", "benchmarks", "examples", "docs"}
 
 
@@ -54,7 +55,7 @@ for name in {PACKAGES!r}:
 def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of what is built, so that no build writes into the repository, and of folders that must stay out."""
     copy = tmp_path_factory.mktemp("source")
-    for folder in FLOORS.values():
+    for folder in FOLDERS.values():
         shutil.copytree(ROOT / folder, copy / folder, ignore=shutil.ignore_patterns("__pycache__"))
     for folder in NOT_FOR_USERS:
         (copy / folder).mkdir()
@@ -92,8 +93,9 @@ def modules_in(folder: Path) -> set[str]:
 
 def test_the_wheel_holds_every_module_under_leyden_and_nothing_else(wheel: Path) -> None:
     names = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
-    modules = {f"leyden/{floor}/{module}" for floor in FLOORS.values() for module in modules_in(ROOT / floor)}
-    assert names == modules | {f"leyden/{floor}/py.typed" for floor in FLOORS.values()}
+    places = {package.replace(".", "/"): ROOT / folder for package, folder in FOLDERS.items()}
+    modules = {f"{place}/{module}" for place, folder in places.items() for module in modules_in(folder)}
+    assert names == modules | {f"{place}/py.typed" for place in places}
 
 
 def test_the_wheel_is_for_every_machine(wheel: Path) -> None:
@@ -119,8 +121,8 @@ def test_the_sdist_holds_what_the_wheel_is_built_from(distributions: Path) -> No
     (path,) = distributions.glob("*.tar.gz")
     with tarfile.open(path) as archive:
         names = {PurePosixPath(*PurePosixPath(name).parts[1:]).as_posix() for name in archive.getnames()}
-    modules = {f"{floor}/{module}" for floor in FLOORS.values() for module in modules_in(ROOT / floor)}
-    typed = {f"{floor}/py.typed" for floor in FLOORS.values()}
+    modules = {f"{folder}/{module}" for folder in FOLDERS.values() for module in modules_in(ROOT / folder)}
+    typed = {f"{folder}/py.typed" for folder in FOLDERS.values()}
     assert modules | typed | {"pyproject.toml", "README.md", "LICENSE"} <= names
 
 
@@ -142,5 +144,8 @@ def test_a_type_checker_reads_the_types_of_the_installed_wheel(python_with_wheel
 def test_an_editable_install_follows_the_source(source: Path, tmp_path: Path) -> None:
     python = new_environment(tmp_path / "environment")
     install(python, "--editable", source)
-    expected = [str(source.joinpath(*package.split(".")[1:], "__init__.py")) for package in PACKAGES]
+    folders = [
+        FOLDERS["leyden"] if package == "leyden" else package.split(".", 1)[1].replace(".", "/") for package in PACKAGES
+    ]
+    expected = [str(source / folder / "__init__.py") for folder in folders]
     assert files_of_packages(python) == expected
