@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 from leyden import distributed as dist
 from leyden.engine import Engine, Events, EventsList, FilteredEvent, Order, Stage
 from leyden.engine.events import EventEnum, parts_of, without_filter
 from leyden.engine.loader_parts import parts_state, set_parts_state
+from leyden.engine.metric_watch import MetricWatch
 from leyden.engine.suspension import GOES_ON_AT
 
 
@@ -60,6 +61,7 @@ class Evaluate:
         self._reached: set[int] = set()
         self._open: str | None = None  # the event at which an evaluation was stopped halfway
         self._waiting: dict[str, Any] | None = None  # the evaluator's state of then, if it does not hold it itself
+        self._watch = MetricWatch()  # knows the evaluator's metrics as they were before the evaluation
 
     def attach(self, engine: Engine[Any, Any]) -> None:
         if engine is self.evaluator:
@@ -74,36 +76,42 @@ class Evaluate:
                 engine.add_event_handler(part, self.evaluate, order=Order.EVALUATION)
 
     def evaluate(self, engine: Engine[Any, Any]) -> None:
-        """Runs the evaluator now, to its end."""
+        """Runs the evaluator now, to its end, and brings what it measured."""
+        self._watch.catch_up(self.evaluator.state.metrics)
+        self._finish(engine)
+
+    def _finish(self, engine: Engine[Any, Any]) -> None:
         metrics = self.evaluator.run(self.data, max_epochs=1, epoch_length=self._epoch_length).metrics
-        for name in metrics:
+        if self.evaluator.interrupted:
+            return
+        # What it did not measure this time is of an earlier evaluation, perhaps of other data.
+        for name in self._watch.new(metrics):
             engine.state.metrics[self.prefix + name] = metrics[name]
 
     def evaluate_at(self, engine: Engine[Any, Any], event: Events) -> None:
         """Runs the evaluator as a handler of this event, or what is left of an evaluation that was stopped there."""
         if self._open is None:
-            self._run_at(engine, event)
-        elif self._open == event.name:
-            self._take_up(goes_on=engine.resumed_at is event)
-            self._run_at(engine, event)
-        else:  # the evaluation that was stopped comes later, at its own event
-            opened, waiting = self._open, self._waiting or self.evaluator.state_dict()
-            self._take_up(goes_on=False)
-            self._run_at(engine, event)
+            self._run_at(engine, event, self.evaluate)
+        elif self._open != event.name:  # the evaluation that was stopped comes later, at its own event
+            opened, waiting, seen = self._open, self._waiting or self.evaluator.state_dict(), self._watch.state_dict()
+            self._begin_anew(engine, event)
             self._open, self._waiting = opened, waiting
+            self._watch.load_state_dict(seen)
+        elif engine.resumed_at is event:
+            if self._waiting is not None:
+                self.evaluator.load_state_dict(self._waiting)
+            self._run_at(engine, event, self._finish)
+        else:
+            self._begin_anew(engine, event)
 
-    def _take_up(self, *, goes_on: bool) -> None:
-        """Lets the evaluator go on where it was stopped, or begin anew."""
-        if not goes_on:
-            self.evaluator.state.max_epochs = self.evaluator.state.max_iters = None
-        elif self._waiting is not None:
-            self.evaluator.load_state_dict(self._waiting)
-        self._waiting = None
+    def _begin_anew(self, engine: Engine[Any, Any], event: Events) -> None:
+        self.evaluator.state.max_epochs = self.evaluator.state.max_iters = None
+        self._run_at(engine, event, self.evaluate)
 
-    def _run_at(self, engine: Engine[Any, Any], event: Events) -> None:
-        self._open = event.name
+    def _run_at(self, engine: Engine[Any, Any], event: Events, run: Callable[[Engine[Any, Any]], None]) -> None:
+        self._open, self._waiting = event.name, None
         with engine.hosting(self.evaluator):
-            self.evaluate(engine)
+            run(engine)
         self._open = None
 
     def state_dict(self) -> dict[str, Any]:
@@ -120,7 +128,8 @@ class Evaluate:
         """
         if self._open is None:
             return {"data": parts} if (parts := parts_state(self.data)) else {}
-        return {"event": self._open, "evaluator": self._waiting or self.evaluator.state_dict()}
+        evaluator = self._waiting or self.evaluator.state_dict()
+        return {"event": self._open, "evaluator": evaluator, "seen": self._watch.state_dict()}
 
     def load_rank_state_dicts(self, states: Sequence[Any]) -> None:
         """Goes on in the midst of that evaluation. With another number of ranks it begins anew: its data are dealt in
@@ -133,6 +142,7 @@ class Evaluate:
             set_parts_state(self.data, saved["data"])
         elif saved and same:
             self._open, self._waiting = saved["event"], saved["evaluator"]
+            self._watch.load_state_dict(saved.get("seen", {}))
 
     def _pass_on(self, engine: Engine[Any, Any]) -> None:
         # Two evaluations may share one evaluator: the first of them keeps the list for both.
