@@ -73,7 +73,7 @@ def main(runs: Path, epochs: int) -> None:
     RunningAverage().attach(trainer, "loss")
 
     mlflow = MLflowLogger(experiment="digits", tracking_uri=f"sqlite:///{runs}/mlflow.db")
-    checkpoint = Checkpoint(runs / "digits", best="val/accuracy", mode="max", keep=3, resume="auto")
+    checkpoint = Checkpoint(runs / "digits", best="val/accuracy", keep=3, resume="auto")
     trainer.attach(
         DataParallel(),  # one process: nothing; under torchrun: replicas, sharded data
         MixedPrecision("bf16"),
@@ -81,7 +81,7 @@ def main(runs: Path, epochs: int) -> None:
         ClipGradients(norm=1.0),
         Schedule(torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs), per="epoch"),
         Evaluate(evaluator, test_loader, prefix="val/"),
-        EarlyStopping("val/accuracy", mode="max", patience=10),
+        EarlyStopping("val/accuracy", patience=10),
         checkpoint,
         mlflow,
         TensorBoardLogger(runs / "tensorboard"),

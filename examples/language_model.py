@@ -200,7 +200,7 @@ def train(options: argparse.Namespace, shape: Shape) -> None:
         ProgressBar(),
     )
     if options.checkpoints is not None:
-        trainer.attach(Checkpoint(options.checkpoints, best="val/loss", mode="min", resume="auto"))
+        trainer.attach(Checkpoint(options.checkpoints, best="val/loss", resume="auto"))
     if options.mlflow is not None:
         trainer.attach(MLflowLogger(experiment="language model", tracking_uri=options.mlflow))
 

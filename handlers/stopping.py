@@ -3,68 +3,73 @@
 from __future__ import annotations
 
 import cmath
-import logging
 import math
 import threading
 import warnings
 from collections.abc import Callable, Mapping
 from datetime import timedelta
-from numbers import Complex, Integral
+from numbers import Complex, Integral, Real
 from typing import Any
 
 import torch
 
+from leyden import distributed as dist
 from leyden.engine import Engine, Events, Order
-
-logger = logging.getLogger(__name__)
+from leyden.handlers.metric_modes import require_mode
+from leyden.handlers.number_checks import require_function, require_number, require_whole
 
 
 class EarlyStopping:
     """Terminates the run once a metric has not improved in `patience` evaluations.
 
     `metric`: its name in the trainer's `state.metrics`, or a function of the engine that gives a score. `mode`: "max"
-    or "min", what better means. `min_delta`: only a larger change counts. An epoch that brought no new value (no
-    evaluation) does not count.
+    or "min", what better means; it can be left out where the name tells (val/loss, top5_accuracy; see
+    `leyden.handlers.metric_modes`). `min_delta`: only a larger change counts. An epoch that brought no new value (no
+    evaluation) does not count. Rank 0 prints once why the run ended.
 
-    Raises ValueError for a bad mode or patience, and at the start of a run for a metric that will not come up.
+    Raises ValueError where nothing says the mode, for a bad mode or patience, and at the start of a run for a metric
+    that will not come up.
     """
 
     def __init__(
         self,
         metric: str | Callable[[Engine[Any, Any]], float],
         *,
-        mode: str = "max",
+        mode: str | None = None,
         patience: int = 3,
         min_delta: float = 0.0,
     ) -> None:
-        if mode not in ("max", "min"):
-            raise ValueError(f'EarlyStopping needs mode "max" or "min", but got {mode!r}')
-        if patience < 1:
-            raise ValueError(f"EarlyStopping needs a patience of at least 1, but got {patience}")
-        if min_delta < 0:
-            raise ValueError(f"EarlyStopping needs a min_delta of at least 0, but got {min_delta}")
+        if not isinstance(metric, str) and not callable(metric):
+            raise TypeError(
+                f'EarlyStopping watches a metric, by its name ("val/loss"), or a function of the engine, but got '
+                f"{metric!r}; say how long it waits by patience="
+            )
         self.metric = metric
-        self.mode = mode
-        self.patience = patience
-        self.min_delta = min_delta
+        self.mode = require_mode("EarlyStopping", metric, mode)
+        self.patience = require_whole("EarlyStopping", "a patience", patience, 1)
+        self.min_delta = require_number("EarlyStopping", "a min_delta", min_delta, least=0)
         self.best: float | None = None
         self.waited = 0
         """Evaluations since the best one."""
         self._times_set = 0
         self._restored = False
         self._goes_on = False  # it is known which value was the last one seen
+        self._ends_run = False
 
     def attach(self, engine: Engine[Any, Any]) -> None:
         if isinstance(self.metric, str):
             engine.add_event_handler(Events.STARTED, engine.require_metric, self.metric, "EarlyStopping")
         engine.add_event_handler(Events.STARTED, self.start, order=Order.METRICS)
         engine.add_event_handler(Events.EPOCH_COMPLETED, self.check, order=Order.STOPPERS)
+        engine.add_event_handler(Events.TERMINATE, self.tell)
 
     def start(self, engine: Engine[Any, Any]) -> None:
         """Forgets an earlier run, if this one is from the beginning; a restored run that it had stopped stays so."""
+        self._ends_run = False
         if engine.state.iteration == 0:
             self.best, self.waited = None, 0
         elif self._restored and self.waited >= self.patience:
+            self._ends_run = True
             engine.terminate()
         self._restored = False
         if isinstance(self.metric, str) and not self._goes_on:
@@ -78,19 +83,49 @@ class EarlyStopping:
             if times_set == self._times_set:
                 return
             self._times_set = times_set
-            value = float(engine.state.metrics[self.metric])
+            value = self._number(engine.state.metrics[self.metric])
         else:
-            value = float(self.metric(engine))
+            value = self._number(self.metric(engine))
         gain = 0.0 if self.best is None else (value - self.best) * (1 if self.mode == "max" else -1)
         if (self.best is None and not math.isnan(value)) or gain > self.min_delta:
             self.best, self.waited = value, 0
             return
         self.waited += 1
         if self.waited >= self.patience:
-            logger.info(
-                "EarlyStopping: no better than %s in %d evaluations; the run terminates", self.best, self.waited
-            )
+            self._ends_run = True
             engine.terminate()
+
+    def _number(self, value: Any) -> float:
+        if isinstance(value, Real) or (isinstance(value, torch.Tensor) and value.numel() == 1):
+            return float(value)
+        kind, what = type(value).__name__, self._what()
+        raise TypeError(
+            f"EarlyStopping compares numbers, but {what} is a {kind}: {value!r}. Watch one of its numbers, by a metric "
+            "of its own or a function of the engine"
+        )
+
+    def _what(self) -> str:
+        return f'"{self.metric}"' if isinstance(self.metric, str) else getattr(self.metric, "__name__", "the score")
+
+    def tell(self, engine: Engine[Any, Any]) -> None:
+        """Prints why the run ended, when it was this handler that ended it."""
+        if not self._ends_run or dist.rank() != 0:
+            return
+        what, evaluations = self._what(), f"{self.waited} evaluation{'s' * (self.waited > 1)}"
+        if self.best is None:
+            warnings.warn(
+                f"EarlyStopping ended the run after epoch {engine.state.epoch}: {what} was not a number (NaN) in "
+                f"{evaluations} (patience={self.patience}), and never was one before. Look at what is measured; "
+                "TerminateOnNan tells where training diverges",
+                stacklevel=2,
+            )
+            return
+        delta = f", min_delta={self.min_delta:g}" if self.min_delta else ""
+        print(
+            f"EarlyStopping ended the run after epoch {engine.state.epoch}: {what} was not better than {self.best:.6g} "
+            f'in {evaluations} (mode="{self.mode}", patience={self.patience}{delta})',
+            flush=True,
+        )
 
     def state_dict(self) -> dict[str, Any]:
         return {"best": self.best, "waited": self.waited, "times_set": self._times_set}
@@ -112,6 +147,8 @@ class TerminateOnNan:
     """
 
     def __init__(self, output_transform: Callable[[Any], Any] | None = None, *, every: int = 1) -> None:
+        require_function("TerminateOnNan", "output_transform", output_transform, "the output")
+        require_whole("TerminateOnNan", "every", every, 1)
         self._output_transform = output_transform
         self._event = Events.ITERATION_COMPLETED(every=every)
 
@@ -149,18 +186,25 @@ class TimeLimit:
     """
 
     def __init__(self, limit: float | timedelta) -> None:
-        seconds = limit.total_seconds() if isinstance(limit, timedelta) else float(limit)
+        seconds: Any = limit.total_seconds() if isinstance(limit, timedelta) else limit
+        if isinstance(seconds, bool) or not isinstance(seconds, int | float):
+            raise TypeError(f"TimeLimit takes seconds or a timedelta, but got {limit!r}")
         if not seconds > 0:
             raise ValueError(f"TimeLimit needs a positive time, but got {limit}")
-        self.seconds = seconds
+        if seconds > threading.TIMEOUT_MAX:
+            raise ValueError(f"TimeLimit can't wait for {limit}; for a run without a limit leave it out")
+        self.seconds = float(seconds)
         self._timer: threading.Timer | None = None
+        self._over = False
 
     def attach(self, engine: Engine[Any, Any]) -> None:
         engine.add_event_handler(Events.STARTED, self.start)
+        engine.add_event_handler(Events.TERMINATE, self.tell)
         engine.add_event_handler(Events.CLOSED, self.cancel)
 
     def start(self, engine: Engine[Any, Any]) -> None:
         """Starts the clock."""
+        self._over = False
         self._timer = threading.Timer(self.seconds, self._end, args=(engine,))
         self._timer.daemon = True
         self._timer.start()
@@ -171,5 +215,15 @@ class TimeLimit:
             self._timer.cancel()
 
     def _end(self, engine: Engine[Any, Any]) -> None:
-        logger.info("TimeLimit: %g seconds are over; the run terminates", self.seconds)
+        self._over = True
         engine.terminate()
+
+    def tell(self, engine: Engine[Any, Any]) -> None:
+        """Prints why the run ended, when it was the clock that ended it."""
+        if self._over and dist.rank() == 0:
+            state = engine.state
+            print(
+                f"TimeLimit ended the run in epoch {state.epoch}, iteration {state.iteration}: its {self.seconds:g} "
+                "seconds are over",
+                flush=True,
+            )

@@ -27,6 +27,7 @@ from leyden.handlers.checkpoint.staging import HostBuffer
 from leyden.handlers.checkpoint.together import on_rank_zero
 from leyden.handlers.checkpoint.training_state import Stateful, restore
 from leyden.handlers.checkpoint.writer import Ended, Writer
+from leyden.handlers.metric_modes import require_mode
 
 logger = logging.getLogger(__name__)
 
@@ -46,9 +47,9 @@ class Checkpoint:
     `save(engine)` saves at any other moment between two steps.
 
     What is kept: the `keep` last; with `best`, the name of a metric in `state.metrics`, the `keep` best by it and the
-    newest, or, with `keep_best`, the `keep_best` best and the `keep` last. `mode`, "max" or "min", says what is best. A
-    checkpoint competes if the metric was new in it: one saved between two evaluations stays only as one of the last.
-    `keep=None` deletes none.
+    newest, or, with `keep_best`, the `keep_best` best and the `keep` last. `mode`, "max" or "min", says what is best,
+    unless the metric's name tells (see `leyden.handlers.metric_modes`). A checkpoint competes if the metric was new in
+    it: one saved between two evaluations stays only as one of the last. `keep=None` deletes none.
 
     `resume`: None begins anew, and wants a directory without checkpoints. "auto" goes on from the newest whole one, or
     begins anew where there is none. A path goes on from that checkpoint, or from the newest in that directory. Of
@@ -76,7 +77,7 @@ class Checkpoint:
         every_minutes: float | None = None,
         on_exception: bool = False,
         best: str | None = None,
-        mode: str = "max",
+        mode: str | None = None,
         keep: int | None = 3,
         keep_best: int | None = None,
         resume: str | os.PathLike[str] | None = None,
@@ -84,7 +85,9 @@ class Checkpoint:
         on_error: str = "warn",
         extra: Mapping[str, Stateful] | None = None,
     ) -> None:
-        self.keeping = Keeping(keep, best, mode, keep_best)
+        if best is not None or mode is not None:
+            mode = require_mode("Checkpoint", best or "", mode)
+        self.keeping = Keeping(keep, best, mode or "max", keep_best)
         self.keeping.check()
         if every is not None and event is not None:
             raise ValueError(f"Checkpoint saves every={every} epochs or at event={event}; give only one of them")

@@ -9,6 +9,7 @@ import torch
 from torch.optim import lr_scheduler
 
 from leyden.engine import Engine, Events, Order, UpdateEvents
+from leyden.handlers.metric_modes import mode_of
 
 Scheduler = lr_scheduler.LRScheduler
 
@@ -41,8 +42,9 @@ class Schedule:
     torch chains schedulers; one that sets the learning rate whatever it was before (`ABSOLUTE`, or with a warm-up)
     can't be among them. A run from the beginning begins the schedule anew too.
 
-    Raises ValueError for an optimizer that no update of the engine has, for a metric that will not come up, and for a
-    warm-up of a scheduler that has stepped already or is made of others.
+    Raises ValueError for an optimizer that no update of the engine has, for a metric that will not come up or whose
+    name contradicts the scheduler's mode, and for a warm-up of a scheduler that has stepped already or is made of
+    others.
     """
 
     def __init__(
@@ -61,6 +63,8 @@ class Schedule:
         if watches != (metric is not None):
             need = "needs metric=, the name of what it watches" if watches else "watches no metric; leave metric= out"
             raise ValueError(f"{type(scheduler).__name__} {need}")
+        if isinstance(scheduler, lr_scheduler.ReduceLROnPlateau):
+            _check_mode(scheduler, metric)
         if per is None:
             per = "epoch" if watches else "step"
         if per not in ("step", "epoch") or (watches and per == "step"):
@@ -188,6 +192,18 @@ def parts_of(scheduler: Scheduler) -> list[Scheduler]:
     """The scheduler itself, and those that it is made of."""
     parts: list[Scheduler] = getattr(scheduler, "_schedulers", [])
     return [scheduler, *(inner for part in parts for inner in parts_of(part))]
+
+
+def _check_mode(scheduler: lr_scheduler.ReduceLROnPlateau, metric: Any) -> None:
+    if not isinstance(metric, str):
+        raise TypeError(f"Schedule takes metric= as the name of a metric, but got {metric!r}")
+    said = mode_of(metric)
+    if said not in (None, scheduler.mode):
+        raise ValueError(
+            f'{type(scheduler).__name__} of mode="{scheduler.mode}" (torch\'s default is "min") is to watch '
+            f'"{metric}", of which, by its name, {"more" if said == "max" else "less"} is better; '
+            f'make it with mode="{said}", or give the metric a name that does not mislead'
+        )
 
 
 def _check_warmup(steps: Any, start: float) -> None:

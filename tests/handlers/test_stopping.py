@@ -1,6 +1,5 @@
 """Handlers that end a run before its limit."""
 
-import logging
 import math
 import time
 import warnings
@@ -105,18 +104,20 @@ def test_equal_values_of_two_evaluations_are_two_values():
 
 def test_a_function_of_the_engine_as_the_metric():
     engine = Engine(lambda engine, batch: None)
-    engine.attach(EarlyStopping(lambda engine: -abs(engine.state.epoch - 4), patience=2))
+    engine.attach(EarlyStopping(lambda engine: -abs(engine.state.epoch - 4), mode="max", patience=2))
     assert engine.run([0], max_epochs=20).epoch == 6
 
 
-def test_what_it_knows_can_be_read(caplog):
+def test_what_it_knows_can_be_read_and_is_printed_once(capsys):
     engine = engine_with([1.0, 3.0, 2.0, 2.0])
     handler = EarlyStopping("score", patience=2)
     engine.attach(handler)
-    with caplog.at_level(logging.INFO, logger="leyden"):
-        engine.run([0], max_epochs=20)
+    engine.run([0], max_epochs=20)
     assert (handler.best, handler.waited) == (3.0, 2)
-    assert caplog.messages == ["EarlyStopping: no better than 3.0 in 2 evaluations; the run terminates"]
+    assert capsys.readouterr().out == (
+        'EarlyStopping ended the run after epoch 4: "score" was not better than 3 in 2 evaluations (mode="max", '
+        "patience=2)\n"
+    )
 
 
 def test_the_run_terminates_as_any_other_does():
@@ -183,7 +184,7 @@ def test_a_restored_value_is_not_a_new_one():
 def test_a_metric_that_will_not_come_up():
     engine = Engine(lambda engine, batch: None)
     engine.declare_metrics("val/loss", "val/accuracy")
-    engine.attach(EarlyStopping("val/acuracy"))
+    engine.attach(EarlyStopping("val/acuracy", mode="max"))
     with pytest.raises(
         ValueError, match=r'^EarlyStopping watches "val/acuracy", but the engine has: val/accuracy, val/loss'
     ):
@@ -296,15 +297,16 @@ def test_a_run_from_the_beginning_has_not_diverged():
 
 
 @pytest.mark.parametrize("limit", [0.2, timedelta(milliseconds=200)], ids=str)
-def test_the_run_ends_when_its_time_is_over(limit, caplog):
+def test_the_run_ends_when_its_time_is_over(limit, capsys):
     engine = Engine(lambda engine, batch: time.sleep(0.01))
     engine.attach(TimeLimit(limit))
     started = time.monotonic()
-    with caplog.at_level(logging.INFO, logger="leyden"):
-        state = engine.run(epoch_length=3, max_epochs=1000)
+    state = engine.run(epoch_length=3, max_epochs=1000)
     assert 0.2 <= time.monotonic() - started < 2.0
     assert 0 < state.iteration < 200
-    assert caplog.messages == ["TimeLimit: 0.2 seconds are over; the run terminates"]
+    assert capsys.readouterr().out == (
+        f"TimeLimit ended the run in epoch {state.epoch}, iteration {state.iteration}: its 0.2 seconds are over\n"
+    )
 
 
 def test_a_run_within_its_time_is_left_alone():

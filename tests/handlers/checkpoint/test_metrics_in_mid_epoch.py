@@ -119,7 +119,7 @@ def test_a_metric_that_was_set_is_still_new_after_a_resume(tmp_path) -> None:
         evaluator = Engine(lambda engine, batch: torch.tensor(1.0), training=False)
         Mean().attach(evaluator, "mean")
         # Evaluated in mid-epoch, looked at where the epoch ends.
-        stopping = EarlyStopping("mean", patience=2)
+        stopping = EarlyStopping("mean", mode="max", patience=2)
         trainer.attach(Evaluate(evaluator, [1], on=Events.ITERATION_COMPLETED(every=3)), stopping, *handlers)
         if stop is not None:
             trainer.add_event_handler(Events.ITERATION_COMPLETED(once=stop), trainer.interrupt)

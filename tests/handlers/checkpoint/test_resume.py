@@ -147,7 +147,7 @@ def test_other_extras(make_run, kept) -> None:
 
 
 def test_a_metric_that_will_not_come_up(make_run, metric_of, tmp_path) -> None:
-    run = make_run(Checkpoint(tmp_path, best="val/acuracy"))
+    run = make_run(Checkpoint(tmp_path, best="val/acuracy", mode="max"))
     metric_of(run.trainer, [0.1])
     with pytest.raises(ValueError, match='Checkpoint watches "val/acuracy", but the engine has: score'):
         run.trainer.run(run.data, max_epochs=1)

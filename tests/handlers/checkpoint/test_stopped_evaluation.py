@@ -107,7 +107,7 @@ PLACES = {
 
 
 def handlers():
-    return GradientAccumulation(3, tail="carry"), EMA(0.9), EarlyStopping("val/mean", patience=5)
+    return GradientAccumulation(3, tail="carry"), EMA(0.9), EarlyStopping("val/mean", mode="max", patience=5)
 
 
 @pytest.mark.parametrize("in_process", [False, True], ids=["in another process", "in the same process"])

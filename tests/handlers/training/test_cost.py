@@ -82,7 +82,7 @@ IDLE = {
     "Evaluate each 1000 iterations": lambda optimizer: Evaluate(
         Engine(lambda engine, batch: None, training=False), [None], on=Events.ITERATION_COMPLETED(every=1000)
     ),
-    "EarlyStopping": lambda optimizer: EarlyStopping(lambda engine: 1.0),
+    "EarlyStopping": lambda optimizer: EarlyStopping(lambda engine: 1.0, mode="max"),
     "TerminateOnNan each 1000 iterations": lambda optimizer: TerminateOnNan(every=1000),
     "TimeLimit": lambda optimizer: TimeLimit(3600),
     "DataParallel in one process": lambda optimizer: DataParallel(),

@@ -60,7 +60,7 @@ def run(*handlers, interrupt=None, pause=0.0):
         DataParallel(),
         GradientAccumulation(3, tail="carry"),
         Evaluate(evaluator, batches(EVALUATED, 2), prefix="val/"),
-        EarlyStopping("val/mean", patience=9),
+        EarlyStopping("val/mean", mode="max", patience=9),
         *handlers,
     )
     trainer.state.seen = seen

@@ -293,7 +293,8 @@ def early_stopping():
     """The metric gets worse on one rank only."""
     trainer = trainer_of()
     trainer.attach(DataParallel())
-    trainer.attach(EarlyStopping(lambda engine: engine.state.epoch * (1 if dist.rank() == 0 else -1), patience=2))
+    sign = 1 if dist.rank() == 0 else -1
+    trainer.attach(EarlyStopping(lambda engine: engine.state.epoch * sign, mode="max", patience=2))
     return trainer.run([[0]] * 8, max_epochs=20).epoch
 
 
