@@ -66,7 +66,7 @@ class Evaluate:
     def attach(self, engine: Engine[Any, Any]) -> None:
         if engine is self.evaluator:
             raise ValueError("Evaluate was given the trainer itself as its evaluator; make an engine of its own for it")
-        engine.declare_metrics(lambda: [self.prefix + name for name in self.evaluator.metric_names()])
+        engine.declare_metrics(self.names)
         engine.setup.add(Stage.DATA, lambda: self._pass_on(engine), each_run=True)
         for part in parts_of(self._event):
             key = without_filter(part)
@@ -113,6 +113,14 @@ class Evaluate:
         with engine.hosting(self.evaluator):
             run(engine)
         self._open = None
+
+    def names(self) -> list[str]:
+        """The metrics that it brings, by their names in the trainer's state."""
+        return [self.prefix + name for name in self.evaluator.metric_names()]
+
+    def awaited(self) -> list[str]:
+        """Those that an evaluation of this moment, which was stopped halfway, has still to bring."""
+        return [] if self._open is None else self.names()
 
     def state_dict(self) -> dict[str, Any]:
         """The states of the evaluator's own handlers."""

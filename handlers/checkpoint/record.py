@@ -8,6 +8,7 @@ from leyden.engine import Engine
 from leyden.handlers.checkpoint.moments import Moment, place_of
 from leyden.handlers.checkpoint.places import Place
 from leyden.handlers.checkpoint.writer import Ended
+from leyden.handlers.evaluating import Evaluate
 
 
 class SaveRecord:
@@ -36,8 +37,13 @@ class SaveRecord:
         return self._moment == place_of(engine)
 
     def new_metrics(self, engine: Engine[Any, Any]) -> list[str]:
-        """Names of metrics that no checkpoint has with the value that they have now."""
-        new = [name for name, times in engine.state.metrics.times_set.items() if times != self._times_set.get(name)]
+        """Names of metrics that no checkpoint has with the value that they have now.
+
+        Without those of an evaluation that was stopped halfway: what is there is of one before, of other weights.
+        """
+        awaited = {name for each in engine.find_handlers(Evaluate) for name in each.awaited()}
+        times_set = engine.state.metrics.times_set
+        new = [name for name, times in times_set.items() if times != self._times_set.get(name) and name not in awaited]
         if self._lost is not None and self._lost[0] == place_of(engine):  # tried again
             new = sorted({*new, *self._lost[1]})
         return new

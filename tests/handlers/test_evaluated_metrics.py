@@ -10,20 +10,19 @@ from leyden.metrics import Mean
 
 pytestmark = pytest.mark.timeout(30)
 
-SCORES = {2: 0.2, 4: 0.9, 6: 0.1, 8: 0.3, 10: 0.4, 12: 0.95}
+SCORES = {2: 0.9, 4: 0.1, 6: 0.2, 8: 0.3, 10: 0.4, 12: 0.5}
 """By the trainer's iteration."""
 
 
-def scored_run(tmp_path, **options):
+def scored_run(tmp_path, event=Events.EPOCH_COMPLETED, **options):
     """A trainer that is evaluated every second iteration, and its evaluator, which gives the scores of that moment."""
     trainer = Engine(lambda engine, batch: None)
     evaluator = Engine(lambda engine, batch: SCORES.get(trainer.state.iteration, 0.0), training=False)
     Mean().attach(evaluator, "score")
     trainer.attach(Evaluate(evaluator, range(3), prefix="val/", on=Events.ITERATION_COMPLETED(every=2)))
     checkpoint = Checkpoint(
-        tmp_path, event=Events.ITERATION_COMPLETED(every=2), best="val/score", mode="max", keep=1, keep_best=1,
-        extra={"nothing": Nothing()}, **options,
-    )  # fmt: skip
+        tmp_path, event=event, best="val/score", mode="max", keep=1, keep_best=1, extra={"none": Nothing()}, **options
+    )
     trainer.attach(checkpoint)
     return trainer, evaluator, checkpoint
 
@@ -62,23 +61,28 @@ def test_an_interrupted_evaluation_publishes_nothing():
 
 
 @pytest.mark.parametrize("in_process", [False, True], ids=["in another process", "in the same process"])
-@pytest.mark.parametrize("stopped", [2, 4, 6, 12])
-def test_the_best_checkpoint_is_the_one_of_a_run_that_was_not_interrupted(tmp_path, in_process, stopped):
-    trainer, _, checkpoint = scored_run(tmp_path / "straight")
+@pytest.mark.parametrize("stopped", [4, 6, 12])
+@pytest.mark.parametrize(
+    ("event", "best"),
+    [(Events.EPOCH_COMPLETED, 12), (Events.ITERATION_COMPLETED(every=2), 2)],
+    ids=["saved at the epoch's end", "saved at each evaluation"],
+)
+def test_the_best_checkpoint_is_that_of_a_run_that_was_not_interrupted(tmp_path, in_process, stopped, event, best):
+    trainer, _, checkpoint = scored_run(tmp_path / "straight", event)
     trainer.run(range(12))
-    assert iteration_of(checkpoint.best_path) == 12
+    assert iteration_of(checkpoint.best_path) == best
 
-    trainer, evaluator, checkpoint = scored_run(tmp_path / "stopped")
+    trainer, evaluator, checkpoint = scored_run(tmp_path / "stopped", event)
     interrupt_in_evaluation(trainer, evaluator, stopped)
     trainer.run(range(12))
     assert trainer.state.iteration == stopped
     if in_process:
         trainer.run()
     else:
-        trainer, _, checkpoint = scored_run(tmp_path / "stopped", resume="auto")
+        trainer, _, checkpoint = scored_run(tmp_path / "stopped", event, resume="auto")
         trainer.run(range(12))
     assert trainer.state.iteration == 12
-    assert iteration_of(checkpoint.best_path) == 12
+    assert iteration_of(checkpoint.best_path) == best
 
 
 def test_an_evaluation_that_failed_or_ended_early_leaves_the_old_values_old():
