@@ -15,8 +15,8 @@ from leyden.metrics.states import widened
 class Accuracy(ClassificationMetric):
     """Right predictions / all predictions; see `ClassificationMetric` for what (y_pred, y) may be.
 
-    With `is_multilabel` a sample is right if all its labels are. For whole numbers of one shape, y_pred and y may also
-    be class indices. Each pixel of an image counts as a prediction.
+    With `is_multilabel` a sample is right if all its labels are (those that are not left out). For whole numbers of one
+    shape, y_pred and y may also be class indices. Each pixel of an image counts as a prediction.
     """
 
     correct: torch.Tensor
@@ -27,17 +27,23 @@ class Accuracy(ClassificationMetric):
         output_transform: OutputTransform | None = None,
         is_multilabel: bool = False,
         threshold: float = 0.5,
+        ignore_index: int | None = -100,
     ) -> None:
-        super().__init__(output_transform, is_multilabel, threshold)
+        super().__init__(output_transform, is_multilabel, threshold, ignore_index)
         self.add_state("correct", torch.tensor(0), "sum")
         self.add_state("total", 0, "sum")
 
     def update(self, output: Any) -> None:
-        kind, y_pred, y, _ = self.labels(output)
+        kind, y_pred, y, _, kept = self.labels(output)
         right = y_pred == y
-        self.correct += (right.all(1) if kind == "multilabel" else right).sum()
+        if kind == "multilabel":
+            right, kept = (right | ~kept).all(1), kept.any(1)
+        self.correct += (right & kept).sum()
         self.total += len(y)
+
+    def labels_seen(self) -> int:
+        return self.total
 
     def compute(self) -> torch.Tensor:
         require_samples(self, self.total)
-        return widened(self.correct) / self.total
+        return self.sound(widened(self.correct) / (self.total - self.marks[0]))

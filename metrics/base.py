@@ -14,7 +14,7 @@ from leyden.engine import Engine
 from leyden.metrics.arithmetic import Arithmetic
 from leyden.metrics.errors import require_samples
 from leyden.metrics.group import MetricGroup
-from leyden.metrics.outputs import described, detached, device_of
+from leyden.metrics.outputs import described, detached, device_of, full_precision
 from leyden.metrics.states import Declaration, Reduction, State, as_tensor, moved
 
 OutputTransform = Callable[[Any], Any]
@@ -41,7 +41,8 @@ class Metric(Arithmetic):
     these keys. States lie on the device of the data. An update does not read them (no `.item()`), so no step waits.
 
     On an engine, `state.metrics[name]` gets the value over all ranks at the end of each epoch. The metric itself
-    keeps what its own rank saw: `compute()` outside an engine is this rank's value.
+    keeps what its own rank saw: `compute()` outside an engine is this rank's value. Under autocast and of a model in 16
+    bits too, updates compute in float32 at least.
     """
 
     required_output_keys: tuple[str, ...] | None = ("y_pred", "y")
@@ -52,6 +53,11 @@ class Metric(Arithmetic):
     """Begins anew with each epoch of the engine."""
     per_iteration = False
     """True for a metric whose `value` tensor is to be seen in `state.metrics` at every iteration."""
+    widens = True
+    """What `update` gets is float32 at least, however low the precision of the model; False where that changes nothing.
+    """
+    later_states: tuple[str, ...] = ()
+    """States that older checkpoints do not have; they begin from their defaults."""
     result_keys: tuple[str, ...] = ()
     """The keys of a value that is a mapping, where they are known before the run; others can then watch them."""
 
@@ -110,6 +116,11 @@ class Metric(Arithmetic):
     @abstractmethod
     def compute(self) -> Any:
         """The value: a number, a tensor or a mapping of them. Raises NotComputableError before any update."""
+
+    def verify(self) -> None:
+        """Raises what updates noticed on the device without waiting. Called on an engine before `compute`, with the
+        states of all ranks.
+        """
 
     # -- on an engine --------------------------------------------------------------------------------------------------
 
@@ -180,13 +191,13 @@ class Metric(Arithmetic):
 
     def load_state_dict(self, state_dict: Mapping[str, torch.Tensor | int]) -> None:
         """Goes on from such states. Raises ValueError if they are not those of this metric."""
-        if state_dict.keys() != self.declarations.keys():
+        needed = [name for name in self.declarations if name not in self.later_states]
+        if not set(needed) <= state_dict.keys() <= self.declarations.keys():
             raise ValueError(
-                f"{type(self).__name__} has the states {', '.join(self.declarations)}, "
-                f"but was given {', '.join(state_dict)}"
+                f"{type(self).__name__} has the states {', '.join(needed)}, but was given {', '.join(state_dict)}"
             )
         for name, declaration in self.declarations.items():
-            value = state_dict[name]
+            value = state_dict.get(name, declaration.default)
             if declaration.counter:
                 setattr(self, name, int(value))
             else:
@@ -201,7 +212,7 @@ class Metric(Arithmetic):
         self.reset()
         if first:
             merged = {
-                name: declaration.merge([state[name] for state in states])
+                name: declaration.merge([state.get(name, declaration.default) for state in states])
                 for name, declaration in self.declarations.items()
             }
             self.load_state_dict(merged)
@@ -217,7 +228,7 @@ class Metric(Arithmetic):
                     "give it an output_transform that makes one with these keys"
                 )
             output = tuple(output[key] for key in keys)
-        return detached(output)
+        return detached(output, widens=self.widens)
 
     def _settle(self, output: Any) -> None:
         """Brings the states to the device of the data."""
@@ -239,14 +250,17 @@ class Metric(Arithmetic):
 
 
 def _prepared(update: Callable[[Any, Any], None]) -> Callable[[Any, Any], None]:
-    """An update that gets a tuple for a mapping, tensors without a graph, and states on the device of the data."""
+    """An update that gets a tuple for a mapping, tensors without a graph in full precision, and states on the device of
+    the data.
+    """
 
     @wraps(update)
     def prepared(self: Metric, output: Any) -> None:
         output = self._pick(output)
         if not self._settled:
             self._settle(output)
-        update(self, output)
+        with full_precision():
+            update(self, output)
         self._updates += 1
 
     return prepared

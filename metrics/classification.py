@@ -7,6 +7,8 @@ from typing import Any, Literal, NamedTuple
 import torch
 
 from leyden.metrics.base import Metric, OutputTransform
+from leyden.metrics.errors import NotComputableError
+from leyden.metrics.label_faults import PLACES, Fault, Found, can_look_at, looks_one_hot, message, not_binary, outside
 from leyden.metrics.outputs import described, tensor_pair
 
 
@@ -17,6 +19,8 @@ class Labels(NamedTuple):
     y_pred: torch.Tensor
     y: torch.Tensor
     classes: int
+    kept: torch.Tensor
+    """Of the shape of y: what is not left out by `ignore_index`."""
 
 
 class ClassificationMetric(Metric):
@@ -26,21 +30,36 @@ class ClassificationMetric(Metric):
     - binary: both (N, ...), or y_pred (N, 1, ...);
     - multilabel, if `is_multilabel`: both (N, C, ...).
 
-    For the last two a floating y_pred is a score: above `threshold` it is 1. 0.5 fits probabilities, 0.0 fits logits.
+    For the last two a floating y_pred is a score: above `threshold` it is 1. The default 0.5 is for probabilities; a
+    threshold outside of 0, ..., 1 takes any numbers: 0.0 is for logits. Elements whose y is `ignore_index` (-100, as in
+    torch's losses) are left out; None leaves out nothing.
 
-    Raises ValueError for other shapes, and where the kind or the number of classes changes between batches.
+    Raises ValueError for other shapes, one-hot targets among them, where the kind or the number of classes changes
+    between batches, and for values that can't be meant: NaN among scores, a y that is no class, scores that are no
+    probabilities. On the CPU a batch's values are looked at when it comes. On an accelerator, where a look would wait,
+    they are told at the end of the epoch (`verify`); until then the value is NaN.
     """
+
+    later_states = ("marks",)
+    widens = False
+    binary_only = False
+    """Whole numbers of one shape are 0 and 1, not class indices."""
+
+    marks: torch.Tensor
 
     def __init__(
         self,
         output_transform: OutputTransform | None = None,
         is_multilabel: bool = False,
         threshold: float = 0.5,
+        ignore_index: int | None = -100,
     ) -> None:
         super().__init__(output_transform)
         self.is_multilabel = is_multilabel
         self.threshold = threshold
+        self.ignore_index = ignore_index
         self._seen: tuple[str, int] | None = None
+        self.add_state("marks", torch.zeros(PLACES, dtype=torch.int64), "sum")
 
     def reset(self) -> None:
         super().reset()
@@ -57,24 +76,66 @@ class ClassificationMetric(Metric):
                 f"{labels.kind} ones of {labels.classes}: {described((y_pred, y))}"
             )
         self._seen = (labels.kind, labels.classes)
+        if self.ignore_index is not None:
+            kept = labels.kept.any(1) if labels.kind == "multilabel" else labels.kept
+            self.marks[0] += (~kept).sum()
         return labels
+
+    def verify(self) -> None:
+        """Raises ValueError for values that can't be meant, NotComputableError where every label was left out."""
+        left_out, *faults = self.marks.tolist()
+        if any(faults):
+            fault = next(fault for fault in Fault if faults[fault - 1])
+            raise ValueError(self._message(fault, "values"))
+        if left_out and left_out == self.labels_seen():
+            raise NotComputableError(
+                f"{type(self).__name__} has seen no label but those of ignore_index={self.ignore_index}"
+            )
+
+    def labels_seen(self) -> int:
+        """How many labels `update` got, those that are left out included; of multilabel ones how many samples."""
+        return -1
+
+    def sound(self, value: torch.Tensor) -> torch.Tensor:
+        """The value; NaN if something can't be meant. On the CPU that is raised."""
+        if can_look_at(self.marks):
+            self.verify()
+            return value
+        return torch.where(self.marks[1:].any(), torch.nan, value)
 
     def _exclusive(self, y_pred: torch.Tensor, y: torch.Tensor) -> Labels:
         if y_pred.ndim == y.ndim + 1 and y_pred.ndim > 1 and (len(y_pred), *y_pred.shape[2:]) == y.shape:
             classes = y_pred.shape[1]
             if classes > 1:
-                if y.is_floating_point():
-                    raise TypeError(
-                        f"{type(self).__name__} needs class indices as y, whole numbers, but found {described(y)}"
-                    )
-                return Labels("multiclass", y_pred.argmax(1).reshape(-1), y.reshape(-1), classes)
+                return self._multiclass(y_pred, y, classes)
             y_pred = y_pred.squeeze(1)
         if y_pred.shape != y.shape or y.ndim == 0:
             raise ValueError(
                 f"{type(self).__name__} takes scores (N, C, ...) and classes (N, ...), or both (N, ...), "
                 f"but found {described((y_pred, y))}; give it an output_transform that makes such a pair"
             )
-        return Labels("binary", self._decided(y_pred).reshape(-1), y.reshape(-1), 2)
+        self._refuse_one_hot(y_pred, y)
+        y_pred, y = y_pred.reshape(-1), _whole(y).reshape(-1)
+        kept = self._kept(y)
+        if y_pred.is_floating_point() or y_pred.dtype == torch.bool or y.is_floating_point() or self.binary_only:
+            y_pred = self._decided(y_pred, y, kept)
+        else:
+            y_pred = _whole(y_pred)
+            self._note(Found(Fault.CLASS, kept & outside(y, 0), y), classes=0)
+        return Labels("binary", y_pred, y, 2, kept)
+
+    def _multiclass(self, y_pred: torch.Tensor, y: torch.Tensor, classes: int) -> Labels:
+        if y.is_floating_point():
+            raise TypeError(f"{type(self).__name__} needs class indices as y, whole numbers, but found {described(y)}")
+        top, chosen = (each.reshape(-1) for each in y_pred.max(1))  # of NaN and others the maximum is NaN
+        y = _whole(y).reshape(-1)
+        kept = self._kept(y)
+        self._note(
+            Found(Fault.NAN, kept & top.isnan(), top),
+            Found(Fault.CLASS, kept & outside(y, 0, classes - 1), y),
+            classes=classes,
+        )
+        return Labels("multiclass", chosen, y, classes, kept)
 
     def _multilabel(self, y_pred: torch.Tensor, y: torch.Tensor) -> Labels:
         if y_pred.shape != y.shape or y.ndim < 2 or y.shape[1] < 2:
@@ -83,11 +144,59 @@ class ClassificationMetric(Metric):
                 f"but found {described((y_pred, y))}"
             )
         classes = y.shape[1]
-        y_pred, y = (each.movedim(1, -1).reshape(-1, classes) for each in (self._decided(y_pred), y))
-        return Labels("multilabel", y_pred, y, classes)
+        y_pred, y = (each.movedim(1, -1).reshape(-1, classes) for each in (y_pred, _whole(y)))
+        kept = self._kept(y)
+        return Labels("multilabel", self._decided(y_pred, y, kept), y, classes, kept)
 
-    def _decided(self, y_pred: torch.Tensor) -> torch.Tensor:
-        return y_pred > self.threshold if y_pred.is_floating_point() else y_pred
+    def _decided(self, y_pred: torch.Tensor, y: torch.Tensor, kept: torch.Tensor) -> torch.Tensor:
+        """Scores cut at the threshold, or labels 0 and 1 as they are."""
+        labels = Found(Fault.BINARY_Y, kept & not_binary(y), y)
+        if not y_pred.is_floating_point():
+            y_pred = _whole(y_pred)
+            self._note(labels, Found(Fault.BINARY_Y_PRED, kept & not_binary(y_pred), y_pred), classes=2)
+            return y_pred
+        found = [Found(Fault.NAN, kept & y_pred.isnan(), y_pred), labels]
+        if 0 < self.threshold < 1:
+            found.insert(1, Found(Fault.SCORE, kept & outside(y_pred, 0, 1), y_pred))
+        self._note(*found, classes=2)
+        return y_pred > self.threshold
+
+    def _refuse_one_hot(self, y_pred: torch.Tensor, y: torch.Tensor) -> None:
+        if y.ndim < 2 or y.shape[1] < 2:
+            return
+        if not y_pred.is_floating_point():
+            # Of two classes each element tells what the row tells; one row alone may be so by chance.
+            if y.shape[1] > 2 and y.numel() > y.shape[1]:
+                self._note(Found(Fault.ONE_HOT, looks_one_hot(y) & looks_one_hot(y_pred), y), classes=0)
+        elif y.ndim == 2:
+            raise ValueError(
+                f"{type(self).__name__} found scores and targets of one shape (N, C) with C > 1: "
+                f"{described((y_pred, y))}. For one class a sample give class indices, y.argmax(1); for several labels "
+                "a sample is_multilabel=True; for binary labels of a sequence flatten both"
+            )
+        else:
+            self._note(Found(Fault.ONE_HOT, looks_one_hot(y), y), classes=0)
+
+    def _kept(self, y: torch.Tensor) -> torch.Tensor:
+        return torch.ones_like(y, dtype=torch.bool) if self.ignore_index is None else y != self.ignore_index
+
+    def _note(self, *found: Found, classes: int) -> None:
+        """Raises what is found on the CPU; elsewhere the state remembers it."""
+        for each in found:
+            if not can_look_at(each.where):
+                self.marks[each.fault] += each.where.any()
+            elif each.where.any():
+                raise ValueError(self._message(each.fault, f"{each.example():g}", classes))
+
+    def _message(self, fault: Fault, found: str, classes: int | None = None) -> str:
+        if classes is None:
+            classes = self._seen[1] if self._seen is not None and self._seen[0] == "multiclass" else 0
+        return message(fault, type(self).__name__, found, classes, self.threshold, self.ignore_index)
+
+
+def _whole(values: torch.Tensor) -> torch.Tensor:
+    """Whole numbers as int64, in which -100 is what it says; floating ones as they are."""
+    return values if values.is_floating_point() else values.to(torch.int64)
 
 
 def bin_counts(indices: torch.Tensor, bins: int) -> torch.Tensor:

@@ -9,6 +9,7 @@ import torch
 from leyden.metrics.base import OutputTransform
 from leyden.metrics.classification import ClassificationMetric, bin_counts
 from leyden.metrics.errors import require_samples
+from leyden.metrics.label_faults import outside
 from leyden.metrics.outputs import described
 from leyden.metrics.states import widened
 
@@ -18,8 +19,8 @@ class ConfusionMatrix(ClassificationMetric):
 
     `(y_pred, y)`: scores (N, C, ...) and class indices (N, ...), or class indices both; with two classes also what is
     binary to `ClassificationMetric`. `average`: "samples" divides by the number of samples N, "recall" each row by its
-    sum, "precision" each column by its sum (0 where that is 0). Elements whose class is none of 0, ..., num_classes - 1
-    are left out.
+    sum, "precision" each column by its sum (0 where that is 0). Elements whose y is `ignore_index`, or whose class is
+    none of 0, ..., num_classes - 1, are left out.
 
     `state.metrics` gets a tensor on the CPU.
     """
@@ -33,8 +34,9 @@ class ConfusionMatrix(ClassificationMetric):
         average: Literal["samples", "recall", "precision"] | None = None,
         output_transform: OutputTransform | None = None,
         threshold: float = 0.5,
+        ignore_index: int | None = -100,
     ) -> None:
-        super().__init__(output_transform, threshold=threshold)
+        super().__init__(output_transform, threshold=threshold, ignore_index=ignore_index)
         if average not in (None, "samples", "recall", "precision"):
             raise ValueError(f'average is None, "samples", "recall" or "precision", but got {average!r}')
         if isinstance(num_classes, bool) or not isinstance(num_classes, int) or num_classes < 2:
@@ -45,7 +47,7 @@ class ConfusionMatrix(ClassificationMetric):
         self.add_state("samples", 0, "sum")
 
     def update(self, output: Any) -> None:
-        kind, y_pred, y, found = self.labels(output)
+        kind, y_pred, y, found, kept = self.labels(output)
         classes = self.num_classes
         if kind == "multiclass" and found != classes:
             raise ValueError(f"this ConfusionMatrix has num_classes={classes}, but found {described(output)}")
@@ -55,16 +57,18 @@ class ConfusionMatrix(ClassificationMetric):
                 f"but found {described(output)}"
             )
         y_pred, y = y_pred.long(), y.long()
-        valid = (y >= 0) & (y < classes) & (y_pred >= 0) & (y_pred < classes)
-        cells = torch.where(valid, y * classes + y_pred, classes * classes)
+        cells = torch.where(kept & ~outside(y_pred, 0, classes - 1), y * classes + y_pred, classes * classes)
         self.matrix += bin_counts(cells, classes * classes + 1)[:-1].view(classes, classes)
         self.samples += len(output[1])
+
+    def _kept(self, y: torch.Tensor) -> torch.Tensor:
+        return super()._kept(y) & ~outside(y, 0, self.num_classes - 1)
 
     def compute(self) -> torch.Tensor:
         require_samples(self, self.samples)
         if self.average is None:
             return self.matrix.clone()
-        matrix = widened(self.matrix)
+        matrix = self.sound(widened(self.matrix))
         if self.average == "samples":
             return matrix / self.samples
         whole = matrix.sum(dim=1, keepdim=True) if self.average == "recall" else matrix.sum(dim=0, keepdim=True)

@@ -150,6 +150,7 @@ class MetricGroup:
         for metric, reduced in zip(metrics, states, strict=True):
             with metric.holding(reduced):
                 try:
+                    metric.verify()
                     values[metric] = metric.compute()
                 except NotComputableError as error:
                     error.add_note(f'This is the engine\'s metric "{self._sources[metric]}", at the end of an epoch.')

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from itertools import chain
 from typing import Any
 
 import torch
+from torch import nn
 
 from leyden.metrics.base import Metric, OutputTransform
 from leyden.metrics.errors import require_samples
@@ -15,10 +18,12 @@ from leyden.metrics.outputs import described
 class Loss(Metric):
     """The mean of a loss over the samples of an epoch: each batch's value, weighted by the batch's size.
 
-    `loss_fn(y_pred, y)` gives the mean over the batch, a scalar. The output is (y_pred, y), or (y_pred, y, keyword
-    arguments of loss_fn). `batch_size(y)` says how many samples a batch has. An empty batch changes nothing.
+    `loss_fn(y_pred, y)` gives the mean over the batch, a scalar; it is called in float32 at least. The output is
+    (y_pred, y), or (y_pred, y, keyword arguments of loss_fn). `batch_size(y)` says how many samples a batch has; by
+    default that is the length of y, or of the tensors in y_pred where y is no tensor. An empty batch changes nothing.
 
-    Raises TypeError for another output, ValueError for a loss that is not a scalar.
+    Raises TypeError for another output, and where the batch's size can't be told; ValueError for a loss that is not a
+    scalar, and for one that is a sum over the batch (reduction="sum").
     """
 
     total: torch.Tensor
@@ -28,9 +33,10 @@ class Loss(Metric):
         self,
         loss_fn: Callable[..., torch.Tensor],
         output_transform: OutputTransform | None = None,
-        batch_size: Callable[[Any], int] = len,
+        batch_size: Callable[[Any], int] | None = None,
     ) -> None:
         super().__init__(output_transform)
+        _refuse_sum(loss_fn)
         self.loss_fn = loss_fn
         self.batch_size = batch_size
         self.add_state("total", torch.tensor(0.0, dtype=torch.float64), "sum")
@@ -44,10 +50,19 @@ class Loss(Metric):
             )
         y_pred, y, *rest = output
         options: Mapping[str, Any] = rest[0] if rest else {}
-        size = self.batch_size(y)
+        if options.get("reduction") == "sum":
+            raise ValueError(_summed("the keyword arguments of Loss"))
+        size = _batch_size(y_pred, y) if self.batch_size is None else self.batch_size(y)
         if size == 0:
             return
-        loss = self.loss_fn(y_pred, y, **options)
+        try:
+            loss = _in_full_precision(self.loss_fn)(y_pred, y, **options)
+        except RuntimeError as error:
+            error.add_note(
+                "Loss gives its loss_fn float32 where the model's outputs have 16 bits; tensors that it holds itself "
+                "(a weight of the classes) have to be float32 too, or stand in it as buffers of a module"
+            )
+            raise
         if not isinstance(loss, torch.Tensor) or loss.numel() != 1:
             raise ValueError(
                 f"the loss_fn of Loss must give the mean over the batch, a scalar, but gave {described(loss)}; "
@@ -59,3 +74,52 @@ class Loss(Metric):
     def compute(self) -> torch.Tensor:
         require_samples(self, self.count)
         return self.total / self.count
+
+
+def _refuse_sum(loss_fn: object) -> None:
+    options = (
+        loss_fn.keywords if isinstance(loss_fn, partial) else vars(loss_fn) if hasattr(loss_fn, "__dict__") else {}
+    )
+    if options.get("reduction") == "sum":
+        name = getattr(loss_fn, "__name__", type(loss_fn).__name__)
+        raise ValueError(_summed(f"the loss_fn of Loss, {name},"))
+
+
+def _summed(what: str) -> str:
+    return (
+        f'{what} has reduction="sum", but Loss weighs the mean over each batch by the batch\'s size; give it '
+        'reduction="mean"'
+    )
+
+
+def _batch_size(y_pred: Any, y: Any) -> int:
+    """The length of y; where that is no tensor (a mapping, a pair), what all tensors of the prediction agree on."""
+    if isinstance(y, torch.Tensor) and y.ndim > 0:
+        return len(y)
+    sizes = {len(tensor) for tensor in _tensors(y_pred) if tensor.ndim > 0}
+    if len(sizes) != 1:
+        raise TypeError(
+            f"Loss can't tell how many samples a batch has: y is {described(y)}, y_pred {described(y_pred)}; say it by "
+            "Loss(loss_fn, batch_size=lambda y: ...)"
+        )
+    return sizes.pop()
+
+
+def _tensors(value: Any) -> Iterator[torch.Tensor]:
+    if isinstance(value, torch.Tensor):
+        yield value
+    elif isinstance(value, Mapping):
+        yield from chain.from_iterable(map(_tensors, value.values()))
+    elif isinstance(value, tuple | list):
+        yield from chain.from_iterable(map(_tensors, value))
+
+
+def _in_full_precision(loss_fn: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
+    """The loss function with its own tensors of 16 bits as float32, as its inputs are."""
+    if not isinstance(loss_fn, nn.Module):
+        return loss_fn
+    named = chain(loss_fn.named_parameters(), loss_fn.named_buffers())
+    widened = {name: t.float() for name, t in named if t.is_floating_point() and t.itemsize < 4}
+    if not widened:
+        return loss_fn
+    return lambda *args, **options: torch.func.functional_call(loss_fn, widened, args, options)

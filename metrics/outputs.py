@@ -3,24 +3,43 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from typing import Any
 
 import torch
 
 
-def detached(value: Any) -> Any:
-    """The same value with its tensors cut from their graph, in nested tuples, lists and mappings."""
+def detached(value: Any, *, widens: bool = False) -> Any:
+    """The same value with its tensors cut from their graph, in nested tuples, lists and mappings; `widens`: floating
+    ones of less than 32 bits become float32.
+    """
     if isinstance(value, torch.Tensor):
-        return value.detach()
+        value = value.detach()
+        return value.float() if widens and value.is_floating_point() and value.itemsize < 4 else value
     if isinstance(value, tuple) and hasattr(value, "_fields"):
-        return type(value)(*map(detached, value))
+        return type(value)(*(detached(item, widens=widens) for item in value))
     if isinstance(value, tuple):
-        return tuple(map(detached, value))
+        return tuple(detached(item, widens=widens) for item in value)
     if isinstance(value, list):
-        return list(map(detached, value))
+        return [detached(item, widens=widens) for item in value]
     if isinstance(value, Mapping):
-        return {key: detached(item) for key, item in value.items()}
+        return {key: detached(item, widens=widens) for key, item in value.items()}
     return value
+
+
+def full_precision() -> AbstractContextManager[Any]:
+    """Turns autocast off within, on the kinds of device where it is on."""
+    kinds = [kind for kind in _AUTOCAST_KINDS if torch.is_autocast_enabled(kind)]
+    if not kinds:
+        return _NOTHING
+    stack = ExitStack()
+    for kind in kinds:
+        stack.enter_context(torch.autocast(kind, enabled=False))
+    return stack
+
+
+_NOTHING: AbstractContextManager[Any] = nullcontext()
+_AUTOCAST_KINDS = tuple(kind for kind in ("cpu", "cuda", "xpu", "mps", "xla") if torch.amp.is_autocast_available(kind))
 
 
 def device_of(value: Any) -> torch.device | None:

@@ -18,54 +18,49 @@ Average: TypeAlias = Literal["macro", "micro", "weighted"] | bool | None
 class _ByClass(ClassificationMetric):
     """Counts, for each class, right predictions, predictions and targets."""
 
+    binary_only = True
+
     counts: torch.Tensor
     total: int
 
     def __init__(
         self,
         output_transform: OutputTransform | None = None,
-        average: Average = None,
+        average: Average = False,
         is_multilabel: bool = False,
         threshold: float = 0.5,
+        ignore_index: int | None = -100,
     ) -> None:
-        super().__init__(output_transform, is_multilabel, threshold)
+        super().__init__(output_transform, is_multilabel, threshold, ignore_index)
         if average not in (None, False, True, "macro", "micro", "weighted"):
-            raise ValueError(f'average is None, "macro" (or True), "micro" or "weighted", but got {average!r}')
-        self.average = {True: "macro", False: None}.get(average, average) if isinstance(average, bool) else average
+            raise ValueError(f'average is False, None, "macro" (or True), "micro" or "weighted", but got {average!r}')
+        self.average = "macro" if average is True else average
         self.add_state("counts", torch.zeros(0, dtype=torch.int64), "sum")
         self.add_state("total", 0, "sum")
 
     def update(self, output: Any) -> None:
         labels = self.labels(output)
-        if labels.kind == "binary":
-            self._check_binary(labels)
         counts = _counts(labels)
-        if labels.kind == "binary" and self.average is None:
+        if labels.kind == "binary" and self.average is False:
             counts = counts[:, 1:]  # of the positive class alone
         self.counts = self.counts + counts if self.counts.numel() else counts
         self.total += len(labels.y)
+
+    def labels_seen(self) -> int:
+        return self.total
 
     def compute(self) -> torch.Tensor:
         require_samples(self, self.total)
         right, predicted, true = widened(self.counts)
         whole = self._whole(predicted, true)
         if self.average == "micro":
-            return _ratio(right.sum(), whole.sum())
-        by_class = _ratio(right, whole)
+            return self.sound(_ratio(right.sum(), whole.sum()))
+        by_class = self.sound(_ratio(right, whole))
         if self.average == "macro":
             return by_class.mean()
         if self.average == "weighted":
             return _ratio((by_class * true).sum(), true.sum())
         return by_class if len(by_class) > 1 else by_class[0]
-
-    def _check_binary(self, labels: Labels) -> None:
-        """On the CPU, where a look costs no waiting; elsewhere what is neither 0 nor 1 is left out."""
-        for name, values in (("y_pred", labels.y_pred), ("y", labels.y)):
-            if values.device.type == "cpu" and values.numel() and values.max() > 1:
-                raise ValueError(
-                    f"{type(self).__name__} found {values.max().item()} in {name}, but y_pred and y of one shape are "
-                    "binary, 0 or 1; for more classes y_pred needs scores (N, C, ...), as one_hot(y_pred, C) gives"
-                )
 
     @abstractmethod
     def _whole(self, predicted: torch.Tensor, true: torch.Tensor) -> torch.Tensor:
@@ -75,10 +70,10 @@ class _ByClass(ClassificationMetric):
 class Precision(_ByClass):
     """Of what was predicted as a class, the share that is of it; 0 for a class that was never predicted.
 
-    `average=None`: by class, {0: ..., 1: ...}; for binary outputs the number of class 1. "macro" (or True): their mean
-    over all classes. "micro": all classes counted together. "weighted": the mean by how often each class occurs. Binary
-    outputs are averaged over the classes 0 and 1. Samples whose y is no class (an ignore index of -100, say) are left
-    out. See `ClassificationMetric` for what (y_pred, y) may be.
+    `average=None`: by class, {0: ..., 1: ...}. False: the same, but for binary outputs the number of class 1. "macro"
+    (or True): the mean over all classes. "micro": all classes counted together. "weighted": the mean by how often each
+    class occurs. Binary outputs are averaged over the classes 0 and 1. See `ClassificationMetric` for what (y_pred, y)
+    may be, and for what is left out.
     """
 
     def _whole(self, predicted: torch.Tensor, true: torch.Tensor) -> torch.Tensor:
@@ -97,15 +92,15 @@ class Recall(_ByClass):
 
 def _counts(labels: Labels) -> torch.Tensor:
     """(3, classes): right predictions, predictions, targets."""
-    _, y_pred, y, classes = labels
-    if labels.kind == "multilabel":
-        y_pred, y = y_pred.bool(), y.bool()
+    kind, y_pred, y, classes, kept = labels
+    if kind == "multilabel":
+        y_pred, y = y_pred.bool() & kept, y.bool() & kept
         return torch.stack([(y_pred & y).sum(0), y_pred.sum(0), y.sum(0)])
     y_pred, y = y_pred.long(), y.long()
-    valid = (y >= 0) & (y < classes)
+    # What can't be meant is told later, but must not lie outside of the bins.
+    counted = kept & (y >= 0) & (y < classes) & (y_pred >= 0) & (y_pred < classes)
     # One bin more takes what does not count: picking the rest out would have to wait for the device.
-    true = torch.where(valid, y, classes)
-    counted = valid & (y_pred >= 0) & (y_pred < classes) if labels.kind == "binary" else valid
+    true = torch.where(counted, y, classes)
     predicted = torch.where(counted, y_pred, classes)
     right = torch.where(y_pred == y, true, classes)
     width = classes + 1

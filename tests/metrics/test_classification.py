@@ -85,13 +85,13 @@ def test_precision_and_recall_of_classes(metric, average, data, batch) -> None:
 
 
 @pytest.mark.parametrize("metric", [Precision, Recall])
-@pytest.mark.parametrize("average", [None, "macro", "micro", "weighted"])
+@pytest.mark.parametrize("average", [False, None, "macro", "micro", "weighted"])
 @examples
 @given(data=binary(), batch=batches)
 def test_precision_and_recall_of_binary_labels(metric, average, data, batch) -> None:
     y_pred, y = data
-    average_there = "binary" if average is None else average
-    labels = None if average is None else [0, 1]
+    average_there = "binary" if average is False else average
+    labels = None if average is False else [0, 1]
     expected = SKLEARN[metric](y, y_pred > 0.5, labels=labels, average=average_there, zero_division=0)
     np.testing.assert_allclose(seen(metric(average=average), y_pred, y, batch), expected, rtol=1e-12)
 
