@@ -38,9 +38,8 @@ class Order(IntEnum):
 class Listeners:
     """The events of an engine with the functions that listen to them."""
 
-    state: State
-
     def __init__(self) -> None:
+        self.state = State()
         self._tables: dict[Event, Table] = {event: Table(self, event) for event in Events}
         self._counters = dict(COUNTERS)
         self._update_tables: list[dict[Event, Table]] = []

@@ -1,0 +1,130 @@
+"""What an engine is told while it runs: to stop, to save; and how it fires its events meanwhile."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from leyden.engine.dispatch import Table
+from leyden.engine.events import Event, Events
+from leyden.engine.registry import Registry
+from leyden.engine.stopping import Stop, Suspended
+from leyden.engine.suspension import Suspension
+from leyden.engine.wishes import Wishes
+
+
+class Control(Registry):
+    """An engine's stops and events. `Loop` obeys them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._wishes = Wishes(self.state)
+        self.interrupted = False
+        """The last run was stopped by `interrupt`, and the next one goes on from there."""
+        self.suspended: Suspension | None = None
+        """Where a run was stopped among the handlers of an event; None if it was not, or has gone on there."""
+        self.resumed_at: Event | None = None
+        """The event whose handlers go on where they were stopped, while they do."""
+        self._guests: list[Control] = []  # which run in a handler of this one, and stop with it
+        self._host: Control | None = None
+        self._interrupt_wished = False
+
+    def terminate(self, *, diverged: bool = False) -> None:
+        """Ends the run after the event or the step it is called in: TERMINATE, COMPLETED, CLOSED follow.
+
+        Where ranks share their stops, all end after the same iteration, at most 128 iterations later. `diverged` says
+        that the numbers are lost, and sets `state.diverged` on all of them.
+        """
+        if diverged:
+            self.state.diverged = True
+            self._wishes.add(Stop.DIVERGED)
+        self._wishes.add(Stop.TERMINATE)
+
+    def terminate_epoch(self) -> None:
+        """Ends the epoch after the event or the step it is called in: TERMINATE_SINGLE_EPOCH, EPOCH_COMPLETED
+        follow.
+        """
+        self._wishes.add(Stop.EPOCH)
+
+    def interrupt(self) -> None:
+        """Stops the run after the running iteration: INTERRUPT, CLOSED follow; the next `run` goes on from there."""
+        self._interrupt_wished = True
+        self._wishes.add(Stop.INTERRUPT)
+        for guest in tuple(self._guests):
+            guest.interrupt()
+
+    @contextmanager
+    def hosting(self, guest: Control) -> Iterator[None]:
+        """For a handler that runs another engine within this context: an interrupt of this engine, also one asked for
+        before, stops that one after its running iteration. This one then stops in that very handler, with which its
+        next run goes on; the handler has to let `guest` go on too (`resumed_at` tells it).
+
+        Only for handlers of events at which a run can go on (`GOES_ON_AT`).
+        """
+        self._guests.append(guest)
+        guest._host = self
+        try:
+            yield
+        finally:
+            self._guests.remove(guest)
+            guest._host = None
+        if guest.interrupted:
+            raise Suspended
+
+    def request_save(self) -> None:
+        """Asks for a checkpoint: SAVE_REQUESTED is fired where an iteration ends, the running one or, where ranks share
+        their stops, one at most 128 iterations later. May be called from a thread or a signal handler.
+        """
+        self._wishes.add(Stop.SAVE)
+
+    def share_stops(self) -> None:
+        """From the next run on, what one rank decides about stopping holds for all; every rank must run this engine."""
+        self._wishes.shared = True
+
+    def _forget_wishes(self) -> None:
+        self._wishes.forget()
+        self.interrupted = self._interrupt_wished = False
+        if self._host is not None and self._host._interrupt_wished:
+            self.interrupt()
+
+    def _note_suspension(self, stop: Suspended, terminated: bool) -> None:
+        wishes = self._wishes.take_all()
+        table, entry = stop.place
+        self.suspended = Suspension.at(
+            table, entry, terminated=terminated, wishes=frozenset(wishes - {Stop.INTERRUPT, Stop.FINISH})
+        )
+
+    def _is_suspended_at(self, event: Event) -> bool:
+        return self.suspended is not None and self.suspended.event is event
+
+    # -- events ----------------------------------------------------------------------------------------------
+
+    def _fire(self, event: Event, count: int = 0) -> None:
+        table = self._tables[event]
+        if self._is_suspended_at(event):
+            self._fire_rest(table, count)
+        elif count >= table.due:
+            table.fire(count)
+
+    def _fire_rest(self, table: Table, count: int) -> None:
+        """Fires an event from the handler on in which the run was stopped. Of STARTED all handlers run once more: they
+        prepare this process.
+        """
+        suspended, self.suspended = self.suspended, None
+        assert suspended is not None
+        self.resumed_at = table.event
+        try:
+            if table.event is Events.STARTED:
+                table.fire(count)
+            else:
+                table.fire_from(suspended.find(table), count)
+        finally:
+            self.resumed_at = None
+        for stop in suspended.wishes:
+            self._wishes.add(stop)
+
+    def _rearm(self, wake: bool = True) -> None:
+        for table in self._tables.values():
+            table.rearm(wake)
+        for update in self.updates.values():
+            update.rearm(wake)

@@ -1,0 +1,179 @@
+"""The loop: epochs, batches, steps, and the events around them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+from leyden.engine.control import Control
+from leyden.engine.data_setup import DataSetup
+from leyden.engine.events import Events
+from leyden.engine.filters import NEVER
+from leyden.engine.limits import Limits
+from leyden.engine.run_data import RunData
+from leyden.engine.stopping import ANY_STOP, BEFORE_STEP, ENDS_RUN, EpochTerminated, Stop
+
+
+class Loop(Control):
+    """What an engine does from STARTED to the end of its last epoch. `Engine` begins and closes it."""
+
+    process: Callable[[Any, Any], Any]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.data_setup = DataSetup()
+        """Functions from the data of a run to the data that is iterated (dealt to ranks, say), by `DataStage`."""
+        self.last_iteration = NEVER
+        """The iteration at which the running epoch will end; NEVER while its length is unknown."""
+        self.run_end = NEVER
+        """The iteration at which the run will end by its limit; NEVER while that is unknown."""
+        self._limits = Limits()
+        self.run_data = RunData(self.state, self._limits, self.data_setup)
+        self.cursor = self.run_data.cursor
+
+    def _run_epochs(self) -> None:
+        state, limits, cursor, wishes = self.state, self._limits, self.cursor, self._wishes
+        self._fire(Events.STARTED, state.epoch)
+        if self._ends_suspended():
+            return
+        wishes.heed(ENDS_RUN)
+        while self._is_suspended_at(Events.EPOCH_COMPLETED) or not limits.reached(state, cursor.epoch_open):
+            started_at = time.perf_counter()
+            if not self._is_suspended_at(Events.EPOCH_COMPLETED):
+                try:
+                    if not cursor.epoch_cut:
+                        self._open_epoch()
+                        self._run_epoch()
+                    elif self._is_suspended_at(Events.TERMINATE_SINGLE_EPOCH):
+                        self._fire(Events.TERMINATE_SINGLE_EPOCH)
+                except EpochTerminated:
+                    cursor.epoch_cut = True
+                    self._fire(Events.TERMINATE_SINGLE_EPOCH)
+                wishes.heed(ENDS_RUN)
+                ends = limits.reached(state, epoch_open=False)
+                for update in self.updates.values():
+                    update.flush(run_ends=ends)
+                cursor.epoch_open = cursor.epoch_cut = False
+                state.times["EPOCH_COMPLETED"] = time.perf_counter() - started_at
+            self._fire(Events.EPOCH_COMPLETED, state.epoch)
+            if wishes.poll is not None and limits.reached(state, epoch_open=False):
+                wishes.add(Stop.FINISH)
+            wishes.heed(ENDS_RUN)
+            if Stop.FINISH in wishes.heard:
+                break
+
+    def _open_epoch(self) -> None:
+        """Begins the next epoch, unless one is open already, and makes its data ready."""
+        state, cursor, limits, source = self.state, self.cursor, self._limits, self.run_data
+        opens = not cursor.epoch_open or self._is_suspended_at(Events.EPOCH_STARTED)
+        if not cursor.epoch_open:
+            state.epoch += 1
+            cursor.epoch_open = True
+            cursor.epoch_start = state.iteration
+            if self.data_setup.is_outdated():
+                source.renew()
+            if limits.length is not None:
+                state.epoch_length = limits.length  # the epoch before may have had a length of its own
+        if opens:
+            if not source.streams():
+                source.await_pass()
+            self._rearm(wake=False)
+            self._fire(Events.EPOCH_STARTED, state.epoch)
+        if opens and not source.streams():
+            source.begin_pass()
+        elif source.feed.iterator is None:
+            source.go_on_with_pass()
+        own_length = source.own_length()
+        self.last_iteration = limits.epoch_end(cursor.epoch_start, state.max_iters, own_length)
+        self.run_end = limits.run_end(cursor.epoch_start, state, own_length, varies=self.data_setup.varies)
+        wishes = self._wishes
+        wishes.heed(ANY_STOP)
+        if wishes.poll is not None:
+            wishes.poll.start_epoch(state.iteration)
+        if self._is_suspended_at(Events.ITERATION_COMPLETED):
+            self._fire(Events.ITERATION_COMPLETED, state.iteration)
+            wishes.obey(ANY_STOP)
+
+    def _run_epoch(self) -> None:
+        state, process, tables, source, wishes = self.state, self.process, self._tables, self.run_data, self._wishes
+        stops = wishes.heard
+        get_batch_started = tables[Events.GET_BATCH_STARTED]
+        get_batch_completed = tables[Events.GET_BATCH_COMPLETED]
+        iteration_started = tables[Events.ITERATION_STARTED]
+        iteration_completed = tables[Events.ITERATION_COMPLETED]
+        poll_due = NEVER if wishes.poll is None else wishes.poll.due
+        iteration = state.iteration
+        while iteration < self.last_iteration:
+            iteration += 1
+            state.batch = None
+            if iteration >= get_batch_started.due:
+                get_batch_started.fire(iteration)
+                if stops:
+                    wishes.obey(BEFORE_STEP)
+            try:
+                state.batch = next(source.feed.iterator)  # type: ignore[arg-type]
+            except StopIteration:
+                if not self._refill(iteration):
+                    return
+            state.output = None
+            if iteration >= get_batch_completed.due:
+                source.batch_waits = True
+                try:
+                    get_batch_completed.fire(iteration)
+                finally:
+                    source.batch_waits = False
+                if stops:
+                    wishes.obey(BEFORE_STEP)
+            state.iteration = iteration
+            if iteration >= iteration_started.due:
+                iteration_started.fire(iteration)
+                if stops:
+                    wishes.obey(BEFORE_STEP)
+            state.output = process(self, state.batch)
+            if iteration >= iteration_completed.due:
+                iteration_completed.fire(iteration)
+            if iteration >= poll_due:
+                poll_due = wishes.ask(iteration)
+            if stops:
+                if Stop.SAVE in stops:
+                    stops.discard(Stop.SAVE)
+                    self._fire(Events.SAVE_REQUESTED)
+                wishes.obey(ANY_STOP)
+            if state.iteration != iteration:  # a handler set the count: filters begin from there
+                iteration = state.iteration
+                self._rearm()
+        if iteration == source.pass_end:
+            source.feed.end_pass()
+
+    def _refill(self, iteration: int) -> bool:
+        """Gets `state.batch` after the pass over the data ended; False if the epoch is over."""
+        state, limits, source = self.state, self._limits, self.run_data
+        feed = source.feed
+        if limits.length is None:
+            state.epoch_length = state.iteration - self.cursor.epoch_start
+            feed.require_batch(state.iteration)
+            if feed.one_shot or state.epoch_length == 0:
+                limits.tell_exhausted(state, feed)
+            return False
+        self._fire(Events.DATALOADER_STOP_ITERATION, iteration)
+        self._wishes.obey(BEFORE_STEP)
+        if source.feed is feed and not feed.one_shot:
+            source.begin_pass()
+        try:
+            state.batch = next(source.feed.iterator)  # type: ignore[arg-type]
+        except StopIteration:
+            source.feed.require_batch(state.iteration)
+            limits.tell_exhausted(state, source.feed)
+            return False
+        return True
+
+    def _ends_suspended(self) -> bool:
+        """True if nothing but handlers of COMPLETED is left to run."""
+        if not self._is_suspended_at(Events.COMPLETED):
+            return False
+        assert self.suspended is not None
+        if self.suspended.terminated or self._limits.reached(self.state, epoch_open=False):
+            return True
+        self.suspended = None  # the limit is larger now: COMPLETED comes later, and anew
+        return False
