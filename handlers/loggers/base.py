@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from functools import partial
@@ -15,15 +15,8 @@ from leyden import distributed as dist
 from leyden.engine import Engine, Events, Order
 from leyden.handlers.loggers.delivery import Delivery
 from leyden.handlers.loggers.hyperparameters import flatten, hyperparameters
-from leyden.handlers.loggers.values import (
-    MetricChoice,
-    OutputTransform,
-    check_choice,
-    learning_rates,
-    metric_scalars,
-    output_scalars,
-    scalars,
-)
+from leyden.handlers.loggers.points import Points
+from leyden.handlers.loggers.values import MetricChoice, OutputTransform, check_choice, scalars
 
 FIRST = Order.METRICS - 10  # before a user's handlers of STARTED, which may log
 
@@ -53,14 +46,17 @@ class Logger(ABC):
     """Logs a run's parameters and curves; the base of all loggers.
 
     Where a run starts: `params`, and what is found out about the engine; `params` win.
-    Every `every` iterations (never, if None) and at the end of each epoch: the output, if it is a scalar ("train/loss")
-    or a mapping of scalars ("train/<key>"), or what `output_transform` makes of it; those metrics that changed since;
-    the learning rates. At the end of each epoch: all metrics. `metrics`: "all", a list of names, or None.
-    Everything stands against `state.iteration`.
+    Every `every` iterations (never, if None): the mean, over the iterations since, of the output, if it is a scalar
+    ("train/loss") or a mapping of scalars ("train/<key>"), or of what `output_transform` makes of it in each iteration;
+    the learning rates ("train/lr"). What is left at the end of the run joins the last of these means. There, and at the
+    end of each epoch: the metrics that have a new value (`metrics`: "all", a list of names, or None), "train/epoch". A
+    metric whose name has no group is logged in the group "train", or "val" if an evaluation brought it; one that has
+    the name of a number of the output, as "train/loss_metric". Everything stands against `state.iteration`.
 
-    Rank 0 alone logs, and sees the output of its own rank. Between two logging points nothing is done, or copied from
-    the device. Sending happens beside the training: what can't be delivered is told once, kept and tried again, at the
-    end of the run for `patience` seconds more. An error at the start of a run, where the backend is opened, is raised.
+    Rank 0 alone logs, and sees the output of its own rank. Between two logging points that output is added up where it
+    is; nothing is copied from the device. Sending happens beside the training: what can't be delivered is told once,
+    kept and tried again, at the end of the run for `patience` seconds more. An error at the start of a run, where the
+    backend is opened, is raised.
 
     A run that is continued, in this process or from a checkpoint, goes on in its place; one that starts from the
     beginning has a new one.
@@ -79,8 +75,7 @@ class Logger(ABC):
         check_choice(metrics, type(self).__name__)
         self.every = every
         self.metrics = metrics
-        self.output_transform = output_transform
-        self.learning_rates = learning_rates
+        self._points = Points(every, metrics, output_transform, learning_rates)
         self.params = dict(params or {})
         self.patience = patience
         self._engine: Engine[Any, Any] | None = None
@@ -89,8 +84,6 @@ class Logger(ABC):
         self._opened = False
         self._muted = False
         self._logged: dict[str, str] = {}  # parameters, by the backend's names
-        self._seen: dict[str, float] = {}  # metrics as they were at the last logging point
-        self._last_point = 0
         self._told = False
         self._ending = Ending.FINISHED
         self._error: BaseException | None = None
@@ -162,13 +155,24 @@ class Logger(ABC):
         if dist.rank() == 0:
             engine.add_event_handler(Events.STARTED, self._begin, order=FIRST)
             if self.every is not None:
+                engine.add_event_handler(Events.ITERATION_COMPLETED, self._points.observe, order=Order.METRICS)
                 point = Events.ITERATION_COMPLETED(every=self.every)
                 engine.add_event_handler(point, self._log_iteration, order=Order.SAVERS)
             engine.add_event_handler(Events.EPOCH_COMPLETED, self._log_epoch, order=Order.SAVERS)
+            engine.add_event_handler(Events.COMPLETED, self._log_end, order=Order.SAVERS)
             engine.add_event_handler(Events.INTERRUPT, self._note_interrupt)
             engine.add_event_handler(Events.EXCEPTION_RAISED, self._note_exception)
             engine.add_event_handler(Events.CLOSED, self._end, order=Order.SAVERS)
         self._engine = engine
+
+    def rank_state_dict(self) -> dict[str, Any]:
+        """What is not logged yet: the mean since the last point, and which metrics are new. Rank 0 alone has it."""
+        return self._points.state_dict() if dist.rank() == 0 else {}
+
+    def load_rank_state_dicts(self, states: Sequence[Any]) -> None:
+        """Goes on with that mean at the next point."""
+        if dist.rank() == 0:
+            self._points.load_state_dict(states[0] or {})
 
     def mute(self) -> None:
         """From the next run on no backend is opened, and what is logged goes nowhere: a dry run."""
@@ -180,8 +184,7 @@ class Logger(ABC):
 
     def _begin(self, engine: Engine[Any, Any]) -> None:
         self._ending, self._error, self._told = Ending.FINISHED, None, False
-        self._last_point = engine.state.iteration
-        self._seen = metric_scalars(engine, self.metrics)  # of a restored state: old news
+        unlogged = self._points.begin(engine)
         if self._muted:
             return
         self._logged = self._open(engine, continues=not self._opened or engine.state.iteration > 0)
@@ -192,25 +195,16 @@ class Logger(ABC):
         if self._early:
             self._delivery.put(self._early)
             self._early = []
+        self._log(engine, unlogged)
 
     def _log_iteration(self, engine: Engine[Any, Any]) -> None:
-        self._last_point = engine.state.iteration
-        metrics = metric_scalars(engine, self.metrics)
-        changed = {name: number for name, number in metrics.items() if self._seen.get(name) != number}
-        self._seen = metrics
-        self._log(engine, self._training_values(engine) | changed)
+        self._log(engine, self._points.at_iteration(engine))
 
     def _log_epoch(self, engine: Engine[Any, Any]) -> None:
-        values: dict[str, float] = {}
-        if self.every is not None and self._last_point != engine.state.iteration:
-            self._last_point = engine.state.iteration
-            values = self._training_values(engine)
-        self._seen = metric_scalars(engine, self.metrics)
-        self._log(engine, values | self._seen)
+        self._log(engine, self._points.at_epoch(engine))
 
-    def _training_values(self, engine: Engine[Any, Any]) -> dict[str, float]:
-        values = output_scalars(engine, self.output_transform, prefix="train/" if engine.training else "")
-        return values | learning_rates(engine) if self.learning_rates else values
+    def _log_end(self, engine: Engine[Any, Any]) -> None:
+        self._log(engine, self._points.at_end(engine))
 
     def _log(self, engine: Engine[Any, Any], numbers: dict[str, float]) -> None:
         now = time.time()

@@ -9,15 +9,19 @@ from torch.nn.parameter import is_lazy
 
 from leyden import distributed as dist
 from leyden.engine import Engine, Update
+from leyden.handlers.loggers.values import by_group
 
+NO_OPTIONS = ("params", "name", "param_names", "initial_lr")
+"""What a param group has beside its options."""
 LONGEST_TEXT = 6000
 """Characters of a parameter that MLflow's stores keep."""
 
 
 def hyperparameters(engine: Engine[Any, Any]) -> dict[str, Any]:
-    """The run's limits, batch size, ranks and device; of each update its model, optimizer and the optimizer's defaults.
+    """The run's limits, batch size, ranks and device; of each update its model, optimizer and the optimizer's options.
 
-    What is unknown is left out. The names of an update's parameters begin with its name if the engine has several.
+    An option that differs from group to group is given of each that has parameters: optimizer/lr/head. What is unknown
+    is left out. The names of an update's parameters begin with its name if the engine has several.
     """
     state = engine.state
     found: dict[str, Any] = {
@@ -43,9 +47,16 @@ def _of_update(update: Update) -> dict[str, Any]:
     if not any(is_lazy(parameter) for parameter in parameters):
         found["parameters"] = sum(parameter.numel() for parameter in parameters)
         found["trainable_parameters"] = sum(p.numel() for p in parameters if p.requires_grad)
-    for name, value in update.optimizer.defaults.items():
-        if value is not None:
-            found[f"optimizer/{name}"] = value
+    groups = update.optimizer.param_groups
+    for option in dict.fromkeys([*update.optimizer.defaults, *(name for group in groups for name in group)]):
+        if option in NO_OPTIONS:
+            continue
+        values = {group: value for group, value in by_group(groups, option).items() if value is not None}
+        texts = {str(value) for value in values.values()}
+        if len(texts) == 1:
+            found[f"optimizer/{option}"] = texts.pop()
+        else:
+            found |= {f"optimizer/{option}/{group}": value for group, value in values.items()}
     return found
 
 

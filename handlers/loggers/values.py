@@ -49,28 +49,54 @@ def _scalars(value: Any, name: str) -> Iterator[tuple[str, float]]:
             yield from _scalars(item, f"{name}/{key}" if name else str(key))
 
 
-def output_scalars(
-    engine: Engine[Any, Any], transform: OutputTransform | None = None, prefix: str = ""
-) -> dict[str, float]:
+def output_name(engine: Engine[Any, Any]) -> str:
+    """What an output is called that has no name of its own."""
+    return "loss" if engine.training else "output"
+
+
+def output_scalars(engine: Engine[Any, Any], transform: OutputTransform | None = None) -> dict[str, float]:
     """The numbers in the output: a scalar as "loss" ("output" where the engine does not train), a mapping by key."""
     output = engine.state.output
     if transform is not None and output is not None:
         output = transform(output)
-    if not isinstance(output, Mapping):
-        return scalars(output, prefix + ("loss" if engine.training else "output"))
-    return {prefix + name: number for name, number in scalars(output, "").items()}
+    return scalars(output, "" if isinstance(output, Mapping) else output_name(engine))
 
 
-def metric_scalars(engine: Engine[Any, Any], choice: MetricChoice, mappings: bool = True) -> dict[str, float]:
-    """The numbers in those metrics that are there now; without `mappings`, "all" leaves out those of many classes."""
+def chosen_metrics(metrics: Mapping[str, Any], choice: MetricChoice) -> list[str]:
+    """The names of those metrics that are there now. "all" leaves out the items of a mapping that stand beside it,
+    under names of their own, too.
+    """
+    if choice != "all":
+        return [name for name in choice or () if name in metrics]
+    items: set[str] = set()
+    for name in metrics:
+        if isinstance(value := metrics[name], Mapping) and (keys := [key for key in value if isinstance(key, str)]):
+            starts = (name[:end] for end in range(len(name), -1, -1))  # the prefix that both have
+            beside = next((start for start in starts if all(start + key in metrics for key in keys)), None)
+            items.update(beside + key for key in keys if beside is not None)
+    return [name for name in metrics if name not in items]
+
+
+def metric_scalars(engine: Engine[Any, Any], choice: MetricChoice) -> dict[str, float]:
+    """The numbers in those metrics that are there now; "all" leaves out those of many classes."""
     metrics = engine.state.metrics
-    names = list(metrics) if choice == "all" else [name for name in choice or () if name in metrics]
     found: dict[str, float] = {}
-    for name in names:
-        value = metrics[name]
-        if mappings or choice != "all" or not isinstance(value, Mapping):
-            found |= scalars(value, name)
+    for name in chosen_metrics(metrics, choice):
+        if choice != "all" or not isinstance(metrics[name], Mapping):
+            found |= scalars(metrics[name], name)
     return found
+
+
+def by_group(groups: Sequence[Mapping[str, Any]], option: str) -> dict[str, Any]:
+    """An option of an optimizer's param groups, by the group's "name", or its number; of one group by "".
+
+    Without those that have no parameters.
+    """
+    return {
+        "" if len(groups) == 1 else str(group.get("name", index)): group[option]
+        for index, group in enumerate(groups)
+        if option in group and group["params"]
+    }
 
 
 def learning_rates(engine: Engine[Any, Any]) -> dict[str, float]:
@@ -81,14 +107,7 @@ def learning_rates(engine: Engine[Any, Any]) -> dict[str, float]:
     """
     rates = {}
     for update in engine.updates.values():
-        groups = update.optimizer.param_groups
-        for index, group in enumerate(groups):
-            if "lr" not in group:
-                continue
-            parts = ["lr"]
-            if len(engine.updates) > 1:
-                parts.append(update.name)
-            if len(groups) > 1:
-                parts.append(str(group.get("name", index)))
-            rates["/".join(parts)] = float(group["lr"])
+        for group, rate in by_group(update.optimizer.param_groups, "lr").items():
+            parts = ["lr", update.name if len(engine.updates) > 1 else "", group]
+            rates["/".join(part for part in parts if part)] = float(rate)
     return rates

@@ -112,7 +112,7 @@ class ProgressBar:
         self._handle.defer_until(iteration + self._pace.steps(iteration))
 
     def _show(self, engine: Engine[Any, Any]) -> None:
-        metrics = metric_scalars(engine, self.metrics, mappings=False)
+        metrics = metric_scalars(engine, self.metrics)
         values = output_scalars(engine, self.output_transform) | metrics
         self._draw(engine, ", ".join(f"{name}={number:.4g}" for name, number in values.items()))
 

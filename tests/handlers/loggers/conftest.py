@@ -1,6 +1,7 @@
 """Stores and engines that the tests of loggers share."""
 
 import shutil
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -8,6 +9,8 @@ import pytest
 import torch
 
 from leyden.engine import Engine, supervised_trainer
+
+sys.path.insert(0, str(Path(__file__).parent))
 
 
 @pytest.fixture(scope="session")

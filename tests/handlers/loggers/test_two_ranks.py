@@ -29,6 +29,11 @@ def test_two_ranks_write_one_run_and_one_file(workspace: Path) -> None:
     steps = {
         name: [metric.step for metric in client.get_metric_history(run.info.run_id, name)] for name in run.data.metrics
     }
-    assert steps == {"train/loss": [1, 2, 3, 4], "rank": [2, 4], "by a user": [0, 0]}
-    assert set(run.data.metrics.values()) == {0.0}
+    assert steps == {
+        "train/loss": [1, 2, 3, 4],
+        "train/epoch": [1, 2, 3, 4],
+        "train/rank": [2, 4],
+        "by a user": [0, 0],
+    }
+    assert {name: value for name, value in run.data.metrics.items() if value} == {"train/epoch": 2.0}
     assert len(list((workspace / "events").iterdir())) == 2, "one file for each of the two calls of run"
