@@ -86,7 +86,7 @@ class LoRA:
 
     def refuses(self, other: Any) -> str | None:
         if isinstance(other, Schedule):  # asked once more when this one is attached and knows its optimizers
-            return self._lr_conflict() if other.scheduler.optimizer in self._optimizers() else None
+            return self._lr_conflict() if other.optimizer in self._optimizers() else None
         if not isinstance(other, LoRA | Freeze | Finetune | ParamSchedule | Quantize) or not share_update(self, other):
             return None
         if isinstance(other, LoRA):

@@ -16,6 +16,7 @@ from leyden.engine.rank_state import copied, of_this_rank, rank_snapshot, restor
 from leyden.engine.setup import Setup, Stage
 from leyden.engine.snapshot import restore, snapshot
 from leyden.engine.state import State
+from leyden.engine.step_count import RunArguments, total_steps
 from leyden.engine.stopping import Interrupted, Suspended, Terminated
 
 Batch = TypeVar("Batch")
@@ -42,6 +43,8 @@ class Engine(Loop, Generic[Batch, Output]):
         self.setup = Setup()
         """Functions that prepare models, optimizers and the restored state, by `Stage`."""
         self._running = False
+        self.asked = RunArguments()
+        """What the last `run` was called with."""
 
     def run(
         self,
@@ -67,6 +70,7 @@ class Engine(Loop, Generic[Batch, Output]):
         limits, source = self._limits, self.run_data
         limits.check(max_epochs, max_iters, epoch_length)
         data = source.given if data is None else data
+        self.asked = RunArguments(data, max_epochs, max_iters, epoch_length)
         limits.check_data(Feed(data), self.state, max_iters, epoch_length)
         if limits.restarts(self.state, max_epochs, max_iters):
             self._reset()
@@ -82,6 +86,7 @@ class Engine(Loop, Generic[Batch, Output]):
                 source.open(data)
             open_still = self.cursor.epoch_open or self.suspended is not None
             limits.settle(self.state, source.feed, max_epochs, max_iters, epoch_length, open_still)
+            self.asked = RunArguments(data, max_epochs, max_iters, epoch_length, source.feed.length)
             self._ready()
             try:
                 terminated = self.suspended is not None and self.suspended.terminated
@@ -111,6 +116,23 @@ class Engine(Loop, Generic[Batch, Output]):
         return self.state
 
     # -- data and state --------------------------------------------------------------------------------------
+
+    def total_steps(
+        self,
+        data: Iterable[Batch] | None = None,
+        max_epochs: int | None = None,
+        max_iters: int | None = None,
+        epoch_length: int | None = None,
+        *,
+        update: str | None = None,
+    ) -> int:
+        """Optimizer steps of a run with these arguments, from its beginning: what a scheduler is made for.
+
+        Attach first what deals data to ranks, limits it or accumulates gradients. `update`: whose steps, where there
+        are several. Without a limit: that of the run that is being set up, or goes on. Each batch is taken to go
+        backward once, and no step to be skipped. Raises ValueError where the data does not tell its length.
+        """
+        return total_steps(self, RunArguments(data, max_epochs, max_iters, epoch_length), update)
 
     def set_data(self, data: Iterable[Batch]) -> None:
         """Takes the next batches from other data; the length of the epoch stays as it is."""

@@ -70,6 +70,8 @@ class Slots:
     """What becomes of a window that an epoch's end cuts short."""
     full_divisor: bool = False
     """Losses are divided by what `window` said also in a window that is cut short; else by its own size."""
+    one_pass: bool = True
+    """Each batch goes backward once; else nobody knows before how many steps a run will have."""
     weight: Callable[[Any], torch.Tensor | float] | None = None
     """From a batch to its weight in the window, for a backward pass that brings none of its own."""
     owners: dict[str, str] = field(default_factory=dict)

@@ -6,9 +6,8 @@ from collections.abc import Iterable
 from typing import Any
 
 import torch
-from torch.optim import lr_scheduler
 
-Scheduler = lr_scheduler.LRScheduler
+from leyden.handlers.training.torch_schedulers import Scheduler, parts_of
 
 
 class LearningRates:
@@ -51,12 +50,7 @@ class LearningRates:
 def schedulers_of(handlers: Iterable[Any], optimizer: torch.optim.Optimizer) -> list[Scheduler]:
     """The schedulers of the optimizer that handlers hold, and those that these are made of."""
     held = [value for handler in handlers for value in vars(handler).values() if isinstance(value, Scheduler)]
-    return [part for scheduler in held for part in _parts(scheduler) if part.optimizer is optimizer]
-
-
-def _parts(scheduler: Scheduler) -> list[Scheduler]:
-    parts: list[Scheduler] = getattr(scheduler, "_schedulers", [])
-    return [scheduler, *(inner for part in parts for inner in _parts(part))]
+    return [part for scheduler in held for part in parts_of(scheduler) if part.optimizer is optimizer]
 
 
 def _put(place: Any, key: Any, value: float) -> None:

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 from leyden.engine import Engine, Events, Order, State, Update, UpdateEvents
 from leyden.handlers.training.drawing import draw
 from leyden.handlers.training.param_fields import Field, parse_target
-from leyden.handlers.training.schedule import Schedule, cycles_momentum
+from leyden.handlers.training.schedule import Schedule
 from leyden.handlers.training.shapes import Shape
+from leyden.handlers.training.torch_schedulers import cycles_momentum
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -170,11 +171,10 @@ def _places_of(handler: Any) -> list[Place]:
     """The numbers that a handler sets at each step."""
     if isinstance(handler, ParamSchedule):
         return handler.places
-    if not isinstance(handler, Schedule):
+    if not isinstance(handler, Schedule) or (optimizer := handler.optimizer) is None:
         return []
-    optimizer = handler.scheduler.optimizer
     fields = [Field("lr")]
-    if cycles_momentum(handler.scheduler):
+    if handler.scheduler is not None and cycles_momentum(handler.scheduler):
         fields.append(Field("betas", 0) if "betas" in optimizer.defaults else Field("momentum"))
     return [(id(optimizer), field, None) for field in fields]
 

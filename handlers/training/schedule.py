@@ -3,31 +3,41 @@
 from __future__ import annotations
 
 import copy
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch.optim import lr_scheduler
 
-from leyden.engine import Engine, Events, Order, UpdateEvents
-from leyden.handlers.metric_modes import mode_of
-
-Scheduler = lr_scheduler.LRScheduler
-
-ABSOLUTE = (
-    lr_scheduler.CyclicLR,
-    lr_scheduler.CosineAnnealingWarmRestarts,
-    lr_scheduler.LambdaLR,
-    lr_scheduler.OneCycleLR,
-    lr_scheduler.SequentialLR,
+from leyden.engine import Engine, Events, Order, RemovableEventHandle, Stage, Update, UpdateEvents
+from leyden.handlers.training.schedule_totals import run_counts, warn_of_misfits
+from leyden.handlers.training.torch_schedulers import (
+    ABSOLUTE,
+    MOMENTA,
+    RATES,
+    Scheduler,
+    check_maker,
+    check_metric,
+    check_warm_up,
+    cycles_momentum,
+    make_rise,
+    numbers_of,
+    parts_of,
+    put_numbers,
 )
-"""Schedulers that set a learning rate whatever it was before; the others multiply the one that is there."""
 
-RATES, MOMENTA = ("lr", "initial_lr"), ("momentum", "betas")
-"""Of an optimizer's groups, what schedulers set."""
+MakeScheduler = Callable[[torch.optim.Optimizer, int], Scheduler]
+UNITS = {"step": "optimizer steps", "epoch": "epochs"}
 
 
 class Schedule:
     """Steps a scheduler of torch.optim.lr_scheduler: per optimizer step, per epoch, or on a metric.
+
+    `scheduler`: one that is made, or a function that makes it when the run starts, from the optimizer and the number of
+    times that it will step in the run: `lambda optimizer, steps: OneCycleLR(optimizer, 0.1, total_steps=steps)`. That
+    number knows of ranks and accumulation; `engine.total_steps` tells it before the run. One that is made for
+    another number is warned of. `update`: whose optimizer a function gets, where the engine has several.
 
     `per`: "step" (the default: after each `every`-th optimizer step, also under accumulation; a skipped step does not
     count) or "epoch" (after each `every`-th epoch). `metric`: the name of the metric that the scheduler watches
@@ -36,7 +46,7 @@ class Schedule:
     `warmup=n`: the learning rate rises linearly, from `warmup_start` times itself (1/3, as torch's LinearLR has it), in
     the n first steps of the schedule (n * `every` optimizer steps, or epochs); then the scheduler begins. It is torch's
     `SequentialLR(optimizer, [LinearLR(optimizer, warmup_start, total_iters=n), scheduler], [n])`, which `scheduler`
-    then is. One on a metric watches it only after that.
+    then is. One on a metric watches it only after that; a function is given the steps that are left.
 
     An engine may have several. Those of one optimizer multiply each other's factors, in the order of attaching, as
     torch chains schedulers; one that sets the learning rate whatever it was before (`ABSOLUTE`, or with a warm-up)
@@ -44,62 +54,93 @@ class Schedule:
 
     Raises ValueError for an optimizer that no update of the engine has, for a metric that will not come up or whose
     name contradicts the scheduler's mode, and for a warm-up of a scheduler that has stepped already or is made of
-    others.
+    others; for a function, when the run starts, where the data does not tell how many steps there will be.
     """
 
     def __init__(
         self,
-        scheduler: Scheduler,
+        scheduler: Scheduler | MakeScheduler,
         *,
         per: str | None = None,
         every: int = 1,
         metric: str | None = None,
         warmup: int = 0,
         warmup_start: float = 1 / 3,
+        update: str | None = None,
     ) -> None:
-        if not isinstance(scheduler, Scheduler):
-            raise TypeError(f"Schedule takes a scheduler of torch.optim.lr_scheduler, but got {scheduler!r}")
-        watches = isinstance(scheduler, lr_scheduler.ReduceLROnPlateau)
-        if watches != (metric is not None):
-            need = "needs metric=, the name of what it watches" if watches else "watches no metric; leave metric= out"
-            raise ValueError(f"{type(scheduler).__name__} {need}")
-        if isinstance(scheduler, lr_scheduler.ReduceLROnPlateau):
-            _check_mode(scheduler, metric)
+        made = isinstance(scheduler, Scheduler)
+        if not made:
+            check_maker(scheduler)
+        watches = metric is not None or isinstance(scheduler, lr_scheduler.ReduceLROnPlateau)
+        if made and not watches and update is not None:
+            raise ValueError(
+                f"a {type(scheduler).__name__} that is made has its optimizer; leave update={update!r} out"
+            )
+        check_warm_up(warmup, warmup_start)
         if per is None:
             per = "epoch" if watches else "step"
+        self.scheduler: Scheduler | None = None
+        """None as long as its function has not made it."""
+        self.metric = metric
+        self._warmup = (warmup, warmup_start)
+        self._rise: lr_scheduler.LinearLR | None = None
+        """The warm-up of a scheduler on a metric, which torch can't put in a row with others."""
+        if isinstance(scheduler, Scheduler):
+            self._take(scheduler)
         if per not in ("step", "epoch") or (watches and per == "step"):
             raise ValueError(f'Schedule steps per "step" or "epoch" (on a metric: "epoch"), but got per={per!r}')
-        self.scheduler = scheduler
         self.per = per
         self.every = every
-        self.metric = metric
+        self.update = update
+        self._make: Any = None if made else scheduler
+        self._made_for: int | None = None
+        self._unmade: list[dict[str, Any]] = []  # the groups' numbers before the function made its scheduler
+        self._handle: RemovableEventHandle | None = None
+        self._target: Update | None = None
         self._times_set = 0
         self._goes_on = False  # it is known which value was the last one seen
         self._beginning: tuple[dict[str, Any], list[dict[str, Any]]] | None = None
         """The schedule's state and the numbers that it sets, as they were when the run began."""
-        self._rise: lr_scheduler.LinearLR | None = None
-        """The warm-up of a scheduler on a metric, which torch can't put in a row with others."""
-        _check_warmup(warmup, warmup_start)
-        if warmup:
-            self._warm_up(warmup, warmup_start)
+        self._waiting: dict[str, Any] | None = None  # a state loaded before there was a scheduler
 
-    def _warm_up(self, steps: int, start: float) -> None:
-        scheduler = self.scheduler
-        name = type(scheduler).__name__
-        if parts_of(scheduler) != [scheduler]:
-            raise ValueError(
-                f"{name} is made of other schedulers, before which torch can't put a warm-up; make "
-                "LinearLR(optimizer, start_factor, total_iters=n) one of them, and leave warmup= out"
-            )
-        if scheduler.last_epoch != 0:
-            raise ValueError(f"a warm-up comes first, but this {name} has stepped already; make a new one for Schedule")
-        rise = lr_scheduler.LinearLR(scheduler.optimizer, start, total_iters=steps)
-        if self.metric is not None:
-            self._rise = rise
-        else:
-            self.scheduler = lr_scheduler.SequentialLR(scheduler.optimizer, [rise, scheduler], milestones=[steps])
+    @property
+    def optimizer(self) -> torch.optim.Optimizer | None:
+        """Whose learning rate it sets; None for one that is to be made, and not attached."""
+        if self.scheduler is not None:
+            return self.scheduler.optimizer
+        return None if self._target is None else self._target.optimizer
+
+    def _take(self, scheduler: Scheduler) -> None:
+        """Makes it the scheduler of this schedule, after its warm-up."""
+        check_metric(scheduler, self.metric)
+        steps, start = self._warmup
+        rise = make_rise(scheduler, steps, start) if steps else None
+        if rise is not None and self.metric is None:
+            scheduler = lr_scheduler.SequentialLR(scheduler.optimizer, [rise, scheduler], milestones=[steps])
+            rise = None
+        self.scheduler, self._rise = scheduler, rise
 
     def attach(self, engine: Engine[Any, Any]) -> None:
+        self._target = self._find_target(engine)
+        engine.add_event_handler(Events.STARTED, self.start, order=Order.METRICS)
+        if self.per == "epoch":
+            engine.add_event_handler(Events.EPOCH_COMPLETED(every=self.every), self.step)
+            if self.metric is not None:
+                engine.add_event_handler(Events.STARTED, engine.require_metric, self.metric, "Schedule")
+        if self.scheduler is None:
+            engine.setup.add(Stage.SCHEDULE, functools.partial(self._make_for, engine), owner=self, each_run=True)
+        else:
+            self._listen()
+
+    def _find_target(self, engine: Engine[Any, Any]) -> Update | None:
+        if self.scheduler is None:
+            updates = engine.targets(self.update, self)
+            if len(updates) > 1:
+                raise ValueError(
+                    f"the engine has several updates ({', '.join(engine.updates)}); name the one whose optimizer the "
+                    "function of Schedule is to get, by update="
+                )
+            return updates[0]
         updates = [update for update in engine.updates.values() if update.optimizer is self.scheduler.optimizer]
         if not updates and (engine.updates or self.per == "step"):
             engine.require_update(self)
@@ -107,18 +148,22 @@ class Schedule:
                 f"the {type(self.scheduler).__name__} schedules an optimizer that no update of the engine has "
                 f"({', '.join(engine.updates)}); make the scheduler from the optimizer that the trainer was given"
             )
-        engine.add_event_handler(Events.STARTED, self.start, order=Order.METRICS)
-        if self.per == "epoch":
-            engine.add_event_handler(Events.EPOCH_COMPLETED(every=self.every), self.step)
-            if self.metric is not None:
-                engine.add_event_handler(Events.STARTED, engine.require_metric, self.metric, "Schedule")
-        else:
-            updates[0].add_event_handler(UpdateEvents.STEP_COMPLETED(every=self.every), self.scheduler.step)
+        return updates[0] if updates else None
+
+    def _listen(self) -> None:
+        if self.per == "step":
+            assert self._target is not None
+            assert self.scheduler is not None
+            event = UpdateEvents.STEP_COMPLETED(every=self.every)
+            self._handle = self._target.add_event_handler(event, self.scheduler.step)
 
     def refuses(self, other: Any) -> str | None:
-        if not isinstance(other, Schedule) or other.scheduler.optimizer is not self.scheduler.optimizer:
+        if not isinstance(other, Schedule) or self.scheduler is None or other.optimizer is not self.optimizer:
             return None
-        for scheduler in parts_of(self.scheduler):
+        own = parts_of(self.scheduler)
+        if other.scheduler is not None and any(part is each for part in own for each in parts_of(other.scheduler)):
+            return f"both step the same {type(self.scheduler).__name__}, which would go twice as fast; attach one"
+        for scheduler in own:
             if isinstance(scheduler, ABSOLUTE):
                 return (
                     f"{type(scheduler).__name__} sets the learning rate of their optimizer whatever the other one did; "
@@ -127,6 +172,45 @@ class Schedule:
                 )
         return None
 
+    # -- made by a function ----------------------------------------------------------------------------------
+
+    def _make_for(self, engine: Engine[Any, Any]) -> None:
+        """Has the function make the scheduler, for the run that begins; one that goes on keeps its own."""
+        assert self._target is not None
+        steps = run_counts(engine, self._target, self.per, self.every)
+        if self.scheduler is not None and (engine.state.iteration > 0 or steps == self._made_for):
+            return
+        if steps is None:
+            raise ValueError(
+                f"the function of Schedule is to get the number of {UNITS[self.per]} in the run, which nobody knows "
+                "before: give run() a max_epochs, and an epoch_length where the data does not tell its own"
+            )
+        optimizer = self._target.optimizer
+        if self.scheduler is None:
+            self._unmade = numbers_of(optimizer.param_groups)
+        else:
+            put_numbers(optimizer.param_groups, self._unmade)
+        scheduler = self._make(optimizer, max(1, steps - self._warmup[0]))
+        if not isinstance(scheduler, Scheduler) or scheduler.optimizer is not optimizer:
+            raise TypeError(
+                f"the function of Schedule is to make a scheduler of the optimizer it is given, but gave {scheduler!r}"
+            )
+        self._take(scheduler)
+        self._made_for, self._beginning = steps, None
+        for other in engine.handlers.values():
+            reason = None if other is self or not hasattr(other, "refuses") else other.refuses(self)
+            if reason := (reason or (None if other is self else self.refuses(other))):
+                raise ValueError(f"Schedule and {type(other).__name__} can't both be attached to one engine: {reason}")
+        if self._handle is not None:
+            self._handle.remove()
+        self._listen()
+        if self._waiting is not None:  # the optimizer has what belongs to it already
+            state, self._waiting = self._waiting, None
+            self._load_schedule(state)
+            put_numbers(optimizer.param_groups, self._unmade)
+
+    # -- in a run --------------------------------------------------------------------------------------------
+
     def start(self, engine: Engine[Any, Any]) -> None:
         """Takes a metric that is there already, restored perhaps, for an old one; begins anew where the run does."""
         if self.metric is not None and not self._goes_on:
@@ -134,23 +218,24 @@ class Schedule:
         self._goes_on = False
         if engine.state.iteration > 0:
             return
+        assert self.scheduler is not None
         groups = self.scheduler.optimizer.param_groups
         if self._beginning is None:
             numbers = RATES + MOMENTA if cycles_momentum(self.scheduler) else RATES
-            here = [{name: group[name] for name in numbers if name in group} for group in groups]
-            self._beginning = self._schedule_state(), copy.deepcopy(here)
-            return
-        state, values = self._beginning
-        self._load_schedule(state)
-        for group, before in zip(groups, values, strict=False):
-            for name, value in before.items():
-                if isinstance(group[name], torch.Tensor):
-                    group[name].fill_(value)
-                else:
-                    group[name] = value
+            self._beginning = self._schedule_state(), numbers_of(groups, numbers)
+        else:
+            self._load_schedule(self._beginning[0])
+            put_numbers(groups, self._beginning[1])
+        # Of several updates each may step once in some batches; that is the process function's secret.
+        known = [per for per in UNITS if per == "epoch" or len(engine.updates) == 1]
+        counts = {per: run_counts(engine, self._target, per, self.every) for per in known}
+        if (count := counts.pop(self.per, None)) is not None and self.metric is None:
+            others = {f'per="{per}"': other for per, other in counts.items()}
+            warn_of_misfits(self.scheduler, count, UNITS[self.per], others)
 
     def step(self, engine: Engine[Any, Any]) -> None:
         """Steps for an epoch; on a metric only if the epoch brought a new value of it."""
+        assert self.scheduler is not None
         if self.metric is None:
             self.scheduler.step()
             return
@@ -162,54 +247,31 @@ class Schedule:
         elif is_new:
             self.scheduler.step(engine.state.metrics[self.metric])
 
+    # -- state -----------------------------------------------------------------------------------------------
+
     def state_dict(self) -> dict[str, Any]:
+        if self.scheduler is None:
+            return {} if self._waiting is None else self._waiting
         return self._schedule_state() | ({} if self.metric is None else {"times_set": self._times_set})
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         state = dict(state_dict)
         self._goes_on = "times_set" in state  # not in a checkpoint of schema 1
         self._times_set = state.pop("times_set", 0)
-        self._load_schedule(state)
+        if self.scheduler is None:
+            self._waiting = state
+        else:
+            self._load_schedule(state)
 
     def _schedule_state(self) -> dict[str, Any]:
         # Copied, since torch hands out the scheduler's own lists, and takes entries out of what it loads.
+        assert self.scheduler is not None
         state = copy.deepcopy(self.scheduler.state_dict())
         return state if self._rise is None else state | {"warmup": copy.deepcopy(self._rise.state_dict())}
 
     def _load_schedule(self, state_dict: dict[str, Any]) -> None:
+        assert self.scheduler is not None
         state = copy.deepcopy(state_dict)
         if self._rise is not None and "warmup" in state:
             self._rise.load_state_dict(state.pop("warmup"))
         self.scheduler.load_state_dict(state)
-
-
-def cycles_momentum(scheduler: Scheduler) -> bool:
-    """True if it sets the momentum, or the first of the betas, too."""
-    return any(getattr(part, "cycle_momentum", False) for part in parts_of(scheduler))
-
-
-def parts_of(scheduler: Scheduler) -> list[Scheduler]:
-    """The scheduler itself, and those that it is made of."""
-    parts: list[Scheduler] = getattr(scheduler, "_schedulers", [])
-    return [scheduler, *(inner for part in parts for inner in parts_of(part))]
-
-
-def _check_mode(scheduler: lr_scheduler.ReduceLROnPlateau, metric: Any) -> None:
-    if not isinstance(metric, str):
-        raise TypeError(f"Schedule takes metric= as the name of a metric, but got {metric!r}")
-    said = mode_of(metric)
-    if said not in (None, scheduler.mode):
-        raise ValueError(
-            f'{type(scheduler).__name__} of mode="{scheduler.mode}" (torch\'s default is "min") is to watch '
-            f'"{metric}", of which, by its name, {"more" if said == "max" else "less"} is better; '
-            f'make it with mode="{said}", or give the metric a name that does not mislead'
-        )
-
-
-def _check_warmup(steps: Any, start: float) -> None:
-    if isinstance(steps, bool) or not isinstance(steps, int):
-        raise TypeError(f"Schedule warms up for a whole number of steps, but got warmup={steps!r}")
-    if steps < 0:
-        raise ValueError(f"Schedule warms up for 0 steps or more, but got warmup={steps}")
-    if not 0 < start <= 1:
-        raise ValueError(f"warmup_start is a factor above 0 and at most 1, but is {start}")

@@ -112,7 +112,7 @@ class SWA(Averaging):
         if self.lr is None:
             return None
         if isinstance(other, Schedule):
-            both = other.scheduler.optimizer in optimizers
+            both = other.optimizer in optimizers
         else:
             ids = [(id(optimizer), "lr") for optimizer in optimizers]
             both = isinstance(other, ParamSchedule) and any((of, field.name) in ids for of, field, _ in other.places)

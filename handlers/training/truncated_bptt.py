@@ -65,6 +65,8 @@ class TruncatedBPTT:
         engine.register_events(*events, event_to_attr=dict.fromkeys(events, "time_iteration"))
         engine.state.hidden = None  # type: ignore[attr-defined]
         engine.add_event_handler(Events.STARTED, self.start_run, order=Order.METRICS)
+        for update in engine.updates.values():
+            update.slots.one_pass = False
         engine.process = self._wrap(engine, *events)
 
     def refuses(self, other: object) -> str | None:

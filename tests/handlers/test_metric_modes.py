@@ -10,12 +10,15 @@ from leyden.handlers.metric_modes import mode_of
 
 LESS = """
     loss val/loss val_loss loss/val valid.loss validation-loss valLoss ValLoss valloss train_loss_epoch loss_1
-    loss2 error error_rate top1_err top5_error mean_squared_error MeanSquaredError mse val_rmse RMSE mae perplexity val/ppl
-    nll cross_entropy BinaryCrossEntropy crossentropy WER fid brier_score brier_score_loss dice_loss accuracy/loss
+    loss2 error error_rate top1_err top5_error mean_squared_error
+    MeanSquaredError mse val_rmse RMSE mae
+    perplexity val/ppl nll cross_entropy BinaryCrossEntropy crossentropy WER fid brier_score
+    brier_score_loss dice_loss accuracy/loss
     val/f1_loss bits_per_byte val/error@1 logloss loss_total"""
 MORE = """
     accuracy val/accuracy val_accuracy valAccuracy accuracy/val trainaccuracy top5_accuracy accuracy_top5 acc acc@1
-    val/acc1 f1 val/f1 f1_macro F1Score f1_score precision recall recall@10 auc roc_auc ROC_AUC auroc average_precision
+    val/acc1 f1 val/f1 f1_macro F1Score f1_score precision recall
+    recall@10 auc roc_auc ROC_AUC auroc average_precision
     mAP mAP@50 map50 mIoU iou dice BLEU bleu4 BLEU-4 rougeL ROUGE1 psnr ssim r2 ndcg@10 mrr mcc kappa episode_reward
     score val/score r2_score loss/accuracy"""
 NOTHING = """

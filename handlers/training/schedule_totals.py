@@ -1,0 +1,100 @@
+"""Whether the schedulers of a run are made for as many steps as it has."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+from torch.optim import lr_scheduler
+from torch.optim.swa_utils import SWALR
+
+from leyden import distributed as dist
+from leyden.engine import Engine, Update
+from leyden.engine.step_count import plan, planned_steps
+
+
+def run_counts(engine: Engine[Any, Any], update: Update | None, per: str, every: int) -> int | None:
+    """How often something that counts the "step" or the "epoch" by `every` counts in the present run; None
+    where that is not known before.
+    """
+    if per == "epoch":
+        max_epochs = plan(engine).max_epochs
+        return None if max_epochs is None else max_epochs // every
+    if update is None:
+        return None
+    steps = planned_steps(engine, plan(engine), update)
+    return None if steps is None else steps // every
+
+
+def warn_of_misfits(scheduler: Any, counts: int, unit: str, other: dict[str, int | None]) -> None:
+    """Warns by name of each scheduler that is made for more or fewer counts than the run has. `other`: how many there
+    would be of others, by what says so (per="epoch").
+    """
+    advice = "Schedule(lambda optimizer, steps: ...) has it made for the run's own number"
+    if unit == "optimizer steps":
+        advice += ", which trainer.total_steps(loader, max_epochs) tells before the run"
+    for total, at_least, what, effect in misfits(scheduler, counts):
+        hint = next((f"; {said} would step it {n} times" for said, n in other.items() if n and abs(n - total) <= 1), "")
+        more = "at least " if at_least else ""
+        if dist.rank() == 0:
+            warnings.warn(
+                f"{what} is made for {more}{total} {unit}, but the run has {counts}: {effect}{hint}. {advice}",
+                stacklevel=3,
+            )
+
+
+def misfits(scheduler: Any, counts: int, before: str = "") -> Iterator[tuple[int, bool, str, str]]:
+    """The totals that differ from `counts` by more than one: (total, whether it is a least one, whose, what comes)."""
+    name = type(scheduler).__name__ + before
+    if isinstance(scheduler, lr_scheduler.SequentialLR):
+        begins = scheduler._milestones[-1]
+        if begins >= counts:
+            yield begins + 1, True, name, "its last part never begins"
+        else:
+            after = f" (after {begins} of SequentialLR)"
+            for total_after, is_least, what, effect in misfits(scheduler._schedulers[-1], counts - begins, after):
+                yield total_after + begins, is_least, what, effect
+        return
+    if isinstance(scheduler, lr_scheduler.ChainedScheduler):
+        for part in scheduler._schedulers:
+            yield from misfits(part, counts, before)
+        return
+    total, least = _total_of(scheduler)
+    if total is None:
+        return
+    if total > counts + 1:
+        yield total, least, name, "it does not come to its end"
+    elif not least and total < counts - 1:
+        yield total, least, name, _afterwards(scheduler)
+
+
+def _total_of(scheduler: Any) -> tuple[int | None, bool]:
+    """The counts for which a scheduler is made, and whether more do no harm."""
+    if isinstance(scheduler, lr_scheduler.OneCycleLR):
+        return scheduler.total_steps, False
+    if isinstance(scheduler, lr_scheduler.CosineAnnealingLR):
+        return scheduler.T_max, False
+    if isinstance(scheduler, lr_scheduler.PolynomialLR):
+        return scheduler.total_iters, False
+    if isinstance(scheduler, lr_scheduler.LinearLR):
+        return scheduler.total_iters, scheduler.end_factor != 0
+    if isinstance(scheduler, lr_scheduler.ConstantLR):
+        return scheduler.total_iters, True
+    if isinstance(scheduler, SWALR):
+        return scheduler.anneal_epochs, True
+    if isinstance(scheduler, lr_scheduler.CosineAnnealingWarmRestarts):
+        return scheduler.T_0, True
+    if isinstance(scheduler, lr_scheduler.CyclicLR):
+        return int(scheduler.total_size), True
+    if isinstance(scheduler, lr_scheduler.MultiStepLR):
+        return max(scheduler.milestones, default=0), True
+    return None, True
+
+
+def _afterwards(scheduler: Any) -> str:
+    if isinstance(scheduler, lr_scheduler.OneCycleLR):
+        return "torch raises an error at the step after its last one"
+    if isinstance(scheduler, lr_scheduler.CosineAnnealingLR):
+        return "the learning rate rises again after its end"
+    return "the learning rate is 0 from its end on"
