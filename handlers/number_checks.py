@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from numbers import Integral, Real
 from typing import Any
 
@@ -47,6 +48,18 @@ def require_number(
     said = [f"{word} {bound:g}" for word, bound in bounds.items() if bound is not None]
     wanted = " ".join([name, " and ".join(said)]) if said else f"{name} that is finite"
     raise ValueError(f"{who} needs {wanted}, but got {value}")
+
+
+def require_epochs(plan: str, epochs: Iterable[Any]) -> None:
+    """Raises TypeError or ValueError for keys of a plan that are no epochs: whole numbers, counted from 1."""
+    for epoch in epochs:
+        if isinstance(epoch, bool) or not isinstance(epoch, Integral):
+            raise TypeError(f"{plan} has the epoch {epoch!r}; epochs are whole numbers, the first one is 1")
+        if epoch < 1:
+            advice = ": add 1 to each of a plan that counts from 0" if epoch == 0 else ""
+            raise ValueError(
+                f"{plan} has the epoch {epoch}; epochs are counted from 1, as state.epoch counts them{advice}"
+            )
 
 
 def require_function(who: str, name: str, value: Any, of: str) -> None:

@@ -23,7 +23,7 @@ Scheduler = torch.optim.lr_scheduler.LRScheduler
 class Finetune:
     """Unfreezes a model by a plan: what is trained from which epoch on, and with which part of the learning rate.
 
-    `plan`: {epoch: what}, epochs counted from 0: `{0: "head", 2: "layer4", 5: ("backbone", 0.01)}`. What: the dotted
+    `plan`: {epoch: what}, epochs counted from 1: `{1: "head", 3: "layer4", 6: ("backbone", 0.01)}`. What: the dotted
     name of a module or parameter, several names, (names, lr_ratio), `Unfreeze(names, lr_ratio=, train_batch_norm=)`, or
     a list of these. A part is frozen until its epoch; what the plan does not name stays as it is. `lr_ratio`: for parts
     of later epochs that give none. `train_batch_norm`: None lets batch norms stay frozen as long as the part they are
@@ -35,7 +35,7 @@ class Finetune:
     a run resumes in mid-plan. `update` names the one update it is for; by default all that have such a part.
 
     Raises TypeError or ValueError for a plan that is none, a name that no model has, a parameter named twice or frozen
-    by `Freeze`, a plan with nothing to train in epoch 0, an optimizer with a single group by nature (LBFGS), a second
+    by `Freeze`, a plan with nothing to train in epoch 1, an optimizer with a single group by nature (LBFGS), a second
     Finetune on the same update, and a ParamSchedule that would set the ratios aside.
     """
 
@@ -111,7 +111,7 @@ class Finetune:
         """Freezes and unfreezes as the plan says for the epoch in work, `begun` being how many have begun; True if that
         changed anything.
         """
-        epoch, outline = max(begun - 1, 0), Outline(update)
+        epoch, outline = max(begun, 1), Outline(update)
         changed = False
         norms: list[nn.Module] = []
         for part in self.parts:

@@ -11,6 +11,7 @@ from torch import nn
 
 from leyden.engine import Update
 from leyden.handlers.model.naming import Outline
+from leyden.handlers.number_checks import require_epochs
 from leyden.handlers.updates import trained_elsewhere
 
 
@@ -29,7 +30,7 @@ class Unfreeze:
 
 @dataclass(frozen=True)
 class Part:
-    """An entry with all settled: `epoch` is the first in which it is trained, counted from 0."""
+    """An entry with all settled: `epoch` is the first in which it is trained, counted from 1."""
 
     epoch: int
     names: tuple[str, ...]
@@ -39,7 +40,7 @@ class Part:
     @property
     def stays(self) -> bool:
         """It is trained from the beginning as the optimizer has it, and so needs no group of its own."""
-        return self.epoch == 0 and self.lr_ratio == 1.0
+        return self.epoch == 1 and self.lr_ratio == 1.0
 
     def places(self, outline: Outline) -> list[str]:
         return list(dict.fromkeys(place for name in self.names for place in outline.places(name)))
@@ -57,22 +58,18 @@ class Part:
 
 def read_plan(plan: Mapping[int, Any], lr_ratio: float, train_batch_norm: bool | None) -> list[Part]:
     """The parts of a plan, by epoch. `lr_ratio` and `train_batch_norm` are for entries that say nothing of it; those
-    of epoch 0 have then the ratio 1.
+    of epoch 1 have then the ratio 1.
 
     Raises TypeError or ValueError for an empty plan, an epoch that is none, and what is no entry or no ratio.
     """
     if not isinstance(plan, Mapping):
-        raise TypeError(f'Finetune takes a plan {{epoch: what}}, such as {{0: "head", 2: "layer4"}}, but got {plan!r}')
+        raise TypeError(f'Finetune takes a plan {{epoch: what}}, such as {{1: "head", 3: "layer4"}}, but got {plan!r}')
     if not plan:
-        raise ValueError('Finetune needs a plan of at least one epoch, such as {0: "head", 2: "layer4"}')
-    for epoch in plan:
-        if isinstance(epoch, bool) or not isinstance(epoch, int):
-            raise TypeError(f"Finetune's plan has the epoch {epoch!r}; epochs are whole numbers, the first one is 0")
-        if epoch < 0:
-            raise ValueError(f"Finetune's plan has the epoch {epoch}; the first one is 0")
+        raise ValueError('Finetune needs a plan of at least one epoch, such as {1: "head", 3: "layer4"}')
+    require_epochs("Finetune's plan", plan)
     parts = []
     for epoch in sorted(plan):
-        default = 1.0 if epoch == 0 else lr_ratio
+        default = 1.0 if epoch == 1 else lr_ratio
         for entry in _entries(plan[epoch], epoch):
             ratio = default if entry.lr_ratio is None else entry.lr_ratio
             if isinstance(ratio, bool) or not isinstance(ratio, int | float):
@@ -120,12 +117,12 @@ def check_plan(parts: Sequence[Part], update: Update) -> None:
     if not owners:
         return  # the plan is for other updates
     foreign = trained_elsewhere(update)
-    planned = [p for part in parts for p in trained_in(part, 0, outline) if id(p) not in foreign]
+    planned = [p for part in parts for p in trained_in(part, 1, outline) if id(p) not in foreign]
     others = [p for group in update.optimizer.param_groups for p in group["params"] if id(p) not in owners]
     if not any(p.requires_grad for p in others) and not planned:
         raise ValueError(
-            f"Finetune's plan leaves update {update.name!r} nothing to train in epoch 0: it unfreezes first in epoch "
-            f"{min(part.epoch for part in parts)}, and the optimizer has nothing beside. Give epoch 0 an entry"
+            f"Finetune's plan leaves update {update.name!r} nothing to train in epoch 1: it unfreezes first in epoch "
+            f"{min(part.epoch for part in parts)}, and the optimizer has nothing beside. Give epoch 1 an entry"
         )
 
 

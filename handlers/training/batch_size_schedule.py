@@ -9,16 +9,17 @@ from typing import Any
 from leyden.engine import DataStage, Engine
 from leyden.engine.feed import known_length
 from leyden.handlers.data.batch_size import check_batch_size, with_batch_size
+from leyden.handlers.number_checks import require_epochs
 from leyden.handlers.training.shapes import Shape
 
 
 class BatchSizeSchedule:
     """Gives the loader another batch size from epoch to epoch: {epoch: size}, each from that epoch on, or a shape.
 
-    Epochs count from 0, and a shape's values are rounded. Before the first epoch of a mapping the loader has its own
-    size. In replicas (`DataParallel`) it is the size on each rank. With the size the length of the epoch changes, and
-    `state.epoch_length` with it, unless the user fixed that (then a new size begins the data anew); what is made for a
-    total of steps (OneCycleLR) has to know it. The size hangs on the epoch alone, so nothing has to be saved.
+    Epochs are counted from 1; a shape begins, at its count 0, with the first, and its values are rounded. Before the
+    first epoch of a mapping the loader has its own size. In replicas (`DataParallel`) it is the size on each rank. With
+    the size the length of the epoch changes, and `state.epoch_length` with it, unless the user fixed that (then a new
+    size begins the data anew). The size hangs on the epoch alone, so nothing has to be saved.
 
     The data has to be a torch DataLoader that batches by itself (see `with_batch_size`). Raises TypeError or ValueError
     for what is no epoch or no size, for a second one on the engine, and, when the run starts, for other data or too
@@ -29,17 +30,16 @@ class BatchSizeSchedule:
         if not isinstance(sizes, Mapping | Shape) or (isinstance(sizes, Mapping) and not sizes):
             raise TypeError(f"BatchSizeSchedule takes {{epoch: size}} or a shape of the epoch, but got {sizes!r}")
         if isinstance(sizes, Mapping):
-            for epoch, size in sizes.items():
-                if isinstance(epoch, bool) or not isinstance(epoch, int) or epoch < 0:
-                    raise ValueError(f"BatchSizeSchedule counts epochs in whole numbers from 0, but got {epoch!r}")
+            require_epochs("the plan of BatchSizeSchedule", sizes)
+            for size in sizes.values():
                 check_batch_size(size)
         self.sizes = sizes if isinstance(sizes, Shape) else dict(sorted(sizes.items()))
         self._made: int | None = None  # the size that the data has now
 
     def size_at(self, epoch: int) -> int | None:
-        """The batch size of an epoch, counted from 0; None for the loader's own. Raises ValueError if it is below 1."""
+        """The batch size of an epoch, counted from 1; None for the loader's own. Raises ValueError if it is below 1."""
         if isinstance(self.sizes, Shape):
-            size = round(self.sizes(epoch))
+            size = round(self.sizes(epoch - 1))
             check_batch_size(size)
             return size
         return next((size for begin, size in reversed(self.sizes.items()) if begin <= epoch), None)
@@ -68,5 +68,5 @@ class BatchSizeSchedule:
 
 
 def _epoch_of(engine: Engine[Any, Any]) -> int:
-    """The epoch that runs or, between two, the last one, whose data may go on; counted from 0."""
-    return max(engine.state.epoch, 1) - 1
+    """The epoch that runs or, between two, the last one, whose data may go on; counted from 1."""
+    return max(engine.state.epoch, 1)

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from leyden.engine import Engine, Tail
+from leyden.handlers.number_checks import require_epochs
 
 DIVISORS = {"window": False, "steps": True}
 
@@ -17,8 +18,8 @@ class GradientAccumulation:
     """Steps the optimizer once in `steps` batches, with the mean of their gradients; the epoch's last window may be
     shorter.
 
-    `steps`: a number, or numbers by epoch: `{0: 1, 2: 4}` takes 4 batches a step from the third epoch on (epochs count
-    from 0 here; before the first of them it is 1). `weight(batch)`: a batch's weight in its window, the number of its
+    `steps`: a number, or numbers by epoch: `{1: 1, 3: 4}` takes 4 batches a step from the third epoch on (before the
+    first of them it is 1). `weight(batch)`: a batch's weight in its window, the number of its
     tokens, say; the gradient is then sum(weight * gradient) / sum(weight) over the window and all ranks, that of the
     big batch. A weight given to `update.backward` goes first.
 
@@ -40,12 +41,12 @@ class GradientAccumulation:
         divide_by: str = "window",
         update: str | None = None,
     ) -> None:
-        schedule = dict(steps) if isinstance(steps, Mapping) else {0: steps}
+        schedule = dict(steps) if isinstance(steps, Mapping) else {1: steps}
         if not schedule:
             raise ValueError("GradientAccumulation takes numbers of batches by epoch, but got an empty mapping")
-        for epoch, number in schedule.items():
+        require_epochs("the plan of GradientAccumulation", schedule)
+        for number in schedule.values():
             _check(number, "a whole number of batches", 1, "batch a step")
-            _check(epoch, "epochs as whole numbers, counted from 0", 0, "as an epoch")
         if tail not in [each.value for each in Tail]:
             raise ValueError(f'GradientAccumulation takes tail="step", "carry" or "drop", but got {tail!r}')
         if divide_by not in DIVISORS:
@@ -68,11 +69,11 @@ class GradientAccumulation:
             update.slots.weight = self.weight
 
     def _size_on(self, engine: Engine[Any, Any]) -> Callable[[], int]:
-        if self._epochs == [0]:
+        if self._epochs == [1]:
             number = self._numbers[1]
             return lambda: number
         state = engine.state
-        return lambda: self._numbers[bisect_right(self._epochs, state.epoch - 1)]
+        return lambda: self._numbers[bisect_right(self._epochs, max(state.epoch, 1))]
 
 
 def _check(number: object, what: str, least: int, of: str) -> None:

@@ -383,7 +383,7 @@ def test_two_of_them():
 
 COMPANY = {
     "Freeze": (LoRA, lambda optimizer: Freeze("0"), r"LoRA freezes the model itself; .*modules_to_save"),
-    "Finetune": (LoRA, lambda optimizer: Finetune({0: "3", 1: "0"}), "LoRA freezes the model itself"),
+    "Finetune": (LoRA, lambda optimizer: Finetune({1: "3", 2: "0"}), "LoRA freezes the model itself"),
     "qat": (LoRA, lambda optimizer: Quantize("qat-int8"), 'LoRA freezes the weights that "qat-int8" is to train'),
     "a schedule": (
         lambda: LoRA(lr=0.1),

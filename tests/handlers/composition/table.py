@@ -98,7 +98,7 @@ CASES = {
     "ParamSchedule": Case(
         lambda model, optimizer: ParamSchedule("momentum", Linear(0.9, 0.5, 20)), {"momentum": (0.9, 0.5, 20)}
     ),
-    "BatchSizeSchedule": Case(lambda model, optimizer: BatchSizeSchedule({0: 4, 1: 8}), {"batch_sizes": {0: 4, 1: 8}}),
+    "BatchSizeSchedule": Case(lambda model, optimizer: BatchSizeSchedule({1: 4, 2: 8}), {"batch_sizes": {0: 4, 1: 8}}),
     "EMA": Case(lambda model, optimizer: EMA(0.9), {"ema": 0.9}),
     "SWA": Case(lambda model, optimizer: SWA(2, forward=lambda batch: model(inputs_of(batch)[0])), {"swa": 2}),
     "TruncatedBPTT": Case(lambda model, optimizer: TruncatedBPTT(2, dim=2), {"chunk": 2}),
@@ -106,7 +106,7 @@ CASES = {
     "ActivationCheckpointing": Case(lambda model, optimizer: ActivationCheckpointing(), {"checkpointed": True}),
     "Freeze": Case(lambda model, optimizer: Freeze("norm", "recurrent"), {"freeze": ("norm", "recurrent")}),
     "Finetune": Case(
-        lambda model, optimizer: Finetune({1: ("blocks", 0.5), 2: ("stem", 0.1)}),
+        lambda model, optimizer: Finetune({2: ("blocks", 0.5), 3: ("stem", 0.1)}),
         {"unfreeze": {1: (("blocks",), 0.5), 2: (("stem",), 0.1)}},
     ),
     "LoRA": Case(lambda model, optimizer: LoRA(2, alpha=4, targets=list(LINEARS)), {"lora": LORA}),

@@ -85,7 +85,7 @@ def test_each_half_is_clipped_by_itself():
 
 
 def test_a_plan_gives_no_optimizer_what_another_one_has():
-    halves = Halves(Finetune({0: [HEAD, "0.2"], 1: ("0.0", 0.5)}))
+    halves = Halves(Finetune({1: [HEAD, "0.2"], 2: ("0.0", 0.5)}))
     before = halves.held()
     halves.run()
     assert halves.held() == before
@@ -93,14 +93,14 @@ def test_a_plan_gives_no_optimizer_what_another_one_has():
 
 
 def test_a_plan_that_leaves_one_of_them_nothing_to_train_at_first():
-    with pytest.raises(ValueError, match="leaves update 'body' nothing to train in epoch 0: it unfreezes first"):
-        Halves(Finetune({0: HEAD, 1: BODY}))
+    with pytest.raises(ValueError, match="leaves update 'body' nothing to train in epoch 1: it unfreezes first"):
+        Halves(Finetune({1: HEAD, 2: BODY}))
 
 
 def test_what_was_in_no_optimizer_comes_into_one():
     halves = Halves()
     halves.updates[0].optimizer.param_groups[0]["params"].pop()
-    halves.engine.attach(Finetune({0: [HEAD, BODY]}))
+    halves.engine.attach(Finetune({1: [HEAD, BODY]}))
     halves.run()
     assert sum(map(len, halves.held())) == len(list(halves.model.parameters()))
 

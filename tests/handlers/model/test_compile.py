@@ -213,7 +213,7 @@ def test_blocks_of_many_sizes_are_all_compiled():
 def test_a_part_that_is_unfrozen_is_compiled_again_once():
     with counted("eager") as compilations:
         model = deep()
-        plan = {0: ["head", "blocks"], 1: "stem"}
+        plan = {1: ["head", "blocks"], 2: "stem"}
         train(model, Compile(backend=compilations.backend), Finetune(plan), epochs=3)
     assert compilations.figures == (0, 2, 1)
 

@@ -18,7 +18,7 @@ KINDS = {
     "SGD with momentum": lambda parameters: torch.optim.SGD(parameters, lr=0.1, momentum=0.9, weight_decay=0.01),
     "AdamW": lambda parameters: torch.optim.AdamW(parameters, lr=0.01, weight_decay=0.1),
 }
-PLAN = {0: "head", 1: ("backbone.layer2", 0.1), 2: Unfreeze("backbone.layer1", lr_ratio=0.01)}
+PLAN = {1: "head", 2: ("backbone.layer2", 0.1), 3: Unfreeze("backbone.layer1", lr_ratio=0.01)}
 
 
 def engine_for(model, optimizer, *handlers):
@@ -77,7 +77,7 @@ def test_it_resumes_in_mid_plan_in_another_engine(kind, stop, tmp_path):
 
 def test_a_run_from_the_beginning_follows_the_plan_anew():
     model = staged()
-    trainer = engine_for(model, KINDS["SGD"](model.parameters()), Finetune({0: "head", 1: "backbone"}))
+    trainer = engine_for(model, KINDS["SGD"](model.parameters()), Finetune({1: "head", 2: "backbone"}))
     trainer.run(batches(3), max_epochs=2)
     seen = []
     trainer.add_event_handler(
@@ -119,7 +119,7 @@ def test_each_epoch_trains_what_the_plan_says():
 def test_batch_norms(keep, trained, given):
     model = staged()
     for_entry, for_handler = (keep, None) if given == "to the entry" else (None, keep)
-    plan = {0: "head", 1: Unfreeze(["backbone"], 0.1, for_entry)}
+    plan = {1: "head", 2: Unfreeze(["backbone"], 0.1, for_entry)}
     optimizer = KINDS["AdamW"](model.parameters())
     trainer = engine_for(model, optimizer, Finetune(plan, train_batch_norm=for_handler))
     trainer.attach(Evaluate(supervised_evaluator(model), batches(1)))
@@ -150,7 +150,7 @@ def test_a_step_that_calls_train_does_not_wake_batch_norms_before_their_time():
 
     engine = Engine(process)
     update = Update(engine, model, KINDS["SGD"](model.parameters()))
-    engine.attach(Finetune({0: "head", 1: "backbone"}))
+    engine.attach(Finetune({1: "head", 2: "backbone"}))
     engine.run(batches(3), max_epochs=1)
     assert equal_tensors(model.backbone, before)
     listening = update.tables[UpdateEvents.FORWARD_STARTED].entries
@@ -182,7 +182,7 @@ def test_options_are_those_of_the_group_that_a_parameter_was_in():
     decayed = [p for p in model.parameters() if p.ndim > 1]
     others = [p for p in model.parameters() if p.ndim == 1]
     optimizer = torch.optim.AdamW([{"params": others, "weight_decay": 0.0, "lr": 0.02}, {"params": decayed}], lr=0.01)
-    engine_for(model, optimizer, Finetune({0: "head", 1: "backbone"}, lr_ratio=0.5)).run(batches(1))
+    engine_for(model, optimizer, Finetune({1: "head", 2: "backbone"}, lr_ratio=0.5)).run(batches(1))
     assert groups(optimizer, "weight_decay", "lr") == [[1, 0, 0.02], [1, 0.01, 0.01], [6, 0, 0.01], [2, 0.01, 0.005]]
     assert [id(p) for p in optimizer.param_groups[3]["params"]] == [
         id(model.backbone[f"layer{i}"][0].weight) for i in (1, 2)
@@ -192,14 +192,14 @@ def test_options_are_those_of_the_group_that_a_parameter_was_in():
 def test_what_the_optimizer_did_not_have_follows_its_first_group():
     model = staged()
     optimizer = torch.optim.SGD([model.head.weight], lr=0.2, momentum=0.5)
-    engine_for(model, optimizer, Finetune({0: "head", 1: ("backbone", 0.5)})).run(batches(1))
+    engine_for(model, optimizer, Finetune({1: "head", 2: ("backbone", 0.5)})).run(batches(1))
     assert groups(optimizer, "lr", "momentum") == [[2, 0.2, 0.5], [8, 0.1, 0.5]]
 
 
 def test_several_ratios_in_one_epoch():
     model = staged()
     optimizer = KINDS["SGD"](model.parameters())
-    plan = {0: [("head", 2.0), ("backbone.layer2", 0.5)], 1: ["backbone.layer1.0", "backbone.layer1.1"]}
+    plan = {1: [("head", 2.0), ("backbone.layer2", 0.5)], 2: ["backbone.layer1.0", "backbone.layer1.1"]}
     engine_for(model, optimizer, Finetune(plan, lr_ratio=0.1)).run(batches(1))
     assert groups(optimizer, "lr") == [[0, 0.1], [2, 0.2], [4, 0.05], [4, 0.1 * 0.1]]
 
@@ -207,7 +207,7 @@ def test_several_ratios_in_one_epoch():
 def test_an_optimizer_with_names():
     model = staged()
     optimizer = torch.optim.SGD(model.head.named_parameters(prefix="head"), lr=0.1)
-    engine_for(model, optimizer, Finetune({0: "head", 1: "backbone.layer1.0"})).run(batches(1))
+    engine_for(model, optimizer, Finetune({1: "head", 2: "backbone.layer1.0"})).run(batches(1))
     assert [group["param_names"] for group in optimizer.param_groups] == [
         ["head.weight", "head.bias"],
         ["backbone.layer1.0.weight", "backbone.layer1.0.bias"],
@@ -292,7 +292,7 @@ def test_a_scheduler_on_a_metric_has_a_least_rate_for_each_group():
     optimizer = KINDS["SGD"](model.parameters())
     scheduler = lr_scheduler.ReduceLROnPlateau(optimizer, factor=0.01, patience=0, min_lr=0.02)
     trainer = engine_for(
-        model, optimizer, Finetune({0: "head", 1: ("backbone", 0.1)}), Schedule(scheduler, metric="loss")
+        model, optimizer, Finetune({1: "head", 2: ("backbone", 0.1)}), Schedule(scheduler, metric="loss")
     )
     trainer.declare_metrics("loss")
     trainer.add_event_handler(Events.EPOCH_COMPLETED, lambda: trainer.state.metrics.update(loss=1.0), order=-10)
@@ -316,7 +316,7 @@ def test_one_update_of_two():
     engine = Engine(lambda engine, batch: None)
     for name, model in models.items():
         Update(engine, model, KINDS["SGD"](model.parameters()), name=name)
-    engine.attach(Finetune({0: "head", 3: "backbone"}, update="two"))
+    engine.attach(Finetune({1: "head", 4: "backbone"}, update="two"))
     engine.run([None])
     assert [model.backbone["layer1"][0].weight.requires_grad for model in models.values()] == [True, False]
     assert [len(update.optimizer.param_groups) for update in engine.updates.values()] == [1, 2]
@@ -336,24 +336,29 @@ def attach(plan, *others, model=None, optimizer=None, **options):
     [
         ("head", TypeError, "takes a plan {epoch: what}"),
         ({}, ValueError, "needs a plan of at least one epoch"),
-        ({-1: "head"}, ValueError, "has the epoch -1; the first one is 0"),
-        ({"0": "head"}, TypeError, "has the epoch '0'; epochs are whole numbers"),
-        ({True: "head"}, TypeError, "has the epoch True"),
-        ({0: 3}, TypeError, "has 3 for epoch 0; it takes a name"),
-        ({0: []}, TypeError, r"has \[\] for epoch 0"),
-        ({0: ("head", 0.0)}, ValueError, "needs learning-rate ratios above 0, but got 0.0 for .*head"),
-        ({0: ("head", -1)}, ValueError, "ratios above 0, but got -1"),
-        ({0: Unfreeze("head", lr_ratio="0.1")}, TypeError, "takes a number for a learning-rate ratio, but got '0.1'"),
-        ({0: "head", 2: "backbone.layer3"}, ValueError, "names 'backbone.layer3', but the model has: backbone.layer1"),
+        ({-1: "head"}, ValueError, "has the epoch -1; epochs are counted from 1"),
         (
-            {0: "head", 2: "backbone.layer1", 4: "backbone"},
+            {0: "head", 2: "backbone"},
             ValueError,
-            r"unfreezes backbone.layer1.0.weight twice: with backbone.layer1 in epoch 2 and with backbone in epoch 4",
+            "has the epoch 0; epochs are counted from 1, as state.epoch .* add 1 to each",
+        ),
+        ({"1": "head"}, TypeError, "has the epoch '1'; epochs are whole numbers"),
+        ({True: "head"}, TypeError, "has the epoch True"),
+        ({1: 3}, TypeError, "has 3 for epoch 1; it takes a name"),
+        ({1: []}, TypeError, r"has \[\] for epoch 1"),
+        ({1: ("head", 0.0)}, ValueError, "needs learning-rate ratios above 0, but got 0.0 for .*head"),
+        ({1: ("head", -1)}, ValueError, "ratios above 0, but got -1"),
+        ({1: Unfreeze("head", lr_ratio="0.1")}, TypeError, "takes a number for a learning-rate ratio, but got '0.1'"),
+        ({1: "head", 3: "backbone.layer3"}, ValueError, "names 'backbone.layer3', but the model has: backbone.layer1"),
+        (
+            {1: "head", 3: "backbone.layer1", 5: "backbone"},
+            ValueError,
+            r"unfreezes backbone.layer1.0.weight twice: with backbone.layer1 in epoch 3 and with backbone in epoch 5",
         ),
         (
-            {1: "head", 2: "backbone"},
+            {2: "head", 3: "backbone"},
             ValueError,
-            "leaves update 'default' nothing to train in epoch 0: it unfreezes first in epoch 1",
+            "leaves update 'default' nothing to train in epoch 1: it unfreezes first in epoch 2",
         ),
     ],
     ids=str,
@@ -367,17 +372,17 @@ def test_a_parameter_shared_by_two_parts():
     model = nn.ModuleDict({"embedding": nn.Linear(3, 3, bias=False), "head": nn.Linear(3, 3, bias=False)})
     model["head"].weight = model["embedding"].weight
     with pytest.raises(ValueError, match=r"unfreezes embedding.weight \(it is head.weight too\) twice"):
-        attach({0: "head", 1: "embedding"}, model=model)
+        attach({1: "head", 2: "embedding"}, model=model)
 
 
 def test_frozen_and_unfrozen():
     with pytest.raises(ValueError, match=r"Freeze and Finetune both say whether backbone.layer1.0.weight is trained"):
-        attach({0: "head", 1: "backbone"}, Freeze("backbone.layer1")).run(batches(1))
+        attach({1: "head", 2: "backbone"}, Freeze("backbone.layer1")).run(batches(1))
 
 
 def test_two_plans():
     with pytest.raises(ValueError, match="both would say what one model trains; put all into one plan"):
-        attach({0: "head", 1: "backbone"}, Finetune({0: "head"}))
+        attach({1: "head", 2: "backbone"}, Finetune({1: "head"}))
 
 
 def test_beside_a_param_schedule():
@@ -390,21 +395,21 @@ def test_beside_a_param_schedule():
     )
     trainer = engine_for(model, optimizer, ParamSchedule("momentum", [Linear(0.9, 0.0, 10)] * 2))
     with pytest.raises(ValueError, match="it has a shape for each group of the optimizer, and the plan makes more"):
-        trainer.attach(Finetune({0: "head", 1: "backbone"}))
+        trainer.attach(Finetune({1: "head", 2: "backbone"}))
 
     model = staged()
     optimizer = KINDS["SGD with momentum"](model.parameters())
     shape = Linear(0.1, 0.0, 10)
-    engine_for(model, optimizer, ParamSchedule("lr", shape), Finetune({0: "head", 1: "backbone"})).run(batches(5))
+    engine_for(model, optimizer, ParamSchedule("lr", shape), Finetune({1: "head", 2: "backbone"})).run(batches(5))
     assert groups(optimizer, "lr") == [[2, shape(5)], [8, shape(5)]]
 
 
 def test_a_part_without_a_shape():
-    trainer = attach({0: "1", 1: "0"}, model=nn.Sequential(nn.LazyLinear(8), nn.Linear(8, 2)))
+    trainer = attach({1: "1", 2: "0"}, model=nn.Sequential(nn.LazyLinear(8), nn.Linear(8, 2)))
     with pytest.raises(ValueError, match=r"has no shape yet .*send one batch through the model"):
         trainer.run(batches(1))
 
 
 def test_an_optimizer_with_one_group_by_nature():
     with pytest.raises(ValueError, match="LBFGS has one"):
-        attach({0: "head", 1: "backbone"}, optimizer=lambda model: torch.optim.LBFGS(model.parameters()))
+        attach({1: "head", 2: "backbone"}, optimizer=lambda model: torch.optim.LBFGS(model.parameters()))

@@ -373,7 +373,7 @@ COMPANY = {
     "another": (lambda: Quantize("float8"), "both change the models of one update"),
     "fp8": (lambda: MixedPrecision("fp8"), "both change the linear layers; take MixedPrecision"),
     "fp64": (lambda: MixedPrecision("fp64-true"), "torchao rounds fp32, bf16 and fp16 to integers, and no fp64"),
-    "Finetune": (lambda: Finetune({0: "3", 1: "0"}), "integer weights can't be unfrozen"),
+    "Finetune": (lambda: Finetune({1: "3", 2: "0"}), "integer weights can't be unfrozen"),
 }
 
 

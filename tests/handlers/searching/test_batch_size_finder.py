@@ -479,5 +479,5 @@ def test_two_that_set_the_batch_size():
     with pytest.raises(ValueError, match="BatchSizeFinder and BatchSizeFinder can't both be attached"):
         trainer_with_room_for(10, BatchSizeFinder(), BatchSizeFinder())
     with pytest.raises(ValueError, match="both set the size of batches; search with apply=False"):
-        trainer_with_room_for(10, BatchSizeSchedule({0: 4}), BatchSizeFinder())
-    trainer_with_room_for(10, BatchSizeSchedule({0: 4}), BatchSizeFinder(apply=False))
+        trainer_with_room_for(10, BatchSizeSchedule({1: 4}), BatchSizeFinder())
+    trainer_with_room_for(10, BatchSizeSchedule({1: 4}), BatchSizeFinder(apply=False))

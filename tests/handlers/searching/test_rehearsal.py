@@ -44,7 +44,7 @@ def trained(*handlers, epochs=1, data=None):
 KINDS = {
     "alone": lambda: (),
     "accumulation": lambda: (GradientAccumulation(3),),
-    "accumulation by epoch": lambda: (GradientAccumulation({0: 1, 2: 4}),),
+    "accumulation by epoch": lambda: (GradientAccumulation({1: 1, 3: 4}),),
     "clipping": lambda: (ClipGradients(norm=0.1),),
     "bf16": lambda: (MixedPrecision("bf16"),),
     "fp16": lambda: (MixedPrecision("fp16", growth_interval=2),),

@@ -15,7 +15,7 @@ def batches_of_rank():
         seen.setdefault(engine.state.epoch, []).append(batch.tolist())
 
     engine = Engine(process, training=False)
-    engine.attach(DataParallel(), BatchSizeSchedule({0: 2, 2: 3}))
+    engine.attach(DataParallel(), BatchSizeSchedule({1: 2, 3: 3}))
     engine.add_event_handler(Events.EPOCH_STARTED, lambda: lengths.append(engine.state.epoch_length))
     engine.run(DataLoader(range(24), batch_size=1, shuffle=True), max_epochs=3)
     return seen, lengths

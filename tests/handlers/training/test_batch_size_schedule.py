@@ -16,7 +16,7 @@ from leyden.handlers.parallel.dealing import Deal, deal_data
 from leyden.handlers.training import Linear, Piecewise
 from leyden.handlers.training.batch_size_schedule import BatchSizeSchedule
 
-SIZES = {0: 2, 1: 5, 3: 8}
+SIZES = {1: 2, 2: 5, 4: 8}
 OF_EPOCH = [2, 5, 5, 8]
 
 
@@ -87,7 +87,7 @@ def test_a_window_that_is_carried_over_is_filled_by_a_longer_epoch():
     """Epochs of 1 and 4 batches, windows of 3: full after the 3rd batch; what the end of the run leaves is stepped."""
     model, steps = net(), []
     trainer = supervised_trainer(model, sgd(model), loss_fn)
-    trainer.attach(BatchSizeSchedule({0: 4, 1: 1}), GradientAccumulation(3, tail="carry"))
+    trainer.attach(BatchSizeSchedule({1: 4, 2: 1}), GradientAccumulation(3, tail="carry"))
     trainer.add_event_handler(Events.ITERATION_COMPLETED, lambda: steps.append(trainer.state.step))
     trainer.run(DataLoader(samples(4)), max_epochs=2)
     assert steps == [0, 0, 1, 1, 2]
@@ -109,7 +109,7 @@ def test_each_epoch_sees_each_sample_once_in_batches_of_its_size():
 
 def test_before_its_first_epoch_the_loader_has_its_own_size():
     data = DataLoader(range(6), batch_size=3)
-    seen, _, _, engine = watched(BatchSizeSchedule({1: 2}), data=data, max_epochs=2)
+    seen, _, _, engine = watched(BatchSizeSchedule({2: 2}), data=data, max_epochs=2)
     assert seen == {1: [[0, 1, 2], [3, 4, 5]], 2: [[0, 1], [2, 3], [4, 5]]}
     assert (data.batch_size, len(data)) == (3, 2)
     assert engine.state.dataloader.batch_size == 2
@@ -122,7 +122,7 @@ def test_a_shape_of_the_epoch(shape):
 
 
 def test_smaller_batches_make_longer_epochs():
-    _, started, _, _ = watched(BatchSizeSchedule({0: 4, 1: 2, 2: 1}), data=DataLoader(range(8)), max_epochs=3)
+    _, started, _, _ = watched(BatchSizeSchedule({1: 4, 2: 2, 3: 1}), data=DataLoader(range(8)), max_epochs=3)
     assert started == [(2, 0), (4, 2), (8, 6)]
 
 
@@ -134,19 +134,19 @@ def test_data_is_made_anew_only_where_the_size_changes():
             super().attach(engine)
             engine.data_setup.add(DataStage.SEED, lambda data: made.append(data.batch_size) or data)
 
-    watched(Noted({0: 2, 2: 4, 4: 4}), data=DataLoader(range(8)), max_epochs=6)
+    watched(Noted({1: 2, 3: 4, 5: 4}), data=DataLoader(range(8)), max_epochs=6)
     assert made == [2, 4]
 
 
 def test_a_run_of_iterations_ends_where_it_should():
-    seen, _, _, engine = watched(BatchSizeSchedule({0: 2, 1: 4}), data=DataLoader(range(8)), max_iters=7)
+    seen, _, _, engine = watched(BatchSizeSchedule({1: 2, 2: 4}), data=DataLoader(range(8)), max_iters=7)
     assert seen == {1: [[0, 1], [2, 3], [4, 5], [6, 7]], 2: [[0, 1, 2, 3], [4, 5, 6, 7]], 3: [[0, 1, 2, 3]]}
     assert engine.state.epoch == 3
 
 
 def test_where_the_user_fixed_the_length_a_new_size_begins_the_data_anew():
     seen, started, _, _ = watched(
-        BatchSizeSchedule({0: 1, 2: 2}), data=DataLoader(range(5)), max_epochs=4, epoch_length=2
+        BatchSizeSchedule({1: 1, 3: 2}), data=DataLoader(range(5)), max_epochs=4, epoch_length=2
     )
     assert seen == {1: [[0], [1]], 2: [[2], [3]], 3: [[0, 1], [2, 3]], 4: [[4], [0, 1]]}
     assert [length for length, _ in started] == [2, 2, 2, 2]
@@ -157,13 +157,13 @@ def test_an_iterable_dataset():
         def __iter__(self):
             return iter(range(4))
 
-    seen, _, completed, _ = watched(BatchSizeSchedule({0: 1, 1: 3}), data=DataLoader(Numbers()), max_epochs=2)
+    seen, _, completed, _ = watched(BatchSizeSchedule({1: 1, 2: 3}), data=DataLoader(Numbers()), max_epochs=2)
     assert seen == {1: [[0], [1], [2], [3]], 2: [[0, 1, 2], [3]]}
     assert completed == [(4, 4), (2, 6)]
 
 
 def test_a_restarted_run_begins_with_the_first_size():
-    schedule = BatchSizeSchedule({0: 2, 1: 4})
+    schedule = BatchSizeSchedule({1: 2, 2: 4})
     seen, _, _, engine = watched(schedule, data=DataLoader(range(4)), max_epochs=2)
     before = dict(seen)
     seen.clear()
@@ -209,7 +209,7 @@ def test_a_run_of_fixed_length_goes_on_between_two_epochs(epochs):
     def make():
         seen = []
         engine = Engine(lambda engine, batch: seen.append(batch.tolist()))
-        engine.attach(BatchSizeSchedule({0: 1, 1: 2}))
+        engine.attach(BatchSizeSchedule({1: 1, 2: 2}))
         return engine, seen
 
     engine, expected = make()
@@ -227,7 +227,7 @@ def test_an_interrupted_run_goes_on():
     def run(stops):
         seen, data = [], DataLoader(range(8))
         engine = Engine(lambda engine, batch: seen.append(batch.tolist()))
-        engine.attach(BatchSizeSchedule({0: 2, 1: 4}))
+        engine.attach(BatchSizeSchedule({1: 2, 2: 4}))
         engine.add_event_handler(Events.ITERATION_COMPLETED(once=stops), engine.interrupt)
         for _ in range(len(stops) + 1):
             engine.run(data, max_epochs=2)
@@ -248,7 +248,7 @@ def test_the_size_is_that_of_one_rank():
             def attach(self, engine, deal=deal):
                 engine.data_setup.add(DataStage.DEAL, lambda data: deal_data(data, deal))
 
-        shares.append(watched(Dealer(), BatchSizeSchedule({0: 2, 1: 3}), data=DataLoader(range(12)), max_epochs=2))
+        shares.append(watched(Dealer(), BatchSizeSchedule({1: 2, 2: 3}), data=DataLoader(range(12)), max_epochs=2))
     for (seen, started, _, _), (other, _, _, _) in (shares, shares[::-1]):
         assert [len(batch) for batch in seen[1]] == [2, 2, 2]
         assert [len(batch) for batch in seen[2]] == [3, 3]
@@ -276,10 +276,11 @@ def test_two_ranks():
     [
         (32, TypeError, "takes {epoch: size} or a shape of the epoch, but got 32"),
         ({}, TypeError, "takes {epoch: size} or a shape of the epoch, but got {}"),
-        ({0: 2.5}, TypeError, r"a batch size is a whole number, but got 2\.5"),
-        ({0: 0}, ValueError, "a batch size is at least 1, but got 0"),
-        ({-1: 2}, ValueError, "counts epochs in whole numbers from 0, but got -1"),
-        ({"0": 2}, ValueError, "counts epochs in whole numbers from 0, but got '0'"),
+        ({1: 2.5}, TypeError, r"a batch size is a whole number, but got 2\.5"),
+        ({1: 0}, ValueError, "a batch size is at least 1, but got 0"),
+        ({-1: 2}, ValueError, "has the epoch -1; epochs are counted from 1"),
+        ({0: 2, 3: 4}, ValueError, "has the epoch 0; epochs are counted from 1, as state.epoch .* add 1 to each"),
+        ({"1": 2}, TypeError, "has the epoch '1'; epochs are whole numbers"),
     ],
 )
 def test_what_is_no_schedule(sizes, error, said):
@@ -303,7 +304,7 @@ def test_what_is_no_schedule(sizes, error, said):
 )
 def test_data_that_cannot_be_batched_is_told_before_the_first_epoch(data, error, said):
     engine = Engine(lambda engine, batch: None)
-    engine.attach(BatchSizeSchedule({3: 5}))
+    engine.attach(BatchSizeSchedule({4: 5}))
     with pytest.raises(error, match=said):
         engine.run(data, max_epochs=4)
     assert engine.state.iteration == 0
@@ -316,6 +317,6 @@ def test_a_shape_that_falls_below_one():
 
 def test_two_of_them():
     engine = Engine(lambda engine, batch: None)
-    engine.attach(BatchSizeSchedule({0: 2}))
+    engine.attach(BatchSizeSchedule({1: 2}))
     with pytest.raises(ValueError, match="BatchSizeSchedule and BatchSizeSchedule can't both be attached"):
-        engine.attach(BatchSizeSchedule({0: 3}))
+        engine.attach(BatchSizeSchedule({1: 3}))

@@ -176,10 +176,10 @@ def train_by_hand_in_windows(model, optimizer, data, windows, divisors=None):
 # -- a schedule --------------------------------------------------------------------------------------------------------
 
 
-def test_a_schedule_of_epochs_that_count_from_zero():
+def test_a_schedule_of_epochs_that_count_from_one():
     ours, theirs = net(), net()
     trainer = supervised_trainer(ours, sgd(ours), loss_fn)
-    trainer.attach(GradientAccumulation({0: 1, 2: 4}))
+    trainer.attach(GradientAccumulation({1: 1, 3: 4}))
     steps = []
     trainer.add_event_handler(Events.EPOCH_COMPLETED, lambda engine: steps.append(engine.state.step))
     trainer.run(batches(6), max_epochs=4)
@@ -191,7 +191,7 @@ def test_a_schedule_of_epochs_that_count_from_zero():
 def test_before_the_first_epoch_of_a_schedule_each_batch_is_a_step():
     model = net()
     trainer = supervised_trainer(model, sgd(model), loss_fn)
-    trainer.attach(GradientAccumulation({1: 3}))
+    trainer.attach(GradientAccumulation({2: 3}))
     steps = steps_of(trainer)
     trainer.run(batches(3), max_epochs=2)
     assert steps == [1, 2, 3, 6]
@@ -328,9 +328,10 @@ def test_weights_of_a_window_that_is_carried_over_or_dropped(tail):
     ("arguments", "error", "words"),
     [
         ({"steps": {}}, ValueError, "got an empty mapping"),
-        ({"steps": {0: 0}}, ValueError, "needs at least 1 batch a step, but got 0"),
-        ({"steps": {-1: 2}}, ValueError, "needs at least 0 as an epoch, but got -1"),
-        ({"steps": {"0": 2}}, TypeError, "takes epochs as whole numbers, counted from 0, but got '0'"),
+        ({"steps": {1: 0}}, ValueError, "needs at least 1 batch a step, but got 0"),
+        ({"steps": {-1: 2}}, ValueError, "has the epoch -1; epochs are counted from 1"),
+        ({"steps": {0: 1, 4: 8}}, ValueError, "has the epoch 0; epochs are counted from 1, as state.epoch counts them"),
+        ({"steps": {"1": 2}}, TypeError, "has the epoch '1'; epochs are whole numbers"),
         ({"steps": 2, "tail": "keep"}, ValueError, 'takes tail="step", "carry" or "drop", but got \'keep\''),
         ({"steps": 2, "divide_by": "tokens"}, ValueError, 'takes divide_by="window" or "steps", but got \'tokens\''),
         ({"steps": 2, "weight": 3}, TypeError, "takes weight= as a function of the batch, but got 3"),

@@ -49,10 +49,10 @@ WINDOWS = {
     "3, dropped": (GradientAccumulation(3, tail="drop"),),
     "17, carried": (GradientAccumulation(17, tail="carry"),),
     "17, dropped": (GradientAccumulation(17, tail="drop"),),
-    "by epoch": (GradientAccumulation({0: 1, 2: 4}),),
-    "by epoch, carried": (GradientAccumulation({0: 3, 1: 4}, tail="carry"),),
+    "by epoch": (GradientAccumulation({1: 1, 3: 4}),),
+    "by epoch, carried": (GradientAccumulation({1: 3, 2: 4}, tail="carry"),),
     "limited": (LimitBatches(7), GradientAccumulation(3)),
-    "sizes": (BatchSizeSchedule({0: 2, 1: 5, 2: 40}), GradientAccumulation(3)),
+    "sizes": (BatchSizeSchedule({1: 2, 2: 5, 3: 40}), GradientAccumulation(3)),
 }
 
 

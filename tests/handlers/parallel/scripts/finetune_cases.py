@@ -11,7 +11,7 @@ from leyden.engine import Events, UpdateEvents, supervised_trainer
 from leyden.handlers import Checkpoint, DataParallel, GradientAccumulation
 from leyden.handlers.model import Finetune, Freeze
 
-PLAN = {0: "2", 1: ("1", 0.5), 2: ("0", 0.1)}
+PLAN = {1: "2", 2: ("1", 0.5), 3: ("0", 0.1)}
 
 
 def net():
