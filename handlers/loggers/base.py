@@ -13,10 +13,11 @@ from typing import Any
 
 from leyden import distributed as dist
 from leyden.engine import Engine, Events, Order
+from leyden.handlers.loggers.arguments import check_values, parameters, seconds, whole_number
 from leyden.handlers.loggers.delivery import Delivery
 from leyden.handlers.loggers.hyperparameters import flatten, hyperparameters
 from leyden.handlers.loggers.points import Points
-from leyden.handlers.loggers.values import MetricChoice, OutputTransform, check_choice, scalars
+from leyden.handlers.loggers.values import MetricChoice, OutputTransform, scalars
 
 FIRST = Order.METRICS - 10  # before a user's handlers of STARTED, which may log
 
@@ -72,12 +73,13 @@ class Logger(ABC):
         params: Mapping[str, Any] | None = None,
         patience: float = 30.0,
     ) -> None:
-        check_choice(metrics, type(self).__name__)
-        self.every = every
+        who = type(self).__name__
+        check_values(who, metrics, output_transform)
+        self.every = whole_number(who, every)
         self.metrics = metrics
-        self._points = Points(every, metrics, output_transform, learning_rates)
-        self.params = dict(params or {})
-        self.patience = patience
+        self._points = Points(self.every, metrics, output_transform, learning_rates)
+        self.params = parameters(who, params)
+        self.patience = seconds(who, patience)
         self._engine: Engine[Any, Any] | None = None
         self._delivery: Delivery[Value | tuple[str, str]] | None = None
         self._early: list[Value] = []  # logged before the first run

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import shlex
-import socket
 import time
 from collections.abc import Mapping
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from leyden.engine import Engine
 from leyden.handlers.loggers.base import Ending, Logger, Value
+from leyden.handlers.loggers.folders import Claim, make_new
 from leyden.handlers.loggers.packages import require_package
 from leyden.handlers.loggers.values import MetricChoice, OutputTransform
 
@@ -46,10 +45,20 @@ class TensorBoardLogger(Logger):
             params=params,
             patience=patience,
         )
-        self.log_dir: Path | None = None if log_dir is None else Path(log_dir)
+        if log_dir is not None and not isinstance(log_dir, str | Path):
+            raise TypeError(f"TensorBoardLogger(log_dir=) takes a path, or None for a new folder, but got {log_dir!r}")
+        self.log_dir: Path | None = None if log_dir is None else Path(log_dir).expanduser()
         """The folder of the run; None before the first run starts, if none was given."""
         self._given = log_dir is not None
         self._writer: Any = None
+        self._claim = Claim()
+
+    def refuses(self, other: Any) -> str | None:
+        if not isinstance(other, TensorBoardLogger) or self.log_dir is None or other.log_dir is None:
+            return None
+        if self.log_dir.resolve() != other.log_dir.resolve():
+            return None
+        return f"both write to {self.log_dir}, where they would hide each other's curves; give each its own log_dir="
 
     def dashboard_command(self) -> str:
         """The command line that shows this folder in a browser."""
@@ -65,8 +74,13 @@ class TensorBoardLogger(Logger):
 
     def _open(self, engine: Engine[Any, Any], continues: bool) -> dict[str, str]:
         if self.log_dir is None or not (continues or self._given):
-            self.log_dir = Path("runs") / f"{datetime.now():%Y-%m-%d_%H-%M-%S}_{socket.gethostname()}"
+            self.log_dir = make_new(Path("runs"))
         self.log_dir.mkdir(parents=True, exist_ok=True)
+        if not self._claim.take(self.log_dir):
+            self._warn(
+                f"another run writes to {self.log_dir} at this moment, and they will hide each other's curves; give "
+                "each a log_dir= of its own, or none"
+            )
         # TensorBoard hides what it has from this step on: the run writes it anew.
         self._writer = self._make_writer(purge_step=engine.state.iteration + 1)
         return self._logged if continues else {}
@@ -98,6 +112,7 @@ class TensorBoardLogger(Logger):
         if self._writer is not None:
             self._writer.close()
             self._writer = None
+        self._claim.give_back()
 
     def _place(self) -> str:
         return str(self.log_dir)

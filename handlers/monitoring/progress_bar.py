@@ -4,17 +4,28 @@ from __future__ import annotations
 
 import sys
 import time
+import warnings
 from typing import Any, TextIO
 
 from tqdm import tqdm
 
 from leyden import distributed as dist
 from leyden.engine import Engine, Events, Order, RemovableEventHandle
-from leyden.handlers.loggers.values import MetricChoice, OutputTransform, check_choice, metric_scalars, output_scalars
+from leyden.engine.filters import NEVER
+from leyden.handlers.loggers.arguments import check_values, whole_number
+from leyden.handlers.loggers.values import MetricChoice, OutputTransform, metric_scalars, output_scalars
 from leyden.handlers.monitoring.pace import Pace
+from leyden.handlers.monitoring.stream import Stream
 
 ON_TERMINAL = 0.1  # seconds between two refreshes
 IN_FILE = 60.0
+
+
+def notebook_bars() -> type[tqdm[Any]]:
+    """tqdm's bars for notebooks, or those for terminals where ipywidgets is not installed."""
+    from tqdm.auto import tqdm as bars
+
+    return bars
 
 
 class ProgressBar:
@@ -23,11 +34,14 @@ class ProgressBar:
     It is drawn anew ten times a second, or, with `every`, each `every` iterations; only then are values copied from the
     device. `metrics`: "all" (but those of many classes), a list of names, or None. `output_transform`: from the output
     to a scalar or a mapping of scalars; an output that is one already is shown without. `desc`: what stands before the
-    epoch's number. `persist`: the bar of an epoch stays, with the metrics of its end. `file`: by default stderr, as it
-    is when the run starts.
+    epoch's number. `persist`: the bar of an epoch stays, with the metrics of its end; None: unless it stands within
+    another bar. `file`: by default stderr, as it is when the run starts; in a notebook, one of its own bars.
 
     Where the file is no terminal (a log), plain lines are written instead: one at the end of each epoch, and one a
-    minute, or each `every` iterations, in between. Rank 0 alone shows anything.
+    minute, or each `every` iterations, in between. Where nothing can be written (no stderr, a closed pipe, a full
+    disk) the training goes on without it; that is told once. Rank 0 alone shows anything.
+
+    Raises TypeError or ValueError for what can't be meant by its arguments.
     """
 
     def __init__(
@@ -36,17 +50,23 @@ class ProgressBar:
         metrics: MetricChoice = "all",
         output_transform: OutputTransform | None = None,
         desc: str | None = None,
-        persist: bool = False,
+        persist: bool | None = None,
         file: TextIO | None = None,
     ) -> None:
-        check_choice(metrics, type(self).__name__)
-        self.every = every
+        who = type(self).__name__
+        check_values(who, metrics, output_transform)
+        if desc is not None and not isinstance(desc, str):
+            raise TypeError(f"{who}(desc=) takes text, but got {desc!r}")
+        if file is not None and not hasattr(file, "write"):
+            raise TypeError(f"{who}(file=) takes an open text file, but got {file!r}")
+        self.every = whole_number(who, every)
         self.metrics = metrics
         self.output_transform = output_transform
         self.desc = desc
         self.persist = persist
         self.file = file
-        self._out: TextIO = sys.stderr
+        self._out = Stream(None)
+        self._told = False
         self._live = False
         self._pace = Pace(IN_FILE)
         self._engine: Engine[Any, Any] | None = None
@@ -77,9 +97,9 @@ class ProgressBar:
             engine.require_metric(name, type(self).__name__)
 
     def _start(self, engine: Engine[Any, Any]) -> None:
-        self._out = sys.stderr if self.file is None else self.file
+        self._out = Stream(sys.stderr if self.file is None else self.file)
         # A notebook's stream is no terminal, but draws like one.
-        self._live = self._out.isatty() or type(self._out).__module__.startswith("ipykernel.")
+        self._live = self._out.isatty() or self._out.in_notebook
         self._pace = Pace(ON_TERMINAL if self._live else IN_FILE)
         if engine.cursor.epoch_open:  # the run goes on in mid-epoch, where no epoch starts
             self._open(engine)
@@ -89,29 +109,40 @@ class ProgressBar:
         self._opened_at = time.monotonic()
         self._epoch_open = True
         self._pace.begin(engine.state.iteration)
-        if self._live:
-            self._bar = tqdm(
-                desc=self._title(engine),
-                total=self._total(engine),
-                initial=self._first,
-                file=self._out,
-                leave=self.persist,
-                dynamic_ncols=True,
-                mininterval=0,
-                miniters=1,
-            )
+        if self._live and self._out.is_open:
+            self._bar = self._make_bar(engine)
+            self._tell()
+
+    def _make_bar(self, engine: Engine[Any, Any]) -> tqdm[Any]:
+        in_notebook = self._out.in_notebook and self.file is None
+        bar = (notebook_bars() if in_notebook else tqdm)(
+            desc=self._title(engine),
+            total=self._total(engine),
+            initial=self._first,
+            file=None if in_notebook else self._out,
+            dynamic_ncols=True,
+            mininterval=0,
+            miniters=1,
+        )
+        bar.leave = bar.pos == 0 if self.persist is None else self.persist
+        return bar
 
     def _step(self, engine: Engine[Any, Any]) -> None:
+        assert self._handle is not None
+        if not self._out.is_open:
+            self._handle.defer_until(NEVER)
+            return
         if self.every is not None:
             self._show(engine)
             return
         if self._pace.is_time():
             self._show(engine)
-        assert self._handle is not None
         iteration = engine.state.iteration
         self._handle.defer_until(iteration + self._pace.steps(iteration))
 
     def _show(self, engine: Engine[Any, Any]) -> None:
+        if not self._out.is_open:
+            return
         metrics = metric_scalars(engine, self.metrics)
         values = output_scalars(engine, self.output_transform) | metrics
         self._draw(engine, ", ".join(f"{name}={number:.4g}" for name, number in values.items()))
@@ -122,6 +153,7 @@ class ProgressBar:
             self._bar.set_postfix_str(text, refresh=False)
             if not self._bar.update(done - self._bar.n):
                 self._bar.refresh()
+            self._tell()
             return
         line = tqdm.format_meter(
             done,
@@ -134,6 +166,15 @@ class ProgressBar:
         )
         self._out.write(f"{line}\n")
         self._out.flush()
+        self._tell()
+
+    def _tell(self) -> None:
+        """Once, what kept it from being shown."""
+        failure = self._out.failure
+        if failure is not None and not self._told:
+            self._told = True
+            reason = f"{type(failure).__name__}: {failure}"
+            warnings.warn(f"ProgressBar shows nothing any more ({reason}); the training goes on", stacklevel=2)
 
     def _close_epoch(self, engine: Engine[Any, Any]) -> None:
         self._show(engine)

@@ -286,8 +286,8 @@ def test_an_unknown_metric_is_an_error_at_the_start() -> None:
 def test_mistakes_are_told_where_they_are_made() -> None:
     with pytest.raises(TypeError, match=r'ListLogger\(metrics=\) takes "all", a list of names, or None, but got'):
         ListLogger(metrics="accuracy")
-    with pytest.raises(ValueError, match="every of an event must be at least 1, but is 0"):
-        counting_engine().attach(ListLogger(every=0))
+    with pytest.raises(ValueError, match=r"ListLogger\(every=\) must be at least 1, or None for never, but is 0"):
+        ListLogger(every=0)
     logger = ListLogger()
     counting_engine().attach(logger)
     with pytest.raises(ValueError, match="logs another engine already"):

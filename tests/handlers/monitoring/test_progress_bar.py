@@ -61,12 +61,24 @@ def test_a_bar_is_drawn_every_n_iterations_and_at_the_end_of_an_epoch() -> None:
         "Epoch 1/2:  50%|#####     | 2/4 [loss=0.25]",
         "Epoch 1/2: 100%|##########| 4/4 [loss=0.5]",
         "Epoch 1/2: 100%|##########| 4/4 [loss=0.5, accuracy=0.5]",
+        "Epoch 1/2: 100%|##########| 4/4 [loss=0.5, accuracy=0.5]",
         "Epoch 2/2:   0%|          | 0/4 []",
         "Epoch 2/2:  50%|#####     | 2/4 [loss=0.75, accuracy=0.5]",
         "Epoch 2/2: 100%|##########| 4/4 [loss=1, accuracy=0.5]",
         "Epoch 2/2: 100%|##########| 4/4 [loss=1, accuracy=0.5]",
-    ]
-    assert terminal.screen() == [], "nothing stays"
+        "Epoch 2/2: 100%|##########| 4/4 [loss=1, accuracy=0.5]",
+    ], "the last of an epoch is drawn once more, to stay"
+    assert [without_rates(line) for line in terminal.screen()] == [
+        "Epoch 1/2: 100%|##########| 4/4 [loss=0.5, accuracy=0.5]",
+        "Epoch 2/2: 100%|##########| 4/4 [loss=1, accuracy=0.5]",
+    ], "a line for each epoch stays"
+
+
+def test_bars_that_do_not_persist_leave_nothing_behind() -> None:
+    engine, terminal = engine_with_loss(), Terminal()
+    engine.attach(ProgressBar(every=2, persist=False, file=terminal))
+    engine.run(range(4), max_epochs=2)
+    assert terminal.screen() == []
 
 
 def test_bars_that_persist_stay_with_the_metrics_of_their_end() -> None:
@@ -88,12 +100,14 @@ def test_bars_that_persist_stay_with_the_metrics_of_their_end() -> None:
 def test_a_bar_within_a_bar_leaves_the_outer_one_whole() -> None:
     trainer, evaluator, terminal = engine_with_loss(), Engine(lambda engine, batch: None, training=False), Terminal()
     evaluator.attach(ProgressBar(every=1, file=terminal))
-    trainer.attach(ProgressBar(every=1, persist=True, file=terminal))
+    trainer.attach(ProgressBar(every=1, file=terminal))
     trainer.add_event_handler(Events.ITERATION_COMPLETED(once=2), lambda: evaluator.run(range(2)))
     trainer.add_event_handler(Events.EPOCH_COMPLETED, lambda: evaluator.run(range(2)))
     trainer.run(range(4))
     assert any("Evaluation: 100%|##########| 2/2" in frame for frame in terminal.frames())
     assert [without_rates(line) for line in terminal.screen()] == ["Epoch 1/1: 100%|##########| 4/4 [loss=0.5]"]
+    evaluator.run(range(2))
+    assert "Evaluation: 100%|##########| 2/2" in terminal.screen()[-1], "one by itself stays"
 
 
 def test_epochs_of_unknown_length_and_runs_by_iterations() -> None:

@@ -1,0 +1,44 @@
+"""Checks of what loggers and bars are made with: a mistake is told where it is made, not after the training."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from numbers import Integral, Real
+from typing import Any
+
+from leyden.handlers.loggers.values import check_choice
+
+
+def check_values(who: str, metrics: object, output_transform: object) -> None:
+    """Raises TypeError for what is no choice of metrics, and for a transform that can't be called."""
+    check_choice(metrics, who)
+    if output_transform is not None and not callable(output_transform):
+        raise TypeError(f"{who}(output_transform=) takes a function of the output, but got {output_transform!r}")
+
+
+def whole_number(who: str, every: Any) -> int | None:
+    """`every` as an int. Raises TypeError for what is no whole number, ValueError for one below 1."""
+    if every is None:
+        return None
+    if isinstance(every, bool) or not isinstance(every, Integral):
+        raise TypeError(f"{who}(every=) takes a whole number of iterations or None, but got {every!r}")
+    if every < 1:
+        raise ValueError(f"{who}(every=) must be at least 1, or None for never, but is {every}")
+    return int(every)
+
+
+def seconds(who: str, patience: Any) -> float:
+    """`patience` as a float. Raises TypeError for what is no number, ValueError for one below 0 or NaN."""
+    if isinstance(patience, bool) or not isinstance(patience, Real):
+        raise TypeError(f"{who}(patience=) takes seconds, but got {patience!r}")
+    if math.isnan(patience) or patience < 0:
+        raise ValueError(f"{who}(patience=) must be at least 0 seconds, but is {patience}")
+    return float(patience)
+
+
+def parameters(who: str, params: Any) -> dict[str, Any]:
+    """`params` as a dict of its own. Raises TypeError for what is no mapping."""
+    if params is not None and not isinstance(params, Mapping):
+        raise TypeError(f"{who}(params=) takes a mapping of names and values (vars(args), say), but got {params!r}")
+    return dict(params or {})
