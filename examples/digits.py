@@ -76,7 +76,7 @@ def main(runs: Path, epochs: int) -> None:
     checkpoint = Checkpoint(runs / "digits", best="val/accuracy", keep=3, resume="auto")
     trainer.attach(
         DataParallel(),  # one process: nothing; under torchrun: replicas, sharded data
-        MixedPrecision("bf16"),
+        MixedPrecision(),
         GradientAccumulation(2),
         ClipGradients(norm=1.0),
         Schedule(torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs), per="epoch"),

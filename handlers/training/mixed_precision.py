@@ -11,6 +11,8 @@ from torch.nn.utils.rnn import PackedSequence
 
 from leyden.engine import Engine, Stage, Update
 from leyden.handlers.data.moving import Move, move_nested
+from leyden.handlers.number_checks import require_number
+from leyden.handlers.training.fast_precision import fast_precision, warn_if_slow
 from leyden.handlers.updates import modules_of
 
 AUTOCAST = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16, "fp8": torch.bfloat16}
@@ -20,10 +22,12 @@ TRUE = {"bf16-true": torch.bfloat16, "fp64-true": torch.float64}
 class MixedPrecision:
     """Runs forward passes under torch.autocast, in bf16 or fp16; fp16 scales the loss and skips steps that overflow.
 
-    `precision`: "bf16", "fp16" or "fp32" (nothing is done); "fp8": linear layers multiply in float8 through torchao,
-    the rest is bf16. These leave parameters as they are, and, like torch.autocast, inputs and outputs too. "bf16-true"
-    and "fp64-true" change the model itself, its parameters, buffers and optimizer states, to that dtype; floating
-    inputs follow, and outputs come in it.
+    `precision`: "bf16", "fp16" or "fp32" (nothing is done); by default that of these which the device computes fast, as
+    `print(engine)` tells: bf16 on newer GPUs and on processors that have instructions for it, fp16 on GPUs before
+    those, fp32 elsewhere. "fp8": linear layers multiply in float8 through torchao, the rest is bf16. These leave
+    parameters as they are, and, like torch.autocast, inputs and outputs too. "bf16-true" and "fp64-true" change the
+    model itself, its parameters, buffers and optimizer states, to that dtype; floating inputs follow, and outputs come
+    in it.
 
     `update` names the one update it is for; by default all. Evaluators that a trainer runs (`Evaluate`) get the same
     autocast, without scaling. Further arguments go to torch.amp.GradScaler (fp16: `init_scale`, `growth_interval`, ...)
@@ -35,13 +39,17 @@ class MixedPrecision:
     the run starts, for a device that has no such precision.
     """
 
-    def __init__(self, precision: str = "bf16", *, update: str | None = None, **options: Any) -> None:
+    def __init__(self, precision: str | None = None, *, update: str | None = None, **options: Any) -> None:
         known = [*AUTOCAST, *TRUE]
-        if precision not in known:
+        if precision is not None and precision not in known:
             raise ValueError(f"MixedPrecision knows the precisions {', '.join(known)}, but got {precision!r}")
         if options and precision not in ("fp16", "fp8"):
-            raise ValueError(f"only fp16 and fp8 have options; {precision} has no use for: {', '.join(options)}")
-        self.precision = precision
+            chosen = "one that the device chooses" if precision is None else precision
+            raise ValueError(f"only fp16 and fp8 have options; {chosen} has no use for: {', '.join(options)}")
+        if "init_scale" in options:
+            require_number("MixedPrecision", "an init_scale", options["init_scale"], above=0)
+        self.precision = precision or "fp32"
+        self._chooses = precision is None
         self.update = update
         self._options = options
         if precision == "fp8":
@@ -51,6 +59,7 @@ class MixedPrecision:
             self._convert = functools.partial(convert_to_float8, **options)
 
     def attach(self, engine: Engine[Any, Any]) -> None:
+        shown = self._choose(engine)
         if not engine.training and not engine.updates:
             self._attach_to_lone_evaluator(engine)
             return
@@ -66,7 +75,15 @@ class MixedPrecision:
             convert = functools.partial(self._convert, modules_of(updates))
             engine.setup.add(Stage.QUANTIZE, convert, owner="MixedPrecision in fp8")
         # At each run: an error may have stopped the scaler between unscaling and stepping.
-        engine.setup.add(Stage.MATERIALISE, lambda: self._fill(updates), each_run=True)
+        engine.setup.add(Stage.MATERIALISE, lambda: self._fill(updates), owner=shown, each_run=True)
+
+    def _choose(self, engine: Engine[Any, Any]) -> str:
+        """Takes what the engine's device computes fast, unless a precision was said; gives what is shown of that."""
+        if not self._chooses:
+            warn_if_slow(self.precision, engine.device)
+            return ""
+        self.precision, reason = fast_precision(engine.device)
+        return f"MixedPrecision in {self.precision}, {reason}"
 
     def _attach_to_lone_evaluator(self, engine: Engine[Any, Any]) -> None:
         if engine.find_handlers(MixedPrecision):
