@@ -12,10 +12,13 @@ import torch
 
 
 def host_state() -> dict[str, Any]:
-    """The state of each global generator of the host, as plain data and a tensor; numpy's only if it is in use."""
+    """The state of each global generator of the host, as plain data and tensors; numpy's only if it is in use."""
     state: dict[str, Any] = {"python": random.getstate(), "torch": torch.default_generator.get_state()}
     if "numpy.random" in sys.modules:
-        state["numpy"] = numpy.random.get_state(legacy=False)
+        of_numpy = numpy.random.get_state(legacy=False)
+        numbers = of_numpy["state"]
+        # A tensor, not an array: torch.load takes no arrays from a file that it is not told to trust.
+        state["numpy"] = of_numpy | {"state": numbers | {"key": torch.from_numpy(numbers["key"].astype("int64"))}}
     return state
 
 
@@ -24,7 +27,9 @@ def set_host_state(state: Mapping[str, Any]) -> None:
     random.setstate(state["python"])
     torch.default_generator.set_state(state["torch"])
     if "numpy" in state:
-        numpy.random.set_state(state["numpy"])
+        numbers = state["numpy"]["state"]
+        key = numpy.asarray(numbers["key"]).astype("uint32")  # an array in states that an earlier leyden saved
+        numpy.random.set_state(state["numpy"] | {"state": numbers | {"key": key}})
 
 
 def seed_host(seed: int) -> None:
