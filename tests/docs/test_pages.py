@@ -1,0 +1,30 @@
+"""What the pages show runs as it stands there, from the first line of a page to its last, with nothing else given."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+DOCS = Path(__file__).parents[2] / "docs"
+
+
+def run_page(name: str) -> None:
+    source = "\n".join(re.findall(r"```python\n(.*?)```", (DOCS / name).read_text(), re.DOTALL))
+    exec(compile(source, name, "exec"), {"__name__": "__main__"})
+
+
+def test_writing_a_handler(capsys: pytest.CaptureFixture[str]) -> None:
+    run_page("writing-a-handler.md")
+    printed = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in printed[:8]] == ["10", "20", "30", "40", "50", "60", "70", "80"]
+    assert float(printed[8]) > 0
+    assert printed[9] == "480"
+    assert "ADAPT  SmallWeights" in "\n".join(printed)
+
+
+@pytest.mark.parametrize("page", sorted(path.name for path in DOCS.glob("*.md")))
+def test_links_lead_somewhere(page: str) -> None:
+    for link in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", (DOCS / page).read_text()):
+        assert (DOCS / link).exists(), link
