@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,12 @@ def merge(model: nn.Module, *, unload: bool = False) -> None:
             if not layer.merged:
                 layer.merge()
     if not unload:
+        if hasattr(model, "save_pretrained"):
+            warnings.warn(
+                "merged, the model still has the adapters' layers, under peft's names: save_pretrained would write a "
+                "folder that from_pretrained loads with fresh weights. Call merge(model, unload=True) before saving it",
+                stacklevel=2,
+            )
         return
     for name, layer in list(model.named_modules()):
         if hasattr(layer, "unload_and_optionally_merge_module"):  # peft's copies of modules that are trained in full

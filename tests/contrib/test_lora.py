@@ -280,6 +280,26 @@ def test_a_model_that_is_merged_for_good_has_its_first_layout_again():
     assert not torch.equal(plain[3].weight, net()[3].weight)
 
 
+def test_a_merged_model_of_transformers_is_told_to_be_unloaded_before_it_is_saved(recwarn, tmp_path):
+    transformers = pytest.importorskip("transformers")
+    torch.manual_seed(0)
+    config = transformers.GPT2Config(vocab_size=20, n_positions=8, n_embd=8, n_layer=1, n_head=2)
+    model = transformers.GPT2LMHeadModel(config)
+    trainer = Engine(lambda engine, tokens: update.backward(model(input_ids=tokens, labels=tokens).loss))
+    update = Update(trainer, model, torch.optim.SGD(model.parameters(), lr=1.0))
+    trainer.attach(LoRA(rank=2))
+    trainer.run([torch.randint(20, (2, 8)) for _ in range(3)])
+    with pytest.warns(UserWarning, match=r"merge\(model, unload=True\) before saving it"):
+        merge(model)
+    recwarn.clear()
+    merge(model, unload=True)
+    assert not [each for each in recwarn if "unload" in str(each.message)]
+    model.save_pretrained(tmp_path)
+    again = transformers.GPT2LMHeadModel.from_pretrained(tmp_path)
+    tokens = torch.arange(8)[None]
+    assert torch.allclose(again.eval()(tokens).logits, model.eval()(tokens).logits, atol=1e-6)
+
+
 def test_merging_into_integers_rounds_anew():
     pytest.importorskip("torchao")
     model = net()
