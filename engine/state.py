@@ -2,49 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, MutableMapping
+from collections.abc import Mapping
 from typing import Any
 
-import torch
-
-
-class MetricValues(MutableMapping[str, Any]):
-    """The metrics of a run by name. A scalar tensor may be put in; it comes out as a plain number.
-
-    The copy to the host happens when someone reads, so that a handler may put in a value at each step without waiting.
-    """
-
-    def __init__(self) -> None:
-        self._values: dict[str, Any] = {}
-        self.times_set: dict[str, int] = {}
-        """How often each was set: lets a reader tell a new value from one of an earlier evaluation."""
-
-    def __getitem__(self, name: str) -> Any:
-        try:
-            value = self._values[name]
-        except KeyError:
-            there = ", ".join(sorted(self._values)) or "none yet"
-            raise KeyError(f"no metric {name!r}; there are: {there}") from None
-        return value.item() if isinstance(value, torch.Tensor) and value.ndim == 0 else value
-
-    def __setitem__(self, name: str, value: Any) -> None:
-        self._values[name] = value
-        self.times_set[name] = self.times_set.get(name, 0) + 1
-
-    def __delitem__(self, name: str) -> None:
-        del self._values[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._values)
-
-    def __len__(self) -> int:
-        return len(self._values)
-
-    def __contains__(self, name: object) -> bool:
-        return name in self._values
-
-    def __repr__(self) -> str:
-        return repr(dict(self))
+from leyden.engine.metric_values import MetricValues
 
 
 class State:
@@ -66,12 +27,25 @@ class State:
         self.max_iters: int | None = None
         self.batch: Any = None
         self.output: Any = None
-        self.metrics: MetricValues = MetricValues()
+        vars(self)["metrics"] = MetricValues()
         self.times: dict[str, float | None] = {"EPOCH_COMPLETED": None, "COMPLETED": None}
         self.dataloader: Any = None
         self.seed: int | None = None
         self.diverged: bool = False
         self.dry_run: bool = False
+
+    @property
+    def metrics(self) -> MetricValues:
+        """The metrics by name. Assigned a mapping, it takes its items in place of what there was."""
+        values: MetricValues = vars(self)["metrics"]
+        return values
+
+    @metrics.setter
+    def metrics(self, values: Mapping[str, Any]) -> None:
+        if not isinstance(values, Mapping):
+            raise TypeError(f"state.metrics is a mapping from names to values, but was to become {values!r}")
+        if values is not self.metrics:
+            self.metrics.replace(values)
 
     def __getattr__(self, name: str) -> Any:
         # Only asked for what is not there: the class is open, so its attributes of a user's own have any type.

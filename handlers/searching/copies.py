@@ -11,7 +11,7 @@ import torch
 
 from leyden.engine import MetricValues
 
-OPENED = (torch.optim.Optimizer, torch.amp.GradScaler, MetricValues)
+OPENED = (torch.optim.Optimizer, torch.amp.GradScaler)
 """Kinds of objects whose attributes are kept wherever they are met."""
 
 
@@ -34,6 +34,8 @@ class Copies:
         if isinstance(value, torch.Tensor):
             self._known[id(value)] = value
             self._keep_tensor(value)
+        elif isinstance(value, MetricValues):
+            self._keep_metrics(value)
         elif isinstance(value, dict):
             self.keep_items(value)
             self._keep_all(list(value.values()))
@@ -60,6 +62,19 @@ class Copies:
                 return
             items.clear()
             items.update(before)
+
+        self._ways_back.append(put_back)
+
+    def _keep_metrics(self, metrics: MetricValues) -> None:
+        """What was put in, which is not what comes out: reading copies a number from the device."""
+        self._known[id(metrics)] = metrics
+        before, times_set = dict(dict.items(metrics)), dict(metrics.times_set)
+        self._keep_all(list(before.values()))
+
+        def put_back() -> None:
+            dict.clear(metrics)
+            dict.update(metrics, before)
+            metrics.times_set = times_set
 
         self._ways_back.append(put_back)
 
