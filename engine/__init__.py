@@ -5,10 +5,11 @@ from leyden.engine.dispatch import RemovableEventHandle
 from leyden.engine.engine import Engine
 from leyden.engine.events import EventEnum, Events, EventsList, FilteredEvent, UpdateEvents
 from leyden.engine.listeners import Order
+from leyden.engine.metric_values import MetricValues
 from leyden.engine.registry import Attachable, Selective
 from leyden.engine.setup import Stage
 from leyden.engine.slots import GradientScaler, GradientSync, Tail
-from leyden.engine.state import MetricValues, State
+from leyden.engine.state import State
 from leyden.engine.supervised import (
     create_supervised_evaluator,
     create_supervised_trainer,

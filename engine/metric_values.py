@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, MutableMapping
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import torch
 
+if TYPE_CHECKING:
+    ReadThrough: TypeAlias = dict[str, Any]
+else:
 
-class MetricValues(MutableMapping[str, Any], dict[str, Any]):  # type: ignore[misc]
+    class ReadThrough(MutableMapping, dict):
+        """A dict whose every access goes through __getitem__ and __setitem__."""
+
+
+class MetricValues(ReadThrough):
     """The metrics of a run by name. A scalar tensor, or a number of numpy's, may be put in; it comes out as a plain
     number, so that the whole can be written as JSON.
 
@@ -56,13 +63,13 @@ class MetricValues(MutableMapping[str, Any], dict[str, Any]):  # type: ignore[mi
     def __repr__(self) -> str:
         return repr(dict(self))
 
-    def __or__(self, other: Mapping[str, Any]) -> dict[str, Any]:  # type: ignore[override]
+    def __or__(self, other: Any) -> dict[str, Any]:  # type: ignore[override]
         return dict(self) | dict(other) if isinstance(other, Mapping) else NotImplemented
 
-    def __ror__(self, other: Mapping[str, Any]) -> dict[str, Any]:  # type: ignore[override]
+    def __ror__(self, other: Any) -> dict[str, Any]:  # type: ignore[override]
         return dict(other) | dict(self) if isinstance(other, Mapping) else NotImplemented
 
-    def __ior__(self, other: Mapping[str, Any] | Iterable[tuple[str, Any]]) -> MetricValues:  # type: ignore[override,misc]
+    def __ior__(self, other: Any) -> MetricValues:  # type: ignore[override]
         self.update(other)
         return self
 

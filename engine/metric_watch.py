@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from leyden.engine.state import MetricValues
+from leyden.engine.metric_values import MetricValues
 
 
 class MetricWatch:

@@ -41,11 +41,12 @@ class State:
         return values
 
     @metrics.setter
-    def metrics(self, values: Mapping[str, Any]) -> None:
+    def metrics(self, values: MetricValues | Mapping[str, Any]) -> None:
         if not isinstance(values, Mapping):
             raise TypeError(f"state.metrics is a mapping from names to values, but was to become {values!r}")
-        if values is not self.metrics:
-            self.metrics.replace(values)
+        there = self.metrics
+        if values is not there:
+            there.replace(values)
 
     def __getattr__(self, name: str) -> Any:
         # Only asked for what is not there: the class is open, so its attributes of a user's own have any type.

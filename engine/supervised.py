@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from leyden import distributed as dist
+from leyden.engine.attach_metrics import attach_metrics
 from leyden.engine.engine import Engine
 from leyden.engine.events import Events
 from leyden.engine.setup import Stage
@@ -152,8 +153,7 @@ def supervised_evaluator(
             module.training = training
         modes.clear()
 
-    for name, metric in (metrics or {}).items():
-        metric.attach(evaluator, name)
+    attach_metrics(evaluator, metrics)
     return evaluator
 
 

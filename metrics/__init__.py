@@ -12,20 +12,25 @@ from leyden.metrics.mean import Mean
 from leyden.metrics.precision_recall import Precision, Recall
 from leyden.metrics.regression import MeanSquaredError
 from leyden.metrics.running_average import RunningAverage
+from leyden.metrics.usage import EpochWise, MetricUsage, RunningBatchWise, SingleEpochRunningBatchWise
 
 __all__ = [
     "Accuracy",
     "ClassificationMetric",
     "ConfusionMatrix",
     "Derived",
+    "EpochWise",
     "Loss",
     "Mean",
     "MeanSquaredError",
     "Metric",
     "MetricGroup",
+    "MetricUsage",
     "MetricsLambda",
     "NotComputableError",
     "Precision",
     "Recall",
     "RunningAverage",
+    "RunningBatchWise",
+    "SingleEpochRunningBatchWise",
 ]

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from leyden.metrics.base import OutputTransform
+from leyden.metrics.base import Device, OutputTransform
 from leyden.metrics.classification import ClassificationMetric
 from leyden.metrics.errors import require_samples
 from leyden.metrics.states import widened
@@ -26,10 +26,15 @@ class Accuracy(ClassificationMetric):
         self,
         output_transform: OutputTransform | None = None,
         is_multilabel: bool = False,
+        device: Device = None,
+        skip_unrolling: bool | None = None,
+        *,
         threshold: float = 0.5,
         ignore_index: int | None = -100,
     ) -> None:
-        super().__init__(output_transform, is_multilabel, threshold, ignore_index)
+        super().__init__(
+            output_transform, is_multilabel, device, skip_unrolling, threshold=threshold, ignore_index=ignore_index
+        )
         self.add_state("correct", torch.tensor(0), "sum")
         self.add_state("total", 0, "sum")
 
@@ -38,7 +43,7 @@ class Accuracy(ClassificationMetric):
         right = y_pred == y
         if kind == "multilabel":
             right, kept = (right | ~kept).all(1), kept.any(1)
-        self.correct += (right & kept).sum()
+        self.correct += (right & kept).sum().to(self.correct.device)
         self.total += len(y)
 
     def labels_seen(self) -> int:

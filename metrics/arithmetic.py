@@ -5,6 +5,7 @@ from __future__ import annotations
 import operator
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias, Union
 
 import torch
@@ -16,7 +17,7 @@ Operand: TypeAlias = Union["Metric", torch.Tensor, float]
 
 
 class Arithmetic(ABC):
-    """`1 - Accuracy()`, `2 * p * r / (p + r)`, `abs(m)`, `m[1]`, `m["key"]`."""
+    """`1 - Accuracy()`, `2 * p * r / (p + r)`, `abs(m)`, `m[1]`, `m["key"]`, `m.mean()`."""
 
     @abstractmethod
     def derive(self, function: Callable[..., Any], *operands: Any) -> Metric:
@@ -73,6 +74,19 @@ class Arithmetic(ABC):
     def __getitem__(self, index: Any) -> Metric:
         return self.derive(operator.getitem, self, index)
 
+    def __getattr__(self, name: str) -> Callable[..., Metric]:
+        """A method of tensors, applied to the result: `(2 * p * r / (p + r)).mean()`."""
+        # Only asked for what a metric has not itself. A misspelt name must not become a metric.
+        if name.startswith("_") or not callable(getattr(torch.Tensor, name, None)):
+            raise AttributeError(
+                f"{type(self).__name__} has no {name!r}, and neither have tensors a method of that name"
+            )
+        return partial(self.derive, partial(_call, name), self)
+
     # With __getitem__ alone Python would take a metric for an endless sequence.
     __iter__ = None
     __contains__ = None
+
+
+def _call(method: str, value: Any, *args: Any, **named: Any) -> Any:
+    return getattr(torch.as_tensor(value), method)(*args, **named)

@@ -6,18 +6,23 @@ from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import wraps
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 
+from leyden import distributed as dist
 from leyden.engine import Engine
 from leyden.metrics.arithmetic import Arithmetic
 from leyden.metrics.errors import require_samples
 from leyden.metrics.group import MetricGroup
 from leyden.metrics.outputs import described, detached, device_of, full_precision
+from leyden.metrics.owners import Owners
 from leyden.metrics.states import Declaration, Reduction, State, as_tensor, moved
+from leyden.metrics.usage import EpochWise, MetricUsage, refused, usage_name
 
 OutputTransform = Callable[[Any], Any]
+Device: TypeAlias = str | torch.device | int | None
+"""Where a metric's states lie; None: where the data are, so that no update waits."""
 
 
 class Metric(Arithmetic):
@@ -38,7 +43,8 @@ class Metric(Arithmetic):
                 return self.worst
 
     `output_transform` makes of an engine's output what `update` takes: for most metrics (y_pred, y), or a mapping with
-    these keys. States lie on the device of the data. An update does not read them (no `.item()`), so no step waits.
+    these keys. States lie on the device of the data, or on `device`. An update does not read them (no `.item()`), so no
+    step waits. `skip_unrolling` is the attribute of that name.
 
     On an engine, `state.metrics[name]` gets the value over all ranks at the end of each epoch. The metric itself
     keeps what its own rank saw: `compute()` outside an engine is this rank's value. Under autocast and of a model in 16
@@ -70,16 +76,26 @@ class Metric(Arithmetic):
             if name in vars(cls):
                 setattr(cls, name, surround(vars(cls)[name]))
 
-    def __init__(self, output_transform: OutputTransform | None = None) -> None:
+    def __init__(
+        self,
+        output_transform: OutputTransform | None = None,
+        device: Device = None,
+        skip_unrolling: bool | None = None,
+    ) -> None:
         if output_transform is not None and not callable(output_transform):
             raise TypeError(
                 f"the output_transform of {type(self).__name__} must be a function, but is {output_transform!r}"
             )
         self.output_transform = output_transform
+        self._wish = None if device is None else torch.device(device)
+        if skip_unrolling is not None:
+            self.skip_unrolling = skip_unrolling
         self.declarations: dict[str, Declaration] = {}
         """The states by name."""
         self._defaults: dict[str, torch.Tensor] = {}
         self._settled = False  # the states are known to be where the data are
+        self._begun = type(self).reset is Metric.reset  # its reset has nothing to begin but what is declared
+        self.owners = Owners()
         self.add_state("_updates", 0, "sum")
 
     def add_state(self, name: str, default: torch.Tensor | int, reduction: Reduction) -> None:
@@ -92,7 +108,7 @@ class Metric(Arithmetic):
 
         Raises ValueError if the name is taken or the default does not fit the reduction.
         """
-        if hasattr(self, name) or not name.isidentifier():
+        if name in vars(self) or hasattr(type(self), name) or not name.isidentifier():
             raise ValueError(
                 f"{type(self).__name__} can't have a state {name!r}: the name is taken, or not an identifier"
             )
@@ -105,6 +121,7 @@ class Metric(Arithmetic):
 
     def reset(self) -> None:
         """Forgets all that was seen. A metric that overrides this calls `super().reset()`."""
+        self._begun = True
         for name, declaration in self.declarations.items():
             setattr(self, name, declaration.begin(self._defaults[name]))
         self._settled = False
@@ -124,12 +141,20 @@ class Metric(Arithmetic):
 
     # -- on an engine --------------------------------------------------------------------------------------------------
 
-    def attach(self, engine: Engine[Any, Any], name: str) -> None:
-        """Measures the engine's output each epoch, into `engine.state.metrics[name]`.
+    def attach(self, engine: Engine[Any, Any], name: str = "", usage: str | MetricUsage | None = None) -> None:
+        """Measures the engine's output each epoch, into `engine.state.metrics[name]`. `usage`: Ignite's, "epoch_wise".
 
-        Raises ValueError if the engine has a metric of that name.
+        Raises ValueError if the engine has a metric of that name, or if this one measures another engine (two that only
+        evaluate may share it), TypeError if it is given no name.
         """
+        if usage is not None:
+            self.take_usage(usage)
         MetricGroup.of(engine).add(name, self)
+
+    def take_usage(self, usage: str | MetricUsage) -> None:
+        """Raises ValueError for a usage that this metric does not have."""
+        if usage_name(usage) != EpochWise.usage_name:
+            raise refused(usage, type(self).__name__, (EpochWise.usage_name,))
 
     def detach(self, engine: Engine[Any, Any]) -> None:
         """Measures that engine no longer. Raises ValueError if it did not."""
@@ -164,6 +189,10 @@ class Metric(Arithmetic):
         """The metrics with states that this one's value comes from: itself, or a derived metric's operands."""
         return (self,)
 
+    def updated(self) -> bool:
+        """Whether it has seen any batch since its reset."""
+        return self._updates > 0
+
     def private(self) -> tuple[Metric, ...]:
         """Metrics that this one resets for itself, so that nobody else can use them on the same engine."""
         return ()
@@ -191,6 +220,7 @@ class Metric(Arithmetic):
 
     def load_state_dict(self, state_dict: Mapping[str, torch.Tensor | int]) -> None:
         """Goes on from such states. Raises ValueError if they are not those of this metric."""
+        self._begun = True
         needed = [name for name in self.declarations if name not in self.later_states]
         if not set(needed) <= state_dict.keys() <= self.declarations.keys():
             raise ValueError(
@@ -217,6 +247,19 @@ class Metric(Arithmetic):
             }
             self.load_state_dict(merged)
 
+    def __getstate__(self) -> dict[str, Any]:
+        """A copy measures no engine."""
+        return {**vars(self), "owners": Owners()}
+
+    @property
+    def _device(self) -> torch.device:
+        """Where a metric written for Ignite puts its own tensors: the device that was wished for, or the process's."""
+        return dist.device() if self._wish is None else self._wish
+
+    @_device.setter
+    def _device(self, device: Device) -> None:
+        self._wish = None if device is None else torch.device(device)
+
     # -- around update and compute -------------------------------------------------------------------------------------
 
     def _pick(self, output: Any) -> Any:
@@ -231,8 +274,10 @@ class Metric(Arithmetic):
         return detached(output, widens=self.widens)
 
     def _settle(self, output: Any) -> None:
-        """Brings the states to the device of the data."""
-        device = device_of(output)
+        """Brings the states to the device of the data, or to where they were wished."""
+        if not self._begun:
+            self.reset()  # one that is written for Ignite makes its tensors there
+        device = device_of(output) if self._wish is None else self._wish
         if device is None:
             return
         self._settled = True

@@ -6,7 +6,7 @@ from typing import Any, Literal, NamedTuple
 
 import torch
 
-from leyden.metrics.base import Metric, OutputTransform
+from leyden.metrics.base import Device, Metric, OutputTransform
 from leyden.metrics.errors import NotComputableError
 from leyden.metrics.label_faults import PLACES, Fault, Found, can_look_at, looks_one_hot, message, not_binary, outside
 from leyden.metrics.outputs import described, tensor_pair
@@ -51,10 +51,13 @@ class ClassificationMetric(Metric):
         self,
         output_transform: OutputTransform | None = None,
         is_multilabel: bool = False,
+        device: Device = None,
+        skip_unrolling: bool | None = None,
+        *,
         threshold: float = 0.5,
         ignore_index: int | None = -100,
     ) -> None:
-        super().__init__(output_transform)
+        super().__init__(output_transform, device, skip_unrolling)
         self.is_multilabel = is_multilabel
         self.threshold = threshold
         self.ignore_index = ignore_index
@@ -78,7 +81,7 @@ class ClassificationMetric(Metric):
         self._seen = (labels.kind, labels.classes)
         if self.ignore_index is not None:
             kept = labels.kept.any(1) if labels.kind == "multilabel" else labels.kept
-            self.marks[0] += (~kept).sum()
+            self.marks[0] += (~kept).sum().to(self.marks.device)
         return labels
 
     def verify(self) -> None:
@@ -184,7 +187,7 @@ class ClassificationMetric(Metric):
         """Raises what is found on the CPU; elsewhere the state remembers it."""
         for each in found:
             if not can_look_at(each.where):
-                self.marks[each.fault] += each.where.any()
+                self.marks[each.fault] += each.where.any().to(self.marks.device)
             elif each.where.any():
                 raise ValueError(self._message(each.fault, f"{each.example():g}", classes))
 

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 import torch
 
-from leyden.metrics.base import OutputTransform
+from leyden.metrics.base import Device, OutputTransform
 from leyden.metrics.classification import ClassificationMetric, bin_counts
 from leyden.metrics.errors import require_samples
 from leyden.metrics.label_faults import outside
@@ -33,10 +33,15 @@ class ConfusionMatrix(ClassificationMetric):
         num_classes: int,
         average: Literal["samples", "recall", "precision"] | None = None,
         output_transform: OutputTransform | None = None,
+        device: Device = None,
+        skip_unrolling: bool | None = None,
+        *,
         threshold: float = 0.5,
         ignore_index: int | None = -100,
     ) -> None:
-        super().__init__(output_transform, threshold=threshold, ignore_index=ignore_index)
+        super().__init__(
+            output_transform, False, device, skip_unrolling, threshold=threshold, ignore_index=ignore_index
+        )
         if average not in (None, "samples", "recall", "precision"):
             raise ValueError(f'average is None, "samples", "recall" or "precision", but got {average!r}')
         if isinstance(num_classes, bool) or not isinstance(num_classes, int) or num_classes < 2:
@@ -58,7 +63,8 @@ class ConfusionMatrix(ClassificationMetric):
             )
         y_pred, y = y_pred.long(), y.long()
         cells = torch.where(kept & ~outside(y_pred, 0, classes - 1), y * classes + y_pred, classes * classes)
-        self.matrix += bin_counts(cells, classes * classes + 1)[:-1].view(classes, classes)
+        counts = bin_counts(cells, classes * classes + 1)[:-1].view(classes, classes)
+        self.matrix += counts.to(self.matrix.device)
         self.samples += len(output[1])
 
     def _kept(self, y: torch.Tensor) -> torch.Tensor:

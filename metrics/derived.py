@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
+
+import torch
 
 from leyden.metrics.base import Metric
 
@@ -12,8 +14,8 @@ class Derived(Metric):
     """`function(*operands, **named)`, with the results of those operands that are metrics: `Derived(torch.mean,
     f1_by_class)`.
 
-    The results of leyden's metrics are tensors. Arithmetic makes such metrics; a metric that several of them use is
-    updated, reduced and computed once.
+    The results of leyden's metrics are tensors. Arithmetic makes such metrics, and so do the methods of tensors,
+    `f1_by_class.mean()`; a metric that several of them use is updated, reduced and computed once.
     """
 
     required_output_keys = None
@@ -23,6 +25,7 @@ class Derived(Metric):
         self.function = function
         self.operands = operands
         self.named = named
+        self._begun = True  # its sources begin for themselves
 
     def sources(self) -> tuple[Metric, ...]:
         everything = (*self.operands, *self.named.values())
@@ -52,6 +55,36 @@ class Derived(Metric):
             return operand.result(values) if isinstance(operand, Metric) else operand
 
         return self.function(*map(value, self.operands), **{name: value(each) for name, each in self.named.items()})
+
+    def state_dict(self) -> dict[str, torch.Tensor | int]:
+        """A copy of the states of its sources, by their position."""
+        states: dict[str, torch.Tensor | int] = {}
+        for position, source in enumerate(self.sources()):
+            states |= {f"{position}.{name}": value for name, value in source.state_dict().items()}
+        return states
+
+    def load_state_dict(self, state_dict: Mapping[str, torch.Tensor | int]) -> None:
+        sources = self.sources()
+        positions = {int(name.partition(".")[0]) if name[:1].isdigit() else -1 for name in state_dict}
+        if positions != set(range(len(sources))):
+            kinds = ", ".join(type(source).__name__ for source in sources)
+            raise ValueError(
+                f"this derived metric has the sources {kinds}, numbered from 0, but was given {', '.join(state_dict)}"
+            )
+        for source, state in zip(sources, self._by_source(state_dict), strict=True):
+            source.load_state_dict(state)
+
+    def load_state_dicts(self, states: Sequence[Mapping[str, torch.Tensor | int]], *, first: bool) -> None:
+        split = [self._by_source(state) for state in states]
+        for source, *each in zip(self.sources(), *split, strict=True):
+            source.load_state_dicts(each, first=first)
+
+    def _by_source(self, state_dict: Mapping[str, torch.Tensor | int]) -> list[dict[str, torch.Tensor | int]]:
+        parts: list[dict[str, torch.Tensor | int]] = [{} for _ in self.sources()]
+        for name, value in state_dict.items():
+            position, _, state = name.partition(".")
+            parts[int(position)][state] = value
+        return parts
 
     def _check_updated(self) -> None:
         """Its sources look for themselves."""

@@ -44,6 +44,9 @@ class MetricGroup:
         self._live: tuple[_Live, ...] = ()
         self._in_epoch = False
         self._waiting: dict[str, tuple[list[Any], bool]] = {}  # loaded states of metrics that are not attached yet
+        self._items: dict[str, list[str]] = {}  # what the last value of a metric that is a mapping put into the state
+        self._told: set[str] = set()
+        self._trains = True  # its engine trains
 
     @staticmethod
     def of(engine: Engine[Any, Any]) -> MetricGroup:
@@ -56,6 +59,7 @@ class MetricGroup:
         return group
 
     def attach(self, engine: Engine[Any, Any]) -> None:
+        self._trains = engine.training
         engine.add_event_handler(Events.STARTED, self.start, order=Order.METRICS)
         engine.add_event_handler(Events.EPOCH_STARTED, self.start_epoch, order=Order.METRICS)
         engine.add_event_handler(Events.ITERATION_COMPLETED, self.update, order=Order.METRICS)
@@ -69,13 +73,17 @@ class MetricGroup:
     def add(self, name: str, metric: Metric) -> None:
         """Raises ValueError for a name that is taken, TypeError for one that is no string."""
         if not isinstance(name, str) or not name:
-            raise TypeError(f"a metric is attached under a name, but got {name!r}")
+            kind = type(metric).__name__
+            call = f'{kind}(...).attach(engine, "{_snake(kind)}")'
+            raise TypeError(f"a metric is attached under a name, but got {name!r}; write {call}")
         if taken := sorted({name, *metric.result_keys} & set(self.names())):
             raise ValueError(
                 f'the engine has a metric "{taken[0]}" already, beside: {", ".join(sorted(self.names()))}; '
                 f"attach this {type(metric).__name__} under another name, or detach() the other first"
             )
         self._check_private(name, metric)
+        for source in _all_of(metric):
+            source.owners.claim(self, source, trains=self._trains)
         self.metrics[name] = metric
         self._arrange()
 
@@ -92,6 +100,10 @@ class MetricGroup:
     def remove(self, metric: Metric) -> None:
         """Forgets a metric, under all its names."""
         self.metrics = {name: each for name, each in self.metrics.items() if each is not metric}
+        kept = {source for each in self.metrics.values() for source in _all_of(each)}
+        for source in _all_of(metric):
+            if source not in kept:
+                source.owners.release(self)
         self._arrange()
 
     def _arrange(self) -> None:
@@ -115,6 +127,8 @@ class MetricGroup:
 
     def start(self, engine: Engine[Any, Any]) -> None:
         self._in_epoch = engine.cursor.epoch_open
+        if self._in_epoch:
+            self._check_use()
         if engine.state.iteration == 0:
             self._reset(self._updated)
 
@@ -134,15 +148,25 @@ class MetricGroup:
     def complete(self, engine: Engine[Any, Any]) -> None:
         """Computes every metric over all ranks and writes the values into the state."""
         self._in_epoch = False
-        values = self._values()
+        self._check_use()
+        values = self._values(engine)
         for name, metric in self.metrics.items():
+            if any(source not in values for source in metric.sources()):
+                self._leave_without(engine, name)
+                continue
             engine.state.metrics[name] = value = plain(metric.result(values))
             if isinstance(value, Mapping):
                 self._write_items(engine, name, value)
         for live in self._live:
             live.shown = None
 
-    def _values(self) -> dict[Metric, Any]:
+    def _leave_without(self, engine: Engine[Any, Any], name: str) -> None:
+        """Of an epoch without a value none is left, so that an earlier one is not taken for it."""
+        for key in (name, *self._items.pop(name, ())):
+            engine.state.metrics.pop(key, None)
+
+    def _values(self, engine: Engine[Any, Any]) -> dict[Metric, Any]:
+        """The values of those metrics that have one."""
         metrics = self._updated
         alone = dist.world_size() == 1
         states = [{} for _ in metrics] if alone else reduced_states(metrics)
@@ -153,9 +177,19 @@ class MetricGroup:
                     metric.verify()
                     values[metric] = metric.compute()
                 except NotComputableError as error:
-                    error.add_note(f'This is the engine\'s metric "{self._sources[metric]}", at the end of an epoch.')
-                    raise
+                    self._tell(engine, metric, error)
         return values
+
+    def _tell(self, engine: Engine[Any, Any], metric: Metric, error: NotComputableError) -> None:
+        """Says once why there is no value, unless the epoch had no batch."""
+        name = self._sources[metric]
+        if dist.rank() == 0 and metric.updated() and name not in self._told:
+            self._told.add(name)
+            warnings.warn(f'no value of "{name}" for epoch {engine.state.epoch}: {error}', stacklevel=2)
+
+    def _check_use(self) -> None:
+        for metric in self._updated:
+            metric.owners.check(self, metric)
 
     def _write_items(self, engine: Engine[Any, Any], name: str, value: Mapping[Any, Any]) -> None:
         for key, item in value.items():
@@ -166,9 +200,11 @@ class MetricGroup:
                 )
             if isinstance(key, str):
                 engine.state.metrics[key] = item
+        self._items[name] = [key for key in value if isinstance(key, str)]
 
     def _reset(self, metrics: tuple[Metric, ...]) -> None:
         for metric in metrics:
+            metric.owners.use(self)
             metric.reset()
 
     # -- state ---------------------------------------------------------------------------------------------------------
@@ -208,3 +244,12 @@ class MetricGroup:
             return
         self._waiting = {name: ([state], False) for name, state in state_dict["sources"].items()}
         self._arrange()
+
+
+def _all_of(metric: Metric) -> tuple[Metric, ...]:
+    """The metrics with states that this one uses up, those that it resets for itself included."""
+    return tuple(dict.fromkeys((*metric.sources(), *metric.private())))
+
+
+def _snake(name: str) -> str:
+    return "".join("_" * (i > 0 and c.isupper()) + c.lower() for i, c in enumerate(name))

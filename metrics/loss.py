@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from leyden.metrics.base import Metric, OutputTransform
+from leyden.metrics.base import Device, Metric, OutputTransform
 from leyden.metrics.errors import require_samples
 from leyden.metrics.outputs import described
 
@@ -34,8 +34,10 @@ class Loss(Metric):
         loss_fn: Callable[..., torch.Tensor],
         output_transform: OutputTransform | None = None,
         batch_size: Callable[[Any], int] | None = None,
+        device: Device = None,
+        skip_unrolling: bool | None = None,
     ) -> None:
-        super().__init__(output_transform)
+        super().__init__(output_transform, device, skip_unrolling)
         _refuse_sum(loss_fn)
         self.loss_fn = loss_fn
         self.batch_size = batch_size
@@ -68,7 +70,7 @@ class Loss(Metric):
                 f"the loss_fn of Loss must give the mean over the batch, a scalar, but gave {described(loss)}; "
                 'use reduction="mean"'
             )
-        self.total += loss.detach().reshape(()).to(self.total.dtype) * size
+        self.total += loss.detach().reshape(()).to(self.total) * size
         self.count += size
 
     def compute(self) -> torch.Tensor:

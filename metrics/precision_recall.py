@@ -7,7 +7,7 @@ from typing import Any, Literal, TypeAlias
 
 import torch
 
-from leyden.metrics.base import OutputTransform
+from leyden.metrics.base import Device, OutputTransform
 from leyden.metrics.classification import ClassificationMetric, Labels, bin_counts
 from leyden.metrics.errors import require_samples
 from leyden.metrics.states import widened
@@ -28,10 +28,15 @@ class _ByClass(ClassificationMetric):
         output_transform: OutputTransform | None = None,
         average: Average = False,
         is_multilabel: bool = False,
+        device: Device = None,
+        skip_unrolling: bool | None = None,
+        *,
         threshold: float = 0.5,
         ignore_index: int | None = -100,
     ) -> None:
-        super().__init__(output_transform, is_multilabel, threshold, ignore_index)
+        super().__init__(
+            output_transform, is_multilabel, device, skip_unrolling, threshold=threshold, ignore_index=ignore_index
+        )
         if average not in (None, False, True, "macro", "micro", "weighted"):
             raise ValueError(f'average is False, None, "macro" (or True), "micro" or "weighted", but got {average!r}')
         self.average = "macro" if average is True else average
@@ -40,7 +45,7 @@ class _ByClass(ClassificationMetric):
 
     def update(self, output: Any) -> None:
         labels = self.labels(output)
-        counts = _counts(labels)
+        counts = _counts(labels).to(self.counts.device)
         if labels.kind == "binary" and self.average is False:
             counts = counts[:, 1:]  # of the positive class alone
         self.counts = self.counts + counts if self.counts.numel() else counts

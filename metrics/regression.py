@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from leyden.metrics.base import Metric, OutputTransform
+from leyden.metrics.base import Device, Metric, OutputTransform
 from leyden.metrics.errors import require_samples
 from leyden.metrics.outputs import described, tensor_pair
 
@@ -22,8 +22,13 @@ class MeanSquaredError(Metric):
     total: torch.Tensor
     count: int
 
-    def __init__(self, output_transform: OutputTransform | None = None) -> None:
-        super().__init__(output_transform)
+    def __init__(
+        self,
+        output_transform: OutputTransform | None = None,
+        device: Device = None,
+        skip_unrolling: bool | None = None,
+    ) -> None:
+        super().__init__(output_transform, device, skip_unrolling)
         self.add_state("total", torch.tensor(0.0, dtype=torch.float64), "sum")
         self.add_state("count", 0, "sum")
 
@@ -35,7 +40,8 @@ class MeanSquaredError(Metric):
                 f"and {described(y)}; give it an output_transform that reshapes one of them"
             )
         dtype = torch.promote_types(torch.promote_types(y_pred.dtype, y.dtype), torch.float32)
-        self.total += (y_pred.to(dtype) - y.to(dtype)).square().sum(dtype=self.total.dtype)
+        squares = (y_pred.to(dtype) - y.to(dtype)).square().sum(dtype=self.total.dtype)
+        self.total += squares.to(self.total.device)
         self.count += y.numel()
 
     def compute(self) -> torch.Tensor:

@@ -4,24 +4,32 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from numbers import Real
 from typing import Any
 
 import torch
 
-from leyden.metrics.base import Metric, OutputTransform
+from leyden.metrics.base import Device, Metric, OutputTransform
+from leyden.metrics.errors import NotComputableError
 from leyden.metrics.outputs import described
+from leyden.metrics.states import moved, widened
+from leyden.metrics.usage import MetricUsage, RunningBatchWise, SingleEpochRunningBatchWise, refused, usage_name
+
+USAGES = {SingleEpochRunningBatchWise.usage_name: True, RunningBatchWise.usage_name: False}
+"""Whether the average begins with each epoch."""
 
 
 class RunningAverage(Metric):
     """The exponentially decayed average of a number.
 
     `value = alpha * value + (1 - alpha) * number`, begun with the first number. That is the engine's output (through
-    `output_transform`), or the value of the metric `source` on that one batch; `source` is then this average's own, and
-    must not be attached beside it. `state.metrics[name]` follows at each iteration, for this rank; at the end of an
-    epoch it is the mean over the ranks, while each goes on from its own. `epoch_bound=False`: it goes on from epoch to
-    epoch.
+    `output_transform`), or the value of the metric `src` on that one batch; `src` is then this average's own, and must
+    not be attached beside it. `state.metrics[name]` follows at each iteration, for this rank; at the end of an epoch it
+    is the mean over the ranks, while each goes on from its own. `epoch_bound=False`: it goes on from epoch to epoch;
+    `attach(..., usage="running_batch_wise")` says the same.
 
-    In a derived metric it is seen at the end of each epoch only.
+    Floating tensors are averaged in their dtype, at least float32, other numbers in float64. In a derived metric the
+    average is seen at the end of each epoch only.
 
     Raises TypeError for an output that is not one number.
     """
@@ -35,35 +43,48 @@ class RunningAverage(Metric):
 
     def __init__(
         self,
-        source: Metric | None = None,
-        output_transform: OutputTransform | None = None,
+        src: Metric | None = None,
         alpha: float = 0.98,
-        epoch_bound: bool = True,
+        output_transform: OutputTransform | None = None,
+        epoch_bound: bool | None = None,
+        device: Device = None,
+        skip_unrolling: bool | None = None,
     ) -> None:
-        super().__init__(output_transform)
-        if source is not None and not isinstance(source, Metric):
+        super().__init__(output_transform, device, skip_unrolling)
+        if src is not None and not isinstance(src, Metric):
             raise TypeError(
-                f"the source of RunningAverage must be a metric or None, but is {source!r}; "
+                f"the source of RunningAverage, src, must be a metric or None, but is {src!r}; "
                 "a function goes to output_transform="
             )
-        if source is not None and output_transform is not None:
+        if src is not None and output_transform is not None:
             raise ValueError("RunningAverage takes a source or an output_transform; give the transform to the source")
+        weight: object = alpha
+        if isinstance(weight, bool) or not isinstance(weight, Real):
+            raise TypeError(f"alpha is the weight of the old value, a number, but is {weight!r}")
         if not 0 < alpha <= 1:
             raise ValueError(f"alpha is the weight of the old value, above 0 and at most 1, but is {alpha}")
-        self.source = source
-        self.alpha = alpha
-        self.epoch_bound = epoch_bound
+        self.src = src
+        self.alpha = float(alpha)
+        self.epoch_bound = epoch_bound is not False
         self.add_state("value", torch.tensor(0.0, dtype=torch.float64), "sum")
         self.add_state("ranks", 0, "sum")
 
     def private(self) -> tuple[Metric, ...]:
-        return () if self.source is None else self.source.sources()
+        return () if self.src is None else self.src.sources()
+
+    def take_usage(self, usage: str | MetricUsage) -> None:
+        if usage_name(usage) not in USAGES:
+            raise refused(usage, type(self).__name__, tuple(USAGES))
+        self.epoch_bound = USAGES[usage_name(usage)]
 
     def observe(self, output: Any) -> None:
-        if self.source is not None:
-            self.source.reset()
-            self.source.observe(output)
-            output = self.source.compute()
+        if self.src is not None:
+            self.src.reset()
+            self.src.observe(output)
+            try:
+                output = self.src.compute()
+            except NotComputableError:
+                return  # the batch has nothing to measure
         elif self.output_transform is not None:
             output = self.output_transform(output)
         value = self.value
@@ -92,19 +113,20 @@ class RunningAverage(Metric):
         if self.ranks == 0:
             # In 16 bits the average would stand still; the tensor is new, since it is changed in place.
             dtype = torch.promote_types(number.dtype, torch.float32)
-            self.value = number.to(dtype, copy=True)
+            self.value = moved(number, number.device if self._wish is None else self._wish, dtype, copy=True)
             self._updates = self.ranks = 1
         else:
             if not self._settled:
-                self.value = self.value.to(number.device)
+                self.value = self.value.to(number.device if self._wish is None else self._wish)
             self.value.lerp_(number.to(self.value), 1 - self.alpha)
         self._settled = True
 
     def _number(self, output: Any) -> torch.Tensor:
         if isinstance(output, torch.Tensor) and output.numel() == 1 and not output.is_complex():
-            return output.detach().reshape(())
-        if isinstance(output, int | float):
-            return torch.tensor(float(output))
+            number = output.detach().reshape(())
+            return number if number.is_floating_point() else widened(number)
+        if isinstance(output, Real):
+            return torch.tensor(float(output), dtype=torch.float64)
         hint = ""
         if isinstance(output, torch.Tensor):
             hint = f" ({math.prod(output.shape)} of them; .mean(), perhaps)"

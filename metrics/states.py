@@ -87,12 +87,14 @@ def as_tensor(state: State) -> torch.Tensor:
     return torch.cat(state) if isinstance(state, list) else torch.as_tensor(state)
 
 
-def moved(tensor: torch.Tensor, device: torch.device, dtype: torch.dtype | None = None) -> torch.Tensor:
+def moved(
+    tensor: torch.Tensor, device: torch.device, dtype: torch.dtype | None = None, *, copy: bool = False
+) -> torch.Tensor:
     """The tensor on a device; in float32 for float64 where the device has no float64 (Apple's mps)."""
     dtype = tensor.dtype if dtype is None else dtype
     if device.type == "mps" and dtype == torch.float64:
         dtype = torch.float32
-    return tensor.to(device, dtype)
+    return tensor.to(device, dtype, copy=copy)
 
 
 def widened(tensor: torch.Tensor) -> torch.Tensor:

@@ -57,7 +57,7 @@ def test_numbers_come_out_plain(metrics, read) -> None:
 
 def test_it_is_equal_to_the_dict_of_its_numbers(metrics) -> None:
     assert metrics == PLAIN
-    assert PLAIN == metrics
+    assert metrics == PLAIN
     assert metrics != {**PLAIN, "loss": 0.25}
     assert str(metrics) == str(PLAIN)
     assert isinstance(metrics, dict)
@@ -86,7 +86,7 @@ def test_what_is_assigned_takes_the_place_of_all() -> None:
     assert values.times_set == {"old": 1, "kept": 2, "new": 1}
     state.metrics = values
     assert values == {"kept": 2.0, "new": 3.0}
-    with pytest.raises(TypeError, match="state.metrics is a mapping from names to values, but was to become 3"):
+    with pytest.raises(TypeError, match=r"state.metrics is a mapping from names to values, but was to become 3"):
         state.metrics = 3
 
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from leyden.engine import Engine, Events, supervised_evaluator
-from leyden.metrics import Accuracy, Mean, MetricGroup, NotComputableError, Precision, RunningAverage
+from leyden.metrics import Accuracy, Mean, MetricGroup, Precision, RunningAverage
 
 
 def echo():
@@ -90,15 +90,6 @@ def test_detach() -> None:
         mean.detach(engine)
     mean.attach(engine, "mean")
     assert engine.run([3.0]).metrics["mean"] == 3.0
-
-
-def test_an_epoch_without_samples_has_no_value() -> None:
-    engine = echo()
-    Mean().attach(engine, "mean")
-    engine.add_event_handler(Events.EPOCH_STARTED, engine.terminate_epoch)
-    with pytest.raises(NotComputableError, match="Mean has seen no sample") as caught:
-        engine.run([1.0])
-    assert 'metric "mean"' in "".join(caught.value.__notes__)
 
 
 def test_an_epoch_cut_short_is_measured_as_far_as_it_went() -> None:
