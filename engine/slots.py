@@ -51,6 +51,9 @@ class GradientScaler(Protocol):
     def step(self, optimizer: torch.optim.Optimizer) -> bool:
         """Steps the optimizer; False if it was skipped because a gradient is not finite."""
 
+    def abandon(self) -> None:
+        """The gradients of the open window were thrown away, perhaps after they were unscaled."""
+
     def state_dict(self) -> dict[str, Any]: ...
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None: ...

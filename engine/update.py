@@ -4,6 +4,7 @@ concern.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -14,14 +15,16 @@ from leyden import distributed as dist
 from leyden.engine.dispatch import Handler, RemovableEventHandle, Table
 from leyden.engine.engine import Engine
 from leyden.engine.events import Event, UpdateEvents
+from leyden.engine.forward_pass import ForwardPass
 from leyden.engine.parameters import ParameterNames
+from leyden.engine.saved_update import SavedUpdate
 from leyden.engine.slots import Slots, Tail
-from leyden.engine.window import gradients_by_name, is_sharded, merge, put_gradients
+from leyden.engine.window import is_sharded, scale_gradients
 
 Loss = torch.Tensor | Sequence[torch.Tensor]
 
 
-class Update:
+class Update(SavedUpdate):
     """Trains `model` with `optimizer` on an engine; the handlers of a step compose through it.
 
         with update.forward():
@@ -54,17 +57,21 @@ class Update:
         self.slots = Slots()
         self.tables: dict[Event, Table] = {event: Table(engine, event, source=self) for event in UpdateEvents}
         self._names = ParameterNames(self.modules, optimizer, name)
+        self._full = 1  # batches in a window that no epoch's end cuts short
         self._size = 1  # batches in the open window
         self._divisor = 1  # of the losses in it
         self._done = 0  # batches of it that went backward
-        self._begun = False  # the batch in work has been counted into its window
+        self.batch_begun = False
+        """The batch in work has been counted into its window."""
+        self._begun_at = 0  # the iteration of the last batch that was
+        self._several = False  # an iteration may have several backward passes, so none knows which is an epoch's last
         self._weight: torch.Tensor | float | None = None
         self._scaler_state: dict[str, Any] | None = None  # loaded before its scaler was attached
         self._gradients: dict[str, Any] | None = None  # of a loaded window, until the model is ready for them
         self._alone = True
         self.uniform = False
         """All parameters have one device and dtype, so that one operation can work on all gradients."""
-        self._forward = _Forward(self)
+        self._forward = ForwardPass(self)
         engine.updates[name] = self
         engine.adopt_update(self.tables)
 
@@ -76,7 +83,7 @@ class Update:
 
     # -- the step --------------------------------------------------------------------------------------------
 
-    def forward(self) -> _Forward:
+    def forward(self) -> ForwardPass:
         """A context for the forward pass: autocast, and whether the backward pass that follows synchronises."""
         return self._forward
 
@@ -87,16 +94,23 @@ class Update:
         mean by weight over the window and all ranks: sum(weight * gradient) / sum(weight).
         """
         step = self.steps + 1
-        if not self._begun:
+        if not self.batch_begun:
             slots = self.slots
             if slots.autocast is not None or slots.sync is not None:
                 owner = slots.owners["autocast" if slots.autocast is not None else "sync"]
                 raise RuntimeError(f"{owner} needs the forward pass inside `with update.forward():`, before backward()")
-            self._begin_batch()
-        self._accumulate(step, loss, weight, retain_graph)
-        self._done += 1
-        if self._done >= self._size:
-            self._close_window(step)
+            self.begin_batch()
+        done = self._done
+        try:
+            self._accumulate(step, loss, weight, retain_graph)
+            self._done += 1
+            if self._done >= self._size:
+                self._close_window(step)
+        except BaseException:
+            self.abandon()
+            if done:
+                self._tell_abandoned(done)
+            raise
 
     def step(self, closure: Callable[[], torch.Tensor]) -> torch.Tensor:
         """One optimizer step from a function that computes the loss; the form that optimizers with a closure (LBFGS)
@@ -106,10 +120,12 @@ class Update:
         GRADIENTS_READY. Returns the first loss. Raises RuntimeError with a window of several batches or a gradient
         scaler.
         """
-        if self.slots.scaler is not None or (self.slots.window is not None and self.slots.window() != 1):
-            owner = self.slots.owners["scaler" if self.slots.scaler is not None else "window"]
+        slots = self.slots
+        if slots.scaler is not None or slots.weight is not None or (slots.window is not None and slots.window() != 1):
+            owner = slots.owners["scaler" if slots.scaler is not None else "window"]
+            what = "with weights " * (slots.scaler is None and slots.weight is not None)
             raise RuntimeError(
-                f"{owner} can't work with a closure: the optimizer evaluates one batch several times in a step"
+                f"{owner} {what}can't work with a closure: the optimizer evaluates one batch several times in a step"
             )
         count = self.steps + 1
         ready = self.tables[UpdateEvents.GRADIENTS_READY]
@@ -128,16 +144,47 @@ class Update:
         self._stepped(count)
         return loss
 
-    def _begin_batch(self) -> None:
+    def abandon(self) -> None:
+        """Gives up the open window: its gradients are thrown away, and the next batch begins a new one. After an error
+        of `backward` that is done already, so that a step may catch it and go on with the next batch.
+        """
+        self.batch_begun, self._done, self._weight = False, 0, None
+        self.optimizer.zero_grad()
+        if self.slots.scaler is not None:
+            self.slots.scaler.abandon()
+
+    def _tell_abandoned(self, done: int) -> None:
+        before = "batch" if done == 1 else f"{done} batches"
+        warnings.warn(
+            f'update "{self.name}": with the batch whose backward pass failed, the {before} before it in its window '
+            "count for nothing, since their gradients can't be told from what the failed pass left; the next batch "
+            "begins a new window",
+            stacklevel=3,
+        )
+
+    def closes_next(self) -> bool:
+        """Whether the next backward pass will close the window."""
+        return self._done + 1 >= self._size
+
+    def begin_batch(self) -> None:
         """Counts the batch into its window; a new window learns its size, which the end of the epoch may cut."""
-        self._begun = True
+        self.batch_begun = True
+        slots = self.slots
+        if slots.window is None:
+            if self._done == 0:
+                self._size = self._divisor = 1
+            return
+        iteration = self.engine.state.iteration
+        if iteration == self._begun_at and iteration > 0 and not self._several:
+            self._several = True
+            self._size = self._full
+        self._begun_at = iteration
         if self._done == 0:
-            slots = self.slots
-            size = self._size = self._divisor = 1 if slots.window is None else slots.window()
-            if size > 1 and slots.tail is not Tail.DROP:
+            size = self._full = self._size = self._divisor = slots.window()
+            if size > 1 and slots.tail is not Tail.DROP and not self._several:
                 engine = self.engine
                 end = engine.last_iteration if slots.tail is Tail.STEP else engine.run_end
-                self._size = min(size, end - max(engine.state.iteration, 1) + 1)
+                self._size = min(size, end - max(iteration, 1) + 1)
                 if not slots.full_divisor:
                     self._divisor = self._size
 
@@ -155,21 +202,23 @@ class Update:
         if self.slots.scaler is not None:
             losses = [self.slots.scaler.scale(each) for each in losses]
         if self.slots.sync is not None:
-            losses = self.slots.sync.before_backward(self, losses, self._done + 1 >= self._size)
+            losses = self.slots.sync.before_backward(self, losses, self.closes_next())
         if self._alone and len(losses) == 1:
             losses[0].backward(retain_graph=retain_graph)
         else:
             inputs = None if self._alone else self.trainable()
             torch.autograd.backward(losses, retain_graph=retain_graph, inputs=inputs)
-        self._begun = False
+        self.batch_begun = False
         if step >= (completed := self.tables[UpdateEvents.BACKWARD_COMPLETED]).due:
             completed.fire(step)
 
     def _close_window(self, step: int) -> None:
         tables, scaler, optimizer = self.tables, self.slots.scaler, self.optimizer
-        self._done = 0
+        done, self._done = self._done, 0
         if scaler is not None:
             scaler.unscale(optimizer)
+        if done != self._divisor and self._weight is None and not self.slots.full_divisor:
+            scale_gradients(self.trainable(), self._divisor / done)
         if self._weight is not None:
             self._divide_by_weight()
         if step >= (ready := tables[UpdateEvents.GRADIENTS_READY]).due:
@@ -205,8 +254,6 @@ class Update:
             self._done, self._weight = 0, None
             self.optimizer.zero_grad()
             return
-        if self._weight is None and self._done < self._size and not self.slots.full_divisor:
-            scale_gradients(self.trainable(), self._size / self._done)
         if self.slots.sync is not None:
             self.slots.sync.reduce(self)
         self._close_window(self.steps + 1)
@@ -220,7 +267,9 @@ class Update:
         self._restore_window()
         self._alone = len(self.engine.updates) == 1
         self._look_at_kinds()
-        self._begun = False
+        self.batch_begun, self._begun_at = False, 0
+        if self.slots.weight is not None:
+            self._check_weights()
         if self._done == 0:
             self._weight = None
             self.optimizer.zero_grad()
@@ -257,131 +306,25 @@ class Update:
         """The gradients that are there, in the order of the optimizer's parameters."""
         return [p.grad for group in self.optimizer.param_groups for p in group["params"] if p.grad is not None]
 
-    # -- state -----------------------------------------------------------------------------------------------
-
-    def state_dict(self) -> dict[str, Any]:
-        """What all ranks share: steps, the scaler's state, and of an open window the gradients that are shards."""
-        scaler = self.slots.scaler
-        state = {"steps": self.steps} | ({} if scaler is None else {"scaler": scaler.state_dict()})
-        return state | ({"gradients": shards} if (shards := self._open_gradients(sharded=True)) else {})
-
-    def rank_state_dict(self) -> dict[str, Any]:
-        """What this rank has for itself: an open window, with gradients that are not synchronised yet; the tensors are
-        the live ones. Empty between two windows.
-        """
-        if self._done == 0:
-            return {}
-        return {
-            "done": self._done,
-            "size": self._size,
-            "divisor": self._divisor,
-            "weight": self._weight,
-            "gradients": self._open_gradients(sharded=False),
-        }
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.steps = state_dict["steps"]
-        self._scaler_state = state_dict.get("scaler")
-        self._restore_scaler()
-        self._done, self._weight = 0, None
-        self._gradients = dict(state_dict.get("gradients", {}))
-
-    def load_rank_state_dicts(self, states: Sequence[Any]) -> None:
-        """Goes on in the window that was open; after `load_state_dict`. `states`: those of all ranks that were saved.
-        Of as many as there are now this rank takes its own; else the first takes the sum of all.
-        """
-        rank, ranks = dist.rank(), dist.world_size()
-        sharded = any(map(is_sharded, self.trainable()))
-        if len(states) != ranks:
-            window = merge(states, ranks, first=rank == 0, sharded=sharded)
-        else:
-            window = states[rank]
-            if window and window["gradients"] and sharded and ranks > 1:
-                raise ValueError(
-                    f"update {self.name!r} was saved inside an accumulation window, with gradients of whole parameters "
-                    "that each rank had for itself, and has sharded ones now: they can't become shards. Go on with "
-                    "replicas, from a checkpoint between two windows, or with another number of ranks"
-                )
-        if not window:
-            return
-        self._done, self._size, self._divisor = window["done"], window["size"], window["divisor"]
-        self._weight = window["weight"]
-        self._gradients = {**(self._gradients or {}), **window["gradients"]}
-
-    def _open_gradients(self, *, sharded: bool) -> dict[str, Any]:
-        if self._done == 0:
-            return {}
-        if self._gradients is not None:
-            loaded = self._gradients.items()
-            return {
-                name: data for name, data in loaded if (isinstance(data, torch.Tensor) and is_sharded(data)) is sharded
-            }
-        return gradients_by_name(self, sharded=sharded)
-
-    def _restore_window(self) -> None:
-        """Gives the parameters the gradients of a loaded window, now that they are those that will be trained."""
-        gradients, self._gradients = self._gradients, None
-        if gradients is None or self._done == 0:
-            return
-        put_gradients(self, gradients)
-        if isinstance(self._weight, torch.Tensor):
-            self._weight = self._weight.to(self.trainable()[0].device, copy=True)
-
-    def _restore_scaler(self) -> None:
-        """Gives the scaler its saved state, which waits where the scaler is attached only later."""
-        if self._scaler_state is not None and self.slots.scaler is not None:
-            self.slots.scaler.load_state_dict(self._scaler_state)
-            self._scaler_state = None
-
     def describe(self) -> str:
         models = ", ".join(type(module).__name__ for module in self.modules.values())
         filled = ", ".join(f"{slot} by {owner}" for slot, owner in self.slots.owners.items()) or "no slot filled"
         return f"{type(self.optimizer).__name__} on {models}; {filled}"
 
+    def _check_weights(self) -> None:
+        """Raises RuntimeError where the ranks' weights would have to be added up, and nobody does that."""
+        if self.slots.sync is None and dist.world_size() > 1 and any(map(is_sharded, self.trainable())):
+            raise RuntimeError(
+                f'update "{self.name}" weighs its batches, but its model was sharded by hand (fully_shard), so that '
+                "the weights of the ranks are not added up and each rank would divide its shards by its own. Leave the "
+                "weight out, or train replicas by DataParallel()"
+            )
+
     def _divide_by_weight(self) -> None:
+        self._check_weights()
         parameters = self.trainable()
         total = torch.as_tensor(self._weight, dtype=torch.float32, device=parameters[0].device)
         self._weight = None
         if self.slots.sync is not None:
             total = dist.all_reduce(total, op="mean")  # the gradients are a mean over ranks too
         scale_gradients(parameters, torch.where(total > 0, 1 / total, total))
-
-
-class _Forward:
-    """The context of a forward pass, one object for all of them: nothing is made in a step."""
-
-    __slots__ = ("_update",)
-
-    def __init__(self, update: Update) -> None:
-        self._update = update
-
-    def __enter__(self) -> None:
-        update = self._update
-        slots = update.slots
-        if not update._begun:
-            update._begin_batch()
-        step = update.steps + 1
-        if step >= (started := update.tables[UpdateEvents.FORWARD_STARTED]).due:
-            started.fire(step)
-        if slots.sync is not None:
-            slots.sync.begin(update, update._done + 1 >= update._size)
-        if slots.autocast is not None:
-            slots.autocast.__enter__()
-
-    def __exit__(self, *error: Any) -> None:
-        update = self._update
-        if update.slots.autocast is not None:
-            update.slots.autocast.__exit__(*error)
-        step = update.steps + 1
-        if error[0] is None and step >= (completed := update.tables[UpdateEvents.FORWARD_COMPLETED]).due:
-            completed.fire(step)
-
-
-def scale_gradients(parameters: list[torch.Tensor], factor: torch.Tensor | float) -> None:
-    """Multiplies the gradients in place; the factor may be a scalar tensor, which is not copied to the host."""
-    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-    if dense := [gradient for gradient in gradients if not gradient.is_sparse]:
-        torch._foreach_mul_(dense, factor)
-    for gradient in gradients:
-        if gradient.is_sparse:
-            gradient.mul_(factor)

@@ -16,7 +16,7 @@ from torch.nn.parallel import DistributedDataParallel
 from leyden.engine.parameters import named_parameters
 
 if TYPE_CHECKING:
-    from leyden.engine.update import Update
+    from leyden.engine.saved_update import SavedUpdate
 
 
 def is_sharded(tensor: torch.Tensor) -> bool:
@@ -25,7 +25,7 @@ def is_sharded(tensor: torch.Tensor) -> bool:
     return room is not None and isinstance(tensor, room.DTensor)
 
 
-def parameters_by_name(update: Update) -> dict[str, torch.Tensor]:
+def parameters_by_name(update: SavedUpdate) -> dict[str, torch.Tensor]:
     """The optimizer's parameters by module and name; one that no module has, by its place in the optimizer."""
     modules = {
         key: module.module if isinstance(module, DistributedDataParallel) else module
@@ -38,13 +38,13 @@ def parameters_by_name(update: Update) -> dict[str, torch.Tensor]:
     return {names.get(id(parameter), str(place)): parameter for place, parameter in enumerate(held)}
 
 
-def gradients_by_name(update: Update, *, sharded: bool) -> dict[str, Any]:
+def gradients_by_name(update: SavedUpdate, *, sharded: bool) -> dict[str, Any]:
     """Those gradients that are shards of a whole, or those that are not; the tensors are the live ones."""
     gradients = {name: p.grad for name, p in parameters_by_name(update).items() if p.grad is not None}
     return {name: _to_data(gradient) for name, gradient in gradients.items() if is_sharded(gradient) is sharded}
 
 
-def put_gradients(update: Update, saved: Mapping[str, Any]) -> None:
+def put_gradients(update: SavedUpdate, saved: Mapping[str, Any]) -> None:
     """Makes these the gradients of the update's parameters; one that is not among them has none.
 
     Raises ValueError for a gradient of another model.
@@ -140,3 +140,13 @@ def _plus(sum_: Any, data: Any) -> Any:
 
 def _times(data: Any, scale: float) -> Any:
     return {**data, "values": data["values"] * scale} if isinstance(data, Mapping) else data * scale
+
+
+def scale_gradients(parameters: list[torch.Tensor], factor: torch.Tensor | float) -> None:
+    """Multiplies the gradients in place; the factor may be a scalar tensor, which is not copied to the host."""
+    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    if dense := [gradient for gradient in gradients if not gradient.is_sparse]:
+        torch._foreach_mul_(dense, factor)
+    for gradient in gradients:
+        if gradient.is_sparse:
+            gradient.mul_(factor)

@@ -181,9 +181,19 @@ class LossScaler:
         """Goes on on the device that the setup of a run has found, afresh if an error stopped a step halfway."""
         if device == self._device and not self._unscaled:
             return
-        self._device, self._unscaled = device, False
+        self._device = device
+        self._begin_afresh()
+
+    def abandon(self) -> None:
+        """An error stopped a step, perhaps halfway."""
+        if self._unscaled:
+            self._begin_afresh()
+
+    def _begin_afresh(self) -> None:
+        """With what the scaler has learnt, but not what it found of the step that it was in."""
+        self._unscaled = False
         state = self._scaler.state_dict()
-        self._scaler = torch.amp.GradScaler(device, **self._options)
+        self._scaler = torch.amp.GradScaler(self._device, **self._options)
         self._scaler.load_state_dict(state)
 
     def _note_step(self, *_: Any) -> None:
