@@ -11,6 +11,7 @@ from leyden.engine.events import EventEnum, parts_of, without_filter
 from leyden.engine.loader_parts import parts_state, set_parts_state
 from leyden.engine.metric_watch import MetricWatch
 from leyden.engine.suspension import GOES_ON_AT
+from leyden.metrics.group import MetricGroup
 
 
 @runtime_checkable
@@ -36,7 +37,8 @@ class Evaluate:
     holds at the ends of iterations and epochs and where a run or an epoch starts or ends; at other events (of an
     Update, say) the evaluation is finished first.
 
-    Raises ValueError if both `every` and `on` are given, or if the evaluator is the trainer itself.
+    Raises TypeError or ValueError for arguments that can't be meant and if the evaluator is the trainer itself; when it
+    is attached or a run starts, ValueError for a name that two of them, or the trainer's own metrics, would write to.
     """
 
     def __init__(
@@ -51,6 +53,14 @@ class Evaluate:
     ) -> None:
         if not isinstance(evaluator, Engine):
             raise TypeError(f"Evaluate needs an engine that evaluates, but got {evaluator!r}")
+        if not isinstance(prefix, str):
+            raise TypeError(
+                f'Evaluate(prefix=) takes text before the names of its metrics ("val/"), but got {prefix!r}'
+            )
+        if epoch_length is not None and epoch_length < 1:
+            raise ValueError(
+                f"Evaluate(epoch_length=) must be at least 1, or None for all batches, but is {epoch_length}"
+            )
         if every is not None and on is not None:
             raise ValueError(f"Evaluate takes every= (epochs) or on= (an event), but got every={every} and on={on}")
         self.evaluator = evaluator
@@ -66,7 +76,9 @@ class Evaluate:
     def attach(self, engine: Engine[Any, Any]) -> None:
         if engine is self.evaluator:
             raise ValueError("Evaluate was given the trainer itself as its evaluator; make an engine of its own for it")
+        self._check_names(engine)
         engine.declare_metrics(self.names)
+        engine.setup.add(Stage.DEVICE, lambda: self._check_names(engine), each_run=True)
         engine.setup.add(Stage.DATA, lambda: self._pass_on(engine), each_run=True)
         for part in parts_of(self._event):
             key = without_filter(part)
@@ -74,6 +86,23 @@ class Evaluate:
                 engine.add_event_handler(part, self.evaluate_at, key, order=Order.EVALUATION)
             else:
                 engine.add_event_handler(part, self.evaluate, order=Order.EVALUATION)
+
+    def _check_names(self, engine: Engine[Any, Any]) -> None:
+        """Nobody else may write to the metrics that it brings. The same evaluation at two events may."""
+        mine = set(self.names())
+        for other in engine.find_handlers(Evaluate):
+            same = other.evaluator is self.evaluator and other.data is self.data
+            if other is not self and not same and (names := mine.intersection(other.names())):
+                raise ValueError(
+                    f"two Evaluates, with the prefixes {other.prefix!r} and {self.prefix!r}, bring {_quoted(names)}; "
+                    "one would overwrite the other. Give each a prefix= of its own"
+                )
+        for group in engine.find_handlers(MetricGroup):
+            if names := mine.intersection(group.names()):
+                raise ValueError(
+                    f"Evaluate brings {_quoted(names)}, and the trainer measures that itself; one would overwrite the "
+                    f'other. Give Evaluate another prefix= ("val/"; it has {self.prefix!r})'
+                )
 
     def evaluate(self, engine: Engine[Any, Any]) -> None:
         """Runs the evaluator now, to its end, and brings what it measured."""
@@ -159,3 +188,7 @@ class Evaluate:
             if isinstance(handler, ConcernsEvaluators) and id(handler) not in reached:
                 reached.add(id(handler))
                 handler.attach_to_evaluator(self.evaluator)
+
+
+def _quoted(names: Iterable[str]) -> str:
+    return ", ".join(f'"{name}"' for name in sorted(names))
