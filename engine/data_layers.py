@@ -48,5 +48,9 @@ class KnowsItsPass(Protocol):
         """The pass is over, also one that was loaded, and the next has not begun."""
 
     @property
+    def keeps_its_length(self) -> bool:
+        """True if each pass has as many batches as len() says."""
+
+    @property
     def dealt_anew(self) -> bool:
         """True if what was left was dealt to another number of ranks than before."""

@@ -12,8 +12,7 @@ samples' own draws came a batch earlier than those of the steps; there, too, Rep
 from __future__ import annotations
 
 import itertools
-import warnings
-from collections.abc import Iterator, Mapping, Sequence, Sized
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -33,18 +32,18 @@ from leyden.engine.index_order import (
 )
 from leyden.engine.loader_parts import (
     batch_unit,
+    has_indices,
     has_random_access,
     index_sampler,
-    layers,
     parts_state,
     ranks_of,
     set_parts_state,
 )
+from leyden.engine.pass_beginning import beginning_of, noting_first
+from leyden.engine.pass_length import PLAIN, known_length
 from leyden.engine.randomness import Aside, host_state, set_host_state
+from leyden.engine.reading_past import by_index, tell_of_reading
 from leyden.engine.stateful_loaders import begins_at_its_end, finish, knows_its_place
-
-PLAIN = (list, tuple, str, range, torch.Tensor)
-"""Data that is the same in each pass, and of which nothing needs to be read to skip it."""
 
 
 class DataPass:
@@ -88,10 +87,12 @@ class DataPass:
             return self._through_layers(Rest(iter(self._leaf), None), 0).iterator
         if state is not None:
             self._make_as_it_was(state)
-        self._began = _beginning(leaf)
-        if not self._records():
-            return iter(self.data)
-        return self._through_layers(Rest(self._open(skip=0), None), 0).iterator
+        self._began = beginning_of(leaf)
+        if self._records():
+            iterator = self._through_layers(Rest(self._open(skip=0), None), 0).iterator
+        else:
+            iterator = iter(self.data)
+        return iterator if self._began is None else noting_first(iterator, self._began, host_state())
 
     def _records(self) -> bool:
         leaf = self._leaf
@@ -139,7 +140,9 @@ class DataPass:
         self._state = None
         rest = self._through_layers(self._rest(state or self._fresh_state(), position), position)
         self.left = rest.left if self._taken > 0 else None
-        return rest.iterator
+        if position > 0 or self._began is None:
+            return rest.iterator
+        return noting_first(rest.iterator, self._began, None)
 
     def _fresh_state(self) -> dict[str, Any]:
         return {"unit": batch_unit(self._leaf), "ranks": self._dealt, "taken": 0, "since": 0}
@@ -161,8 +164,6 @@ class DataPass:
         self._began = state.get("began")
         if isinstance(leaf, PLAIN):
             return Rest(itertools.islice(leaf, taken, None), max(0, len(leaf) - taken))
-        if isinstance(leaf, Iterator):
-            return Rest(_read_past(leaf, leaf, taken), None)
         now = state.get("now", {})
         if self._began is None:
             return self._rest_of_leaf(state, position, taken)
@@ -177,6 +178,8 @@ class DataPass:
 
     def _rest_of_leaf(self, state: Mapping[str, Any], position: int, taken: int) -> Rest:
         leaf = self._leaf
+        if isinstance(leaf, Iterator):
+            return Rest(self._read_past(leaf, taken), None)
         theirs = "loader" in state and knows_its_place(leaf) and state.get("position") == position
         if theirs and (not has_random_access(leaf) or (self._taken == 0 and self._is_alike(state))):
             iterator = self._load(state["loader"])
@@ -187,18 +190,49 @@ class DataPass:
             skip = position - self._since
             iterator = self._open(skip)
             return Rest(iterator, None if self._known_left is None else max(0, self._known_left - skip))
+        if has_indices(leaf):
+            return Rest(self._read_past(iter(leaf), self._of_this_rank(state, position)), _less(leaf, position))
         if getattr(type(leaf), "__iter__", Sequence.__iter__) is Sequence.__iter__:
-            return Rest(_by_index(leaf, taken), _less(leaf, taken))
-        return Rest(_read_past(iter(leaf), leaf, taken), _less(leaf, taken))
+            return Rest(by_index(leaf, taken), _less(leaf, taken))
+        return Rest(self._read_past(iter(leaf), taken), _less(leaf, taken))
+
+    def _read_past(self, iterator: Iterator[Any], number: int) -> Iterator[Any]:
+        self._draw_as_at_first()
+        if number > 0 and dist.rank() == 0:
+            tell_of_reading(self._leaf, number)
+        for _ in range(number):
+            if next(iterator, END) is END:
+                break
+        return iterator
+
+    def _draw_as_at_first(self) -> None:
+        """What the first batch draws is drawn from where the generators were then."""
+        if self._began is not None and "first" in self._began:
+            set_host_state(self._began["first"])
+
+    def _of_this_rank(self, state: Mapping[str, Any], position: int) -> int:
+        """Batches that this rank has to read past in a loader that iterates in a way of its own."""
+        if self._taken > 0 or not self._is_alike(state):
+            raise ValueError(
+                f"what is left of the epoch can't be dealt anew: {type(self._leaf).__name__} has an __iter__ of its "
+                f"own, and the run was saved by {state['ranks']} ranks, but goes on with {self._dealt}. Go on with as "
+                "many ranks, or leave __iter__ to torch's DataLoader"
+            )
+        return position
 
     def _load(self, state: Any) -> Iterator[Any]:
         """Goes on with the pass of a loader's own state."""
         leaf = self._leaf
         leaf.load_state_dict(state)
-        if not (isinstance(leaf, DataLoader) and (self._began or {}).get("warm")):
+        began = self._began or {}
+        if not isinstance(leaf, DataLoader) or not (began.get("warm") or ("first" in began and leaf.num_workers == 0)):
             return iter(leaf)
         generator = leaf.generator
-        leaf.generator = torch.Generator()  # the seed of workers that were there already was not drawn in this pass
+        if began.get("warm") or generator is None:
+            # The seed of workers was not drawn in this pass, as they were there already, or before what comes now.
+            leaf.generator = torch.Generator()
+        if leaf.num_workers == 0:
+            self._draw_as_at_first()
         try:
             return iter(leaf)
         finally:
@@ -208,7 +242,7 @@ class DataPass:
         """Begins the loader's own pass past its first `skip` batches."""
         loader, began = self._leaf, self._began or {}
         order = index_sampler(loader) if self._taken == 0 else rest_of_order(loader, self._taken, began)
-        self._known_left = _length(order)
+        self._known_left = known_length(order)
         records = self._taken == 0 and self._records()
         drawn: list[Drawn] = []
 
@@ -219,6 +253,7 @@ class DataPass:
             return drawn[-1]
 
         iterator = begin_loader(loader, begin)
+        self._draw_as_at_first()
         if self._taken > 0 and loader.num_workers == 0:
             drawn[-1].draw_ahead()  # of an order that was drawn already, from what the generators were then
         else:
@@ -236,9 +271,9 @@ class DataPass:
             return {"position": position, "inner": leaf.pass_state(position)}
         state = self._fresh_state() | {"position": position, "taken": self._taken, "since": self._since}
         if self._began is not None:
-            began = self._began
+            began = dict(self._began)
             if self._record is not None:
-                began = began | {"draws": list(self._record.entries)}
+                began["draws"] = list(self._record.entries)
             state["began"] = began
         if not isinstance(leaf, (*PLAIN, Iterator)) and (now := parts_state(leaf)):
             state["now"] = now
@@ -253,61 +288,6 @@ class DataPass:
         return next((each for each in self._layers if hasattr(each, "state_dict")), self._leaf)
 
 
-def _beginning(leaf: Any) -> dict[str, Any] | None:
-    """What the pass that is to begin will hang on; None if it is always the same, or can't be begun again."""
-    if isinstance(leaf, (*PLAIN, Iterator)):
-        return None
-    began: dict[str, Any] = {"host": host_state(), "parts": parts_state(leaf)}
-    if not isinstance(leaf, DataLoader):
-        return began
-    if keeps_workers(leaf):
-        began["warm"] = True
-    elif leaf.num_workers > 0:
-        began["workers"] = True
-    for layer in layers(leaf):
-        if layer.surrounds:
-            began["surrounded"] = True
-        elif (seed := layer.order_seed()) is not None:
-            began["seed"] = seed
-    return began
-
-
-def _length(data: Any) -> int | None:
-    try:
-        return len(data) if isinstance(data, Sized) else None
-    except (TypeError, NotImplementedError):
-        return None
-
-
 def _less(data: Any, taken: int) -> int | None:
-    length = _length(data)
+    length = known_length(data)
     return None if length is None else max(0, length - taken)
-
-
-def _by_index(data: Any, first: int) -> Iterator[Any]:
-    """The old protocol of iteration, which asks for one index after the other."""
-    for index in itertools.count(first):
-        try:
-            item = data[index]
-        except IndexError:
-            return
-        yield item
-
-
-def _read_past(iterator: Iterator[Any], data: Any, number: int) -> Iterator[Any]:
-    if number > 0 and dist.rank() == 0:
-        warnings.warn(
-            f"to go on where the run was, the first {number} batches of {_name(data)} are read again and thrown away, "
-            "which takes as long as reading them took. Data with state_dict() and load_state_dict() (torchdata's "
-            "StatefulDataLoader, over a dataset that has them) or with random access goes on at once",
-            stacklevel=2,
-        )
-    for _ in range(number):
-        if next(iterator, END) is END:
-            break
-    return iterator
-
-
-def _name(data: Any) -> str:
-    kind = type(data).__name__
-    return f"a {kind} over {type(data.dataset).__name__}" if isinstance(data, DataLoader) else f"the {kind}"

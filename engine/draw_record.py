@@ -40,10 +40,12 @@ def draws_all_along(sampler: Any) -> bool:
     links = chain(sampler)
     if any(isinstance(link, SamplerLayer) for link in links):
         return False  # these draw from seeds of their own
-    return not all(
-        type(link) in DRAW_AT_ONCE or type(link).__module__.startswith(("torch.utils.data.", "torchdata."))
-        for link in links
-    )
+    return not all(map(is_of_torch, links))
+
+
+def is_of_torch(sampler: Any) -> bool:
+    """True for a sampler of torch or torchdata, or plain data in its place; one of a user's own may do anything."""
+    return type(sampler) in DRAW_AT_ONCE or type(sampler).__module__.startswith(("torch.utils.data.", "torchdata."))
 
 
 class DrawRecord:

@@ -135,8 +135,12 @@ class Engine(Loop, Generic[Batch, Output]):
         return total_steps(self, RunArguments(data, max_epochs, max_iters, epoch_length), update)
 
     def set_data(self, data: Iterable[Batch]) -> None:
-        """Takes the next batches from other data; the length of the epoch stays as it is."""
+        """Takes the next batches from other data. Where the data before had a length, or `epoch_length` was given,
+        epochs stay as long as they were, and shorter data is begun anew.
+        """
         self.run_data.replace(data, running=self._running)
+        if self._running and self.cursor.epoch_open:
+            self._note_ends()
 
     def _ready(self) -> None:
         self._wishes.connect()

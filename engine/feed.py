@@ -2,24 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sized
+import warnings
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields
-from itertools import repeat
+from itertools import chain, islice, repeat
 from typing import Any
 
+from leyden import distributed as dist
 from leyden.engine.data_pass import DataPass
+from leyden.engine.pass_length import keeps_its_length, known_length
 
 END = object()
-
-
-def known_length(data: Any) -> int | None:
-    """Batches in one pass, or None where the data does not say."""
-    if not isinstance(data, Sized):
-        return None
-    try:
-        return len(data)
-    except (TypeError, NotImplementedError):  # a DataLoader over an IterableDataset has __len__, and raises
-        return None
 
 
 @dataclass
@@ -57,6 +50,9 @@ class Feed:
             )
         self.data = data
         self.length = known_length(data)
+        """Batches in a pass as the data says, for bars and fractions; None where it does not say."""
+        self.keeps_its_length = self.length is not None and keeps_its_length(data)
+        """True if a pass has just as many; else it is the pass that tells, when it ends."""
         self.may_be_empty = may_be_empty
         if self.length == 0 and not may_be_empty:
             raise ValueError(
@@ -67,7 +63,6 @@ class Feed:
         self.iterator: Iterator[Any] | None = None
         """The present pass; None until it is begun."""
         self._pass = None if data is None else DataPass(data, state)
-        self._is_longer = False
 
     def require_batch(self, iterations: int) -> None:
         """Raises ValueError if the data ended and the run has not had a single batch."""
@@ -79,6 +74,18 @@ class Feed:
         end.
         """
         return self.one_shot or self.data is None or (epoch_length is not None and epoch_length != self.length)
+
+    @property
+    def exact_length(self) -> int | None:
+        """Batches in a pass; None where it has to be gone through to know."""
+        return self.length if self.keeps_its_length else None
+
+    def measure(self) -> bool:
+        """Looks at the length once more, since a dataset may have grown; True if it is another one."""
+        before = self.length
+        if self.keeps_its_length:
+            self.length = known_length(self.data)
+        return self.length != before
 
     def begin_pass(self) -> None:
         """Begins a new pass."""
@@ -93,12 +100,17 @@ class Feed:
         """Batches that were left of the pass when it was gone on with, if what was left was dealt anew."""
         return None if self._pass is None else self._pass.left
 
+    def tell_of_more(self) -> None:
+        """Lets a warning tell of a pass that has gone far beyond what its length says: it may have no end."""
+        if self.iterator is not None and self.length is not None:
+            self.iterator = _telling_of_more(self.iterator, type(self.data).__name__, self.length)
+
     def end_pass(self) -> None:
         """Ends a pass that has given its last batch as a `for` loop does, which asks for one more: samplers, loaders
-        and generators then come to their own end. Data that gives more than its length says is not asked again.
+        and generators then come to their own end.
         """
-        if self.iterator is not None and not self._is_longer:
-            self._is_longer = next(self.iterator, END) is not END
+        if self.iterator is not None:
+            next(self.iterator, None)
 
     def forget_pass(self) -> None:
         """What is saved from now on is the moment before a new pass."""
@@ -108,3 +120,22 @@ class Feed:
     def state_dict(self, position: int) -> dict[str, Any]:
         """What a pass of which `position` batches were used needs to go on in another process; for this rank."""
         return {} if self._pass is None else self._pass.state_dict(position)
+
+
+def _telling_of_more(batches: Iterator[Any], name: str, length: int) -> Iterator[Any]:
+    """The same batches, at no cost in Python for those before the warning."""
+    enough = max(2 * length, length + 16)  # samples that are shared out to workers end in a few more batches
+    return chain(islice(batches, enough), _tell_of_next(batches, name, length, enough))
+
+
+def _tell_of_next(batches: Iterator[Any], name: str, length: int, given: int) -> Iterator[Any]:
+    if (batch := next(batches, END)) is END:
+        return
+    if dist.rank() == 0:
+        warnings.warn(
+            f"the data of the run ({name}) has the length {length}, but has given {given} batches, and more. An epoch "
+            "is one pass over the data, whatever its length says; for data without end give run() an epoch_length",
+            stacklevel=2,
+        )
+    yield batch
+    yield from batches

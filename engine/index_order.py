@@ -15,13 +15,14 @@ from leyden.engine.draw_record import DrawRecord
 from leyden.engine.loader_parts import (
     SamplerLayer,
     index_sampler,
+    iterates_itself,
     only_batches,
     own_generators,
     parts,
     place_of_indices,
     set_states,
 )
-from leyden.engine.randomness import Aside, Stream
+from leyden.engine.randomness import Aside, Stream, set_host_state
 
 END = object()
 
@@ -90,12 +91,12 @@ def begin_loader(loader: DataLoader[Any], begin: Callable[[], Iterator[Any]]) ->
     if kept is not None:
         kept._index_sampler = gate
     try:
-        iterator = iter(loader)
+        iterator: Iterator[Any] = DataLoader.__iter__(loader) if iterates_itself(loader) else iter(loader)
     finally:
         _put(loader, place, own)
         if kept is not None:
             kept._index_sampler = own
-    iterator._index_sampler = own
+    iterator._index_sampler = own  # type: ignore[attr-defined]
     return iterator
 
 
@@ -165,6 +166,8 @@ class Remaining(Sampler[Any]):
         iterator: Iterator[Any] | None = None if self._batched else iter(self.sampler)
         if not began.get("warm"):  # workers that stay have their seed
             torch.empty((), dtype=torch.int64).random_(generator=self._generator)
+            if "first" in began and not began.get("workers"):
+                set_host_state(began["first"])
         if iterator is None or began.get("workers"):
             iterator = iter(self.sampler)
         return iterator

@@ -34,7 +34,7 @@ class Limits:
         self.exhausted = False
         """The data can give no more batches."""
         self.length: int | None = None
-        """Batches in each epoch of the run; None where each pass over the data is an epoch of its own length."""
+        """Batches in each epoch of the run; None where each pass over the data is an epoch, and ends when it does."""
 
     def check(self, max_epochs: int | None, max_iters: int | None, epoch_length: int | None) -> None:
         """Raises what is wrong with the arguments alone."""
@@ -108,9 +108,9 @@ class Limits:
             self.epoch_length = epoch_length
         if self.epoch_length is None and feed.data is None:
             self.epoch_length = state.max_iters
-        self.length = feed.length if self.epoch_length is None else self.epoch_length
+        self.length = feed.exact_length if self.epoch_length is None else self.epoch_length
         if self.length is not None or begins:
-            state.epoch_length = self.length
+            state.epoch_length = feed.length if self.length is None else self.length
         if self.restored and self.reached(state, epoch_open):
             logger.warning(
                 "the restored run is complete already: epoch %d, iteration %d; nothing is left to run. "
@@ -118,20 +118,34 @@ class Limits:
                 state.epoch,
                 state.iteration,
             )
-        self.ended = self.restored = self.exhausted = False
+        self.ended = self.restored = False
+        if feed.iterator is None:  # else it is still the data that has ended
+            self.exhausted = False
 
     def follow(self, state: State, feed: Feed) -> None:
-        """Takes over the length of data that was made anew for an epoch, unless a user fixed it."""
+        """Takes over the length of data that is another one for an epoch, unless a user fixed it."""
         if self.epoch_length is None:
-            self.length = feed.length
-            if self.length is not None:
-                state.epoch_length = self.length
+            self.length = feed.exact_length
+            if feed.length is not None:
+                state.epoch_length = feed.length
+
+    def keep_length(self, state: State, feed: Feed, other: Feed) -> None:
+        """Lets epochs keep their length, if there is one, when the batches of `feed` are followed by those of
+        `other`.
+        """
+        length = state.epoch_length if self.length is None and feed.length is not None else self.length
+        if length is not None and other.exact_length != length:
+            self.epoch_length = self.length = length
 
     def reached(self, state: State, epoch_open: bool) -> bool:
         """True if no further epoch is to be run."""
         if epoch_open:
             return False
-        if self.exhausted or (state.max_epochs is not None and state.epoch >= state.max_epochs):
+        return self.exhausted or self.reaches_its_limit(state)
+
+    def reaches_its_limit(self, state: State) -> bool:
+        """True if the run has all the epochs or iterations that were asked for."""
+        if state.max_epochs is not None and state.epoch >= state.max_epochs:
             return True
         return state.max_iters is not None and state.iteration >= state.max_iters
 
@@ -160,7 +174,7 @@ class Limits:
     def tell_exhausted(self, state: State, feed: Feed) -> None:
         """Says that the data ended for good before the run did; nothing is said where no more was wanted."""
         self.exhausted = True
-        if self.length is None and state.max_epochs is not None and state.epoch >= state.max_epochs:
+        if self.length is None and self.reaches_its_limit(state):
             return
         if state.max_iters is not None and state.iteration >= state.max_iters:
             return

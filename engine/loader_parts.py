@@ -41,8 +41,19 @@ class SamplerLayer(Sampler[Any]):
 
 
 def has_random_access(data: Any) -> bool:
-    """True for a loader that asks a sampler for indices."""
+    """True for a loader that asks a sampler for indices, a batch for each of them (or each batch of them)."""
+    return has_indices(data) and not iterates_itself(data)
+
+
+def has_indices(data: Any) -> bool:
+    """True for a loader over samples that have indices."""
     return isinstance(data, DataLoader) and not isinstance(data.dataset, IterableDataset)
+
+
+def iterates_itself(loader: DataLoader[Any]) -> bool:
+    """True for a loader of a class with an __iter__ of its own, which may do anything with torch's batches."""
+    methods = type(loader).__iter__, type(loader)._get_iterator
+    return not all(method.__module__.startswith(("torch.utils.data.", "torchdata.")) for method in methods)
 
 
 def place_of_indices(loader: DataLoader[Any]) -> str:
@@ -90,7 +101,7 @@ def batch_unit(data: Any) -> int:
 
 def ranks_of(data: Any) -> int:
     """Among how many ranks the loader's samplers deal its order."""
-    if not has_random_access(data):
+    if not has_indices(data):
         return 1
     ranks = 1
     for link in chain(index_sampler(data)):

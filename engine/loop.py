@@ -57,6 +57,8 @@ class Loop(Control):
                 cursor.epoch_open = cursor.epoch_cut = False
                 state.times["EPOCH_COMPLETED"] = time.perf_counter() - started_at
             self._fire(Events.EPOCH_COMPLETED, state.epoch)
+            if limits.exhausted and limits.epoch_length is None:
+                self._ask_for_data()
             if wishes.poll is not None and limits.reached(state, epoch_open=False):
                 wishes.add(Stop.FINISH)
             wishes.heed(ENDS_RUN)
@@ -84,9 +86,7 @@ class Loop(Control):
             source.begin_pass()
         elif source.feed.iterator is None:
             source.go_on_with_pass()
-        own_length = source.own_length()
-        self.last_iteration = limits.epoch_end(cursor.epoch_start, state.max_iters, own_length)
-        self.run_end = limits.run_end(cursor.epoch_start, state, own_length, varies=self.data_setup.varies)
+        self._note_ends()
         wishes = self._wishes
         wishes.heed(ANY_STOP)
         if wishes.poll is not None:
@@ -94,6 +94,11 @@ class Loop(Control):
         if self._is_suspended_at(Events.ITERATION_COMPLETED):
             self._fire(Events.ITERATION_COMPLETED, state.iteration)
             wishes.obey(ANY_STOP)
+
+    def _note_ends(self) -> None:
+        start, state, own_length = self.cursor.epoch_start, self.state, self.run_data.own_length()
+        self.last_iteration = self._limits.epoch_end(start, state.max_iters, own_length)
+        self.run_end = self._limits.run_end(start, state, own_length, varies=self.data_setup.varies)
 
     def _run_epoch(self) -> None:
         state, process, tables, source, wishes = self.state, self.process, self._tables, self.run_data, self._wishes
@@ -146,16 +151,25 @@ class Loop(Control):
         if iteration == source.pass_end:
             source.feed.end_pass()
 
+    def _ask_for_data(self) -> None:
+        """The data can't give another epoch: without `set_data`, by now or when this event fires, the run is over."""
+        limits, state, feed = self._limits, self.state, self.run_data.feed
+        if feed.one_shot and not limits.reaches_its_limit(state):
+            self._fire(Events.DATALOADER_STOP_ITERATION, state.iteration)
+        if limits.exhausted:
+            limits.tell_exhausted(state, feed)
+
     def _refill(self, iteration: int) -> bool:
         """Gets `state.batch` after the pass over the data ended; False if the epoch is over."""
         state, limits, source = self.state, self._limits, self.run_data
         feed = source.feed
-        if limits.length is None:
-            state.epoch_length = state.iteration - self.cursor.epoch_start
+        if limits.epoch_length is None:  # nobody asked for more than what a pass gives
+            length = state.iteration - self.cursor.epoch_start
             feed.require_batch(state.iteration)
-            if feed.one_shot or state.epoch_length == 0:
-                limits.tell_exhausted(state, feed)
-            return False
+            if length > 0 or not feed.one_shot:
+                state.epoch_length = length
+                limits.exhausted = feed.one_shot or length == 0
+                return False
         self._fire(Events.DATALOADER_STOP_ITERATION, iteration)
         self._wishes.obey(BEFORE_STEP)
         if source.feed is feed and not feed.one_shot:

@@ -22,6 +22,20 @@ def host_state() -> dict[str, Any]:
     return state
 
 
+def is_same_state(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """True if nothing was drawn between two such states."""
+    if one["python"] != other["python"] or not torch.equal(one["torch"], other["torch"]):
+        return False
+    mine, others = (state.get("numpy") for state in (one, other))
+    return bool(numpy.all(_flat(mine) == _flat(others))) if mine and others else mine is others
+
+
+def _flat(state: Mapping[str, Any]) -> Any:
+    """A state of numpy's as one array, whatever its kind of generator."""
+    values = [state["state"], {name: value for name, value in state.items() if name not in ("state", "bit_generator")}]
+    return numpy.concatenate([numpy.ravel(value).astype(object) for part in values for value in part.values()])
+
+
 def set_host_state(state: Mapping[str, Any]) -> None:
     """Puts the generators back to such a state."""
     random.setstate(state["python"])

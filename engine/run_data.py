@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable
 from typing import Any
 
+from leyden import distributed as dist
 from leyden.engine.data_setup import DataSetup
 from leyden.engine.feed import Cursor, Feed
 from leyden.engine.filters import NEVER
 from leyden.engine.limits import Limits
+from leyden.engine.pass_length import known_length
 from leyden.engine.state import State
 
 
@@ -27,6 +30,8 @@ class RunData:
         """The iteration at which the present pass ends; NEVER while that is unknown."""
         self.batch_waits = False
         """A batch is there, and its iteration has not begun."""
+        self._is_begun = False  # a pass over the data, in this process
+        self._in_use: str | None = None  # the data, if `set_data` put it in the place of what the run began with
         self._restored: dict[str, Any] | None = None  # for the feed of the next run
 
     def is_open_on(self, data: Any) -> bool:
@@ -38,6 +43,10 @@ class RunData:
         midst of a pass.
         """
         state, self._restored = self._restored, None
+        if state is not None and (in_use := state.get("replaced")) is not None:
+            self._in_use = in_use
+            if data is not self.given and dist.rank() == 0:
+                _tell_of_other_data(in_use, data)
         if state is None and not self._limits.restored and data is self.given:
             position = self._position()
             if self.cursor.epoch_open or (position > 0 and self.streams()):
@@ -45,9 +54,17 @@ class RunData:
         self._take(data, state)
 
     def replace(self, data: Iterable[Any], *, running: bool) -> None:
-        """Takes the next batches from other data."""
+        """Takes the next batches from other data; an epoch that has a length keeps it."""
+        if not running and "replaced" in (self._restored or {}):
+            self.given, self._is_begun = data, False  # the data of a run that was restored, which goes on in it
+            return
         self._restored = None
+        before = self.feed
         self._take(data)
+        if running or self.cursor.epoch_open:
+            self._limits.keep_length(self._state, before, self.feed)
+            self._in_use = f"a {type(data).__name__} of {_batches(self.feed.length)}"
+        self._limits.exhausted = False
         self.cursor.pass_start = self._state.iteration
         if running:
             self.begin_pass()
@@ -68,7 +85,7 @@ class RunData:
     def forget(self) -> None:
         """Forgets where a run stood: from the beginning, or from what is loaded next."""
         self.close()
-        self._restored = None
+        self._restored = self._in_use = None
 
     # -- passes ----------------------------------------------------------------------------------------------
 
@@ -82,26 +99,38 @@ class RunData:
         self.feed.forget_pass()
 
     def begin_pass(self) -> None:
+        if self.feed.measure():
+            self._limits.follow(self._state, self.feed)
+        self._is_begun = True
         self.feed.begin_pass()
+        if self._limits.length is None:
+            self.feed.tell_of_more()
         self.cursor.pass_start = self._state.iteration
         self._note_end_of_pass()
 
     def go_on_with_pass(self) -> None:
+        self._is_begun = True
         self.feed.go_on(self._position())
         self._note_end_of_pass()
 
     def own_length(self) -> int | None:
-        """Batches of the open epoch, where what was left of its data was dealt to another number of ranks."""
-        if self.feed.left is None or self.pass_end == NEVER or self._limits.epoch_length is not None:
+        """Batches of the open epoch, where what was left of its data was dealt to another number of ranks; None also
+        where the pass alone will tell.
+        """
+        left = self.feed.left
+        if left is None or self._limits.epoch_length is not None or self.streams():
             return None
-        self._state.epoch_length = self.pass_end - self.cursor.epoch_start
-        return self._state.epoch_length
+        self._state.epoch_length = self._state.iteration + left - self.cursor.epoch_start
+        return self._state.epoch_length if self.feed.keeps_its_length else None
 
     # -- saved -----------------------------------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, Any]:
         """Where this rank stands in its data, as plain data and tensors."""
-        return self.feed.state_dict(self._position()) if self._restored is None else self._restored
+        if self._restored is not None:
+            return self._restored
+        state = self.feed.state_dict(self._position())
+        return state if self._in_use is None else state | {"replaced": self._in_use}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Goes on from there at the next run."""
@@ -112,12 +141,12 @@ class RunData:
         return max(0, self._state.iteration - self.cursor.pass_start)
 
     def _take(self, data: Any, state: dict[str, Any] | None = None) -> None:
-        same = data is not None and data is self.given
-        self.given = data
+        goes_on = data is not None and data is self.given and self._is_begun
+        self.given, self._is_begun = data, False
         self._make_feed(state)
         if state is None and not self._limits.restored and not self.cursor.epoch_open:
             self.cursor.pass_start = self._state.iteration
-        elif same and self.feed.one_shot:
+        elif goes_on and self.feed.one_shot:
             self.cursor.pass_start = self._state.iteration  # its first batches are gone already
 
     def _make_feed(self, state: dict[str, Any] | None = None) -> None:
@@ -126,9 +155,23 @@ class RunData:
 
     def _note_end_of_pass(self) -> None:
         feed = self.feed
-        if feed.length is None or self.streams():
+        if feed.exact_length is None or self.streams():
             self.pass_end = NEVER
         elif feed.left is not None:
             self.pass_end = self._state.iteration + feed.left
         else:
-            self.pass_end = self.cursor.pass_start + feed.length
+            self.pass_end = self.cursor.pass_start + feed.exact_length
+
+
+def _tell_of_other_data(in_use: str, data: Any) -> None:
+    given = f"a {type(data).__name__} of {_batches(known_length(data))}"
+    warnings.warn(
+        f"the run that goes on had its batches from data that set_data() had put in the place of what it began with: "
+        f"{in_use}. Now it goes on at the same place in the data given to run(), {given}. If that is other data, call "
+        "set_data() with what was in use, and then run() without data",
+        stacklevel=2,
+    )
+
+
+def _batches(length: int | None) -> str:
+    return "an unknown number of batches" if length is None else f"{length} batches"

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from leyden.engine.data_layers import Rest
+from leyden.engine.pass_length import keeps_its_length
 from leyden.handlers.data.combined_pass import CombinedPass
 from leyden.handlers.parallel.dealing import has_length
 
@@ -57,7 +58,7 @@ class CombinedLoader:
         return self._pass if self._pass is not None and self._pass.waits else self._new_pass(None)
 
     def _new_pass(self, states: Any) -> CombinedPass:
-        return CombinedPass(self._pairs(), self.mode, len(self) if has_length(self) else None, states)
+        return CombinedPass(self._pairs(), self.mode, len(self) if self.keeps_its_length else None, states)
 
     def _rows(self, rows: CombinedPass) -> Iterator[Any]:
         if self.mode == "sequential" or isinstance(self.loaders, list):
@@ -87,6 +88,11 @@ class CombinedLoader:
     def end_pass(self) -> None:
         """The pass is over, also one that was loaded, and the next has not begun."""
         self._pass = self._next_pass().end()
+
+    @property
+    def keeps_its_length(self) -> bool:
+        """True if each pass has as many batches as len() says, since that holds for each loader."""
+        return all(has_length(loader) and keeps_its_length(loader) for _, loader in self._pairs())
 
     @property
     def dealt_anew(self) -> bool:

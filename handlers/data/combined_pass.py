@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from typing import Any
 
 from leyden.engine.data_pass import DataPass
 from leyden.engine.index_order import END
+from leyden.engine.pass_length import known_length
 from leyden.engine.randomness import Aside, host_state, set_host_state
 
 
@@ -38,6 +40,8 @@ class CombinedPass(Iterator[Any]):
         # Each as it was when its present pass began, if other rows came before.
         self._before: list[Any] = [None] * len(loaders)
         self._hosts: list[Any] = [None] * len(loaders)  # what a pass begins from that was begun, of rows read ahead
+        lengths = [known_length(loader) for _, loader in loaders]
+        self._said = [math.inf if length is None else length for length in lengths]
         self._row = 0
         self._iterator = self._iterate()
 
@@ -165,16 +169,27 @@ class CombinedPass(Iterator[Any]):
             self._note_end(place)
 
     def _next_row(self) -> list[Any] | None:
-        row: list[Any] = []
-        for place in range(len(self._pairs)):
+        row: list[Any] = [None] * len(self._pairs)
+        for place in self._places():
             batch = self._next(place)
             if batch is END:
                 self._note_end(place)
                 if self._mode == "min_size" or all(map(self._has_ended, range(len(self._pairs)))):
                     return None
                 batch = None if self._mode == "max_size" else self._begin_anew(place)
-            row.append(batch)
+            row[place] = batch
         return row
+
+    def _places(self) -> Sequence[int]:
+        """The loaders in the order in which a row asks them. Where the end is not known, those that may end the pass
+        come first, so that no batch of the others is read in vain.
+        """
+        places = range(len(self._pairs))
+        if self._rows is not None:
+            return places
+        if self._mode == "min_size":
+            return sorted(places, key=lambda place: self._said[place])
+        return sorted(places, key=self._has_ended)
 
     def _begin_anew(self, place: int) -> Any:
         if (batch := self._first(place)) is not END:

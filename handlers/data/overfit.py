@@ -56,6 +56,7 @@ class KeptBatches:
     """The first batches of the data, as they came when they were first asked for."""
 
     dealt_anew = False
+    keeps_its_length = True
 
     def __init__(self, data: Any, batches: int) -> None:
         self.data = data

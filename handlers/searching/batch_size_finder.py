@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader
 
 from leyden import distributed as dist
 from leyden.engine import CompositeData, DataStage, Engine, Stage
-from leyden.engine.feed import known_length
+from leyden.engine.pass_length import known_length
 from leyden.handlers.data.batch_size import with_batch_size
 from leyden.handlers.searching.copies import Copies
 from leyden.handlers.searching.out_of_memory import free_memory, is_out_of_memory

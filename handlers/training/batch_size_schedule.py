@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from leyden.engine import DataStage, Engine
-from leyden.engine.feed import known_length
+from leyden.engine.pass_length import known_length
 from leyden.handlers.data.batch_size import check_batch_size, with_batch_size
 from leyden.handlers.number_checks import require_epochs
 from leyden.handlers.training.shapes import Shape

@@ -2,6 +2,7 @@
 
 import contextlib
 import pickle
+import random
 import time
 import warnings
 
@@ -302,7 +303,8 @@ def test_a_pass_ends_as_a_for_loop_ends_it():
     assert Closing.ended == 2
 
 
-def test_data_that_goes_on_after_its_length_is_asked_for_one_batch_too_many_once():
+@pytest.mark.parametrize("epoch_length", [None, 3])
+def test_data_that_goes_on_after_its_length_is_cut_where_the_user_says_so(epoch_length):
     asked = []
 
     class Longer:
@@ -310,14 +312,13 @@ def test_data_that_goes_on_after_its_length_is_asked_for_one_batch_too_many_once
             return 3
 
         def __iter__(self):
-            for i in range(10):
+            for i in range(5):
                 asked.append(i)
                 yield i
 
     seen = []
-    Engine(lambda engine, batch: seen.append(batch)).run(Longer(), max_epochs=3)
-    assert seen == [0, 1, 2] * 3
-    assert asked == [0, 1, 2, 3, 0, 1, 2, 0, 1, 2]
+    Engine(lambda engine, batch: seen.append(batch)).run(Longer(), max_epochs=3, epoch_length=epoch_length)
+    assert seen == asked == list(range(epoch_length or 5)) * 3
 
 
 # -- set_data ------------------------------------------------------------------------------------------------
@@ -368,3 +369,53 @@ def test_generators_that_nobody_else_has_are_restored_too():
 
     for stop in stops(None):
         assert differs(lambda: DataLoader(Noisy(), BATCH, shuffle=True), stop) is None
+
+
+def drawing(engine):
+    engine.add_event_handler(Events.GET_BATCH_STARTED, lambda: (random.random(), numpy.random.rand(), torch.rand(())))
+
+
+@quiet
+@pytest.mark.parametrize("epoch_length", [None, 5])
+@pytest.mark.parametrize("kind", [*LOADERS, *OTHERS])
+def test_a_handler_may_draw_before_each_batch_is_asked_for(kind, epoch_length):
+    make = (LOADERS | OTHERS)[kind]
+    wrong = {stop: differs(make, stop, epoch_length=epoch_length, setup=drawing) for stop in stops(epoch_length)}
+    assert {stop: found for stop, found in wrong.items() if found is not None} == {}
+
+
+def draws_its_order():
+    while True:
+        yield from torch.randperm(4).tolist()
+
+
+def draws_each():
+    while True:
+        yield [random.random(), float(numpy.random.rand()), torch.rand(()).item()]
+
+
+class DrawsItsOrder(IterableDataset):
+    def __iter__(self):
+        return iter(torch.randperm(SAMPLES).tolist())
+
+
+@quiet
+@pytest.mark.parametrize("setup", [None, drawing])
+@pytest.mark.parametrize(
+    ("make", "epoch_length"), [(draws_each, 5), (lambda: DataLoader(DrawsItsOrder(), BATCH), None)]
+)
+def test_what_is_read_again_draws_nothing_from_the_numbers_of_the_run(make, epoch_length, setup):
+    for stop in stops(epoch_length):
+        assert differs(make, stop, epoch_length=epoch_length, setup=setup) is None
+
+
+@quiet
+def test_an_iterator_that_draws_an_order_when_it_begins_goes_on_in_it():
+    for stop in [(Events.ITERATION_COMPLETED, 1), (Events.ITERATION_COMPLETED, 3)]:
+        assert differs(draws_its_order, stop, epochs=1, epoch_length=4, setup=drawing) is None
+
+
+def test_reading_again_is_told_with_what_it_draws():
+    _, state = run(draws_each, stop=(Events.ITERATION_COMPLETED, 6), epoch_length=5)
+    with pytest.warns(UserWarning, match=r"first 6 batches of the generator.*global generators.*generator of its own"):
+        run(draws_each, state=state, epoch_length=5)

@@ -696,6 +696,7 @@ def test_an_exhausted_iterator_of_unknown_length_is_told(recorded, story):
         GET_BATCH_STARTED, GET_BATCH_COMPLETED b, ITERATION_STARTED 2, step b, ITERATION_COMPLETED 2
         GET_BATCH_STARTED
         EPOCH_COMPLETED 1
+        DATALOADER_STOP_ITERATION
         COMPLETED
         CLOSED
     """)

@@ -1,0 +1,37 @@
+"""Batches that were used before, in data that can only be read past them or asked by index."""
+
+from __future__ import annotations
+
+import itertools
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+from torch.utils.data import DataLoader
+
+
+def by_index(data: Any, first: int) -> Iterator[Any]:
+    """The old protocol of iteration, which asks for one index after the other."""
+    for index in itertools.count(first):
+        try:
+            item = data[index]
+        except IndexError:
+            return
+        yield item
+
+
+def tell_of_reading(data: Any, number: int) -> None:
+    """Says what it costs that the first `number` batches of the data are read again."""
+    warnings.warn(
+        f"to go on where the run was, the first {number} batches of {_name(data)} are read again and thrown away, "
+        "which takes as long as reading them took. What that draws from python's, numpy's or torch's global generators "
+        "leaves no trace, but an order that hangs on what the steps drew in between can't be found again: draw it from "
+        "a generator of its own. Data with state_dict() and load_state_dict() (torchdata's StatefulDataLoader, over a "
+        "dataset that has them) or with random access goes on at once",
+        stacklevel=2,
+    )
+
+
+def _name(data: Any) -> str:
+    kind = type(data).__name__
+    return f"a {kind} over {type(data.dataset).__name__}" if isinstance(data, DataLoader) else f"the {kind}"
