@@ -30,6 +30,7 @@ from leyden.distributed.joining import available_backends
 from leyden.distributed.launching import RankError, launch
 from leyden.distributed.parallel import Parallel
 from leyden.distributed.ranks import one_rank_first, one_rank_only
+from leyden.distributed.samplers import check_place, place_of_sampler
 from leyden.distributed.session import (
     backend,
     device,
@@ -60,6 +61,7 @@ __all__ = [
     "barrier",
     "broadcast",
     "broadcast_object",
+    "check_place",
     "device",
     "finalize",
     "get_local_rank",
@@ -80,6 +82,7 @@ __all__ = [
     "node_rank",
     "one_rank_first",
     "one_rank_only",
+    "place_of_sampler",
     "rank",
     "set_local_rank",
     "spawn",

@@ -13,6 +13,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader, Dataset, DistributedSampler, IterableDataset, Sampler
 
+from leyden.distributed.samplers import check_place, place_of_sampler
 from leyden.distributed.session import device, is_initialized, local_world_size, rank, world_size
 
 T = TypeVar("T")
@@ -63,15 +64,16 @@ def auto_dataloader(dataset: Dataset[Any], **kwargs: Any) -> DataLoader[Any]:
 
     `batch_size` and `num_workers` are those of the whole job: the batch is divided by the ranks, the workers by the
     ranks of this node (rounded up); a number too small to divide stays as it is. The data are dealt out by a
-    DistributedSampler (which shuffles unless `shuffle=False`), or from `sampler` if one is given. An iterable data set
-    and a `batch_sampler` are used as they are. Beside an accelerator memory is pinned unless `pin_memory=False`.
+    DistributedSampler (which shuffles unless `shuffle=False`), or from `sampler` if one is given, unless that one has a
+    `rank` and so deals by itself. An iterable data set and a `batch_sampler` are used as they are. Beside an
+    accelerator memory is pinned unless `pin_memory=False`.
 
     Args:
         dataset: the data.
         kwargs: for DataLoader.
 
     Raises:
-        ValueError: a DistributedSampler was given that is made for other ranks.
+        ValueError: a sampler was given that deals to another rank, or to another number of them.
     """
     ranks = world_size()
     if ranks > 1:
@@ -90,13 +92,12 @@ def _sampler_of_rank(dataset: Dataset[Any], sampler: Sampler[Any] | None, shuffl
         return DistributedSampler(
             dataset, num_replicas=world_size(), rank=rank(), shuffle=True if shuffle is None else shuffle
         )
-    if not isinstance(sampler, DistributedSampler):
+    place = place_of_sampler(sampler)
+    if isinstance(sampler, DistributedSampler):
+        place = (sampler.rank, sampler.num_replicas)
+    if place is None:
         return DistributedProxySampler(sampler, num_replicas=world_size(), rank=rank())
-    if (sampler.rank, sampler.num_replicas) != (rank(), world_size()):
-        raise ValueError(
-            f"the sampler deals to rank {sampler.rank} of {sampler.num_replicas}, "
-            f"but this is rank {rank()} of {world_size()}"
-        )
+    check_place(sampler, place, (rank(), world_size()))
     return sampler
 
 

@@ -7,14 +7,14 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 from weakref import WeakKeyDictionary
 
 from torch.utils.data import DataLoader
 
 from leyden.handlers.data.seeded_loaders import fresh_copy
-from leyden.handlers.parallel.dealing import DealtBatches, DealtIterator
+from leyden.handlers.parallel.dealing import DealtBatches
 
 
 class ShieldedLoaders:
@@ -29,7 +29,7 @@ class ShieldedLoaders:
         self._copies: WeakKeyDictionary[DataLoader[Any], DataLoader[Any]] = WeakKeyDictionary()
 
     def __call__(self, data: Any) -> Any:
-        if isinstance(data, DealtBatches) and not isinstance(data, DealtIterator):
+        if isinstance(data, DealtBatches) and not isinstance(data, Iterator):
             dealt = copy.copy(data)
             dealt.batches = self._shield(data.batches)
             return dealt

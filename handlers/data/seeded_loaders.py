@@ -32,7 +32,7 @@ from leyden.handlers.data.seeded_datasets import (
     SeededStream,
     draws_nothing,
 )
-from leyden.handlers.parallel.dealing import DealtBatches, DealtIterator, DealtSampler
+from leyden.handlers.parallel.dealing import DealtBatches, DealtSampler
 
 
 class SeededData:
@@ -54,7 +54,7 @@ class SeededData:
 
     def _seed(self, data: Any) -> Any:
         number, self._count = self._count, self._count + 1
-        if isinstance(data, DealtBatches) and not isinstance(data, DealtIterator):
+        if isinstance(data, DealtBatches) and not isinstance(data, Iterator):
             dealt = copy.copy(data)
             dealt.batches = self._seed_loader(data.batches, number)
             return dealt

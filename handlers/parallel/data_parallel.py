@@ -10,8 +10,9 @@ import torch
 
 from leyden import distributed as dist
 from leyden.engine import DataStage, Engine, Events, Order, Stage
-from leyden.handlers.parallel.dealing import Deal, deal_data, set_epoch_of_sampler
+from leyden.handlers.parallel.dealing import Deal, set_epoch_of_sampler
 from leyden.handlers.parallel.replicas import Replicas, synchronise_batch_norm
+from leyden.handlers.parallel.shares import Choice, Shares, check_choice
 
 
 class DataParallel:
@@ -22,11 +23,20 @@ class DataParallel:
     size being that of one rank; evaluators that the trainer runs (`Evaluate`) see each sample once, uneven shards
     included. What one rank decides about stopping holds for all.
 
+    `deal` says what is dealt, to evaluators too. "samples", which None means as well: what loaders with random access
+    give, except where a sampler has a rank of its own (DistributedSampler and its like). Data without random access (an
+    IterableDataset, a list of batches, a generator) stays what each rank made of it, since it may be dealt already; a
+    warning tells unless you choose. In training its passes end on all ranks where the first rank's data ends.
+    "batches": such data is dealt too; each rank reads all of it and keeps its share of the batches. "nothing": each
+    rank has its own data, whatever it is. An evaluator that needs another choice gets a DataParallel of its own.
+
     `sync_batch_norm=True` exchanges batch norms for synchronised ones (accelerators only). Further arguments go to
     torch.nn.parallel.DistributedDataParallel (`find_unused_parameters`, `bucket_cap_mb`, `static_graph`, ...).
     """
 
-    def __init__(self, *, sync_batch_norm: bool = False, **options: Any) -> None:
+    def __init__(self, *, deal: Choice | None = None, sync_batch_norm: bool = False, **options: Any) -> None:
+        check_choice(deal)
+        self._choice = deal
         self._sync_batch_norm = sync_batch_norm
         self._options = options
         self._deals: list[Deal] = []
@@ -55,7 +65,8 @@ class DataParallel:
     def attach_to_evaluator(self, engine: Engine[Any, Any]) -> None:
         """Deals the evaluator's data without repeating a sample; all ranks measure one model, buffers included."""
         if dist.world_size() > 1:
-            self._deal(engine, even=False)
+            if not engine.find_handlers(DataParallel):
+                self._deal(engine, even=False)
             engine.add_event_handler(Events.STARTED, self._share_buffers, order=Order.METRICS)
 
     def _share_buffers(self) -> None:
@@ -78,7 +89,7 @@ class DataParallel:
         self._deals.append(deal)
         engine.data_setup.may_give_none = not even
         engine.data_setup.add(DataStage.BATCH, deal.begin_data)
-        engine.data_setup.add(DataStage.DEAL, functools.partial(deal_data, deal=deal), owner=self)
+        engine.data_setup.add(DataStage.DEAL, Shares(self._choice, deal), owner=self)
 
         def begin_epoch() -> None:
             deal.set_epoch(engine.state.epoch)

@@ -9,6 +9,7 @@ from typing import Any
 
 from torch.utils.data import DataLoader, DistributedSampler, IterableDataset
 
+from leyden import distributed as dist
 from leyden.engine import CompositeData
 from leyden.engine.data_layers import DataLayer, Rest
 from leyden.engine.loader_parts import SamplerLayer, chain, index_sampler, only_batches, own_generators
@@ -230,17 +231,17 @@ def deal_data(data: Any, deal: Deal) -> Any:
     """The data as this rank shall iterate it; a DataLoader keeps all its settings, its batch size being that of one
     rank.
 
-    A loader that has a DistributedSampler is dealt already and comes back as it is. A custom batch sampler is dealt by
+    A loader of which a sampler has a rank is dealt already and comes back as it is. A custom batch sampler is dealt by
     whole batches; an iterable without random access is read by every rank, which keeps its share of the batches.
     """
     if data is None or isinstance(data, DealtBatches):
         return data
     if not isinstance(data, DataLoader):
         return _deal_batches(data, deal)
-    if _sampler_of(data, DistributedSampler | DealtSampler) is not None:
-        return data
     if isinstance(data.dataset, IterableDataset):
         return _deal_batches(data, deal)
+    if own_place(data) is not None:
+        return data
     dealt = copy.copy(data)
     deal = deal.of_loader()
     batches: Any = data.batch_sampler
@@ -257,14 +258,27 @@ def deal_data(data: Any, deal: Deal) -> Any:
     return dealt
 
 
+def own_place(loader: DataLoader[Any]) -> tuple[Any, tuple[int, int] | None] | None:
+    """The sampler by which the loader is dealt already, and its (rank, number of ranks), None for a deal of leyden's;
+    None if it is not dealt.
+    """
+    for sampler in _samplers(loader):
+        if isinstance(sampler, DealtSampler):
+            return sampler, None
+        if not isinstance(sampler, SamplerLayer) and (place := dist.place_of_sampler(sampler)) is not None:
+            return sampler, place
+    return None
+
+
 def set_epoch_of_sampler(data: Any, epoch: int) -> None:
-    """Tells a user's DistributedSampler which epoch begins, wherever it is in the data; without that each epoch has the
-    same order.
+    """Tells a user's samplers that have a rank which epoch begins, wherever they are in the data; without that each
+    epoch has the same order.
     """
     for loader in _loaders(data):
-        sampler = _sampler_of(loader, DistributedSampler)
-        if sampler is not None:
-            sampler.set_epoch(epoch)
+        for sampler in _samplers(loader):
+            has_rank = isinstance(sampler, DistributedSampler) or dist.place_of_sampler(sampler) is not None
+            if has_rank and not isinstance(sampler, SamplerLayer) and callable(getattr(sampler, "set_epoch", None)):
+                sampler.set_epoch(epoch)
 
 
 def _loaders(data: Any) -> list[DataLoader[Any]]:
@@ -298,10 +312,10 @@ def has_length(data: Any) -> bool:
         return False
 
 
-def _sampler_of(loader: DataLoader[Any], kind: Any) -> Any:
-    """The loader's sampler of that kind, wherever among its samplers; None if it has none."""
-    places = (*chain(index_sampler(loader)), loader.sampler)
-    return next((sampler for sampler in places if isinstance(sampler, kind)), None)
+def _samplers(loader: DataLoader[Any]) -> list[Any]:
+    """The loader's samplers, the outermost first."""
+    links = chain(index_sampler(loader))
+    return links if any(loader.sampler is link for link in links) else [*links, loader.sampler]
 
 
 def _replace(loader: DataLoader[Any], name: str, value: Any) -> None:

@@ -47,7 +47,14 @@ def test_batches_and_workers_are_those_of_the_job(two_ranks):
 
 
 def test_a_sampler_for_other_ranks_is_refused(two_ranks):
-    assert two_ranks[1]["wrong sampler"] == ("ValueError: the sampler deals to rank 0 of 5, but this is rank 1 of 2")
+    assert two_ranks[1]["wrong sampler"] == (
+        "ValueError: the DistributedSampler deals to rank 0 of 5, but this is rank 1 of 2: make it with rank=1 and 2 "
+        "replicas on this rank"
+    )
+
+
+def test_a_sampler_that_has_a_rank_deals_by_itself(two_ranks):
+    assert [result["own share"] for result in two_ranks] == [[0, 2, 4, 6, 8], [1, 3, 5, 7, 9]]
 
 
 def test_a_proxy_deals_every_sample_once_and_differs_by_epoch():

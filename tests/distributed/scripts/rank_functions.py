@@ -160,7 +160,9 @@ def adapt():
     loader = dist.auto_dataloader(data, batch_size=4, shuffle=False)
     proxied = dist.auto_dataloader(data, batch_size=4, sampler=SequentialSampler(data))
     wrong = torch.utils.data.DistributedSampler(data, num_replicas=5, rank=0)
+    own = dist.auto_dataloader(data, sampler=ShareOfRank(data))
     return {
+        "own share": [sample for batch in own for sample in batch[0].tolist()],
         "wrapped": isinstance(model, DistributedDataParallel),
         "wrapped twice": dist.auto_model(model) is not model,
         "frozen wrapped": isinstance(frozen, DistributedDataParallel),
@@ -172,6 +174,16 @@ def adapt():
         "workers": dist.auto_dataloader(data, num_workers=3).num_workers,
         "wrong sampler": error_of(dist.auto_dataloader, data, sampler=wrong),
     }
+
+
+class ShareOfRank(SequentialSampler):
+    """Takes its rank's share, and is no DistributedSampler."""
+
+    rank = property(lambda self: dist.rank())
+    num_replicas = property(lambda self: dist.world_size())
+
+    def __iter__(self):
+        return iter(range(self.rank, 10, self.num_replicas))
 
 
 def take(local_rank, config, scale=1):

@@ -167,7 +167,7 @@ def statistics_of_replicas():
     model = nn.Sequential(nn.Linear(6, 5), nn.BatchNorm1d(5), nn.Tanh(), nn.Linear(5, 1))
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     trainer = supervised_trainer(model, optimizer, loss_fn)
-    trainer.attach(DataParallel(), SWA(2))
+    trainer.attach(DataParallel(deal="batches"), SWA(2))
     generator = torch.Generator().manual_seed(1)
     data = [(torch.randn(4, 6, generator=generator), torch.randn(4, 1, generator=generator)) for _ in range(6)]
     trainer.run(data, max_epochs=3)

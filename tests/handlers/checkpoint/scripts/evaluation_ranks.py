@@ -57,7 +57,7 @@ def run(*handlers, interrupt=None, pause=0.0):
             Events.EPOCH_COMPLETED, lambda order=order: orders.append([order.name, torch.rand(()).item()]), order=order
         )
     trainer.attach(
-        DataParallel(),
+        DataParallel(deal="batches"),
         GradientAccumulation(3, tail="carry"),
         Evaluate(evaluator, batches(EVALUATED, 2), prefix="val/"),
         EarlyStopping("val/mean", mode="max", patience=9),

@@ -99,7 +99,7 @@ def run(case, *handlers, stopped_by=None):
     trainer = supervised_trainer(model, optimizer, nn.CrossEntropyLoss())
     Mean().attach(trainer, "mean")
     evaluator = supervised_evaluator(model, {"accuracy": Accuracy(), "loss": Loss(nn.CrossEntropyLoss())})
-    trainer.attach(DataParallel(), Schedule(torch.optim.lr_scheduler.StepLR(optimizer, 4, 0.9)))
+    trainer.attach(DataParallel(deal="batches"), Schedule(torch.optim.lr_scheduler.StepLR(optimizer, 4, 0.9)))
     if case.workers and case.randomness != "dropout" and case.data != "iterable with state":
         trainer.attach(Reproducible(7))
     if case.stop == "open window":

@@ -17,7 +17,7 @@ def run(checkpoint, asks):
     torch.manual_seed(0)
     model = nn.Linear(4, 2)
     trainer = supervised_trainer(model, torch.optim.SGD(model.parameters(), lr=0.1), nn.CrossEntropyLoss())
-    trainer.attach(DataParallel(), checkpoint)
+    trainer.attach(DataParallel(deal="batches"), checkpoint)
     trainer.add_event_handler(Events.ITERATION_STARTED, lambda: time.sleep(0.01))
     if asks:
         trainer.add_event_handler(Events.ITERATION_STARTED(once=20), checkpoint.request)

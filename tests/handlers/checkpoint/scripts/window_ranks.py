@@ -44,7 +44,7 @@ def run(*handlers, stop=None, shard=False):
     update = trainer.updates["default"]
     losses, found = [], {}
     trainer.add_event_handler(Events.ITERATION_COMPLETED, lambda: losses.append(trainer.state.output.item()))
-    trainer.attach(*([] if shard else [DataParallel()]), GradientAccumulation(3, tail="carry"), *handlers)
+    trainer.attach(*([] if shard else [DataParallel(deal="batches")]), GradientAccumulation(3, tail="carry"), *handlers)
 
     @trainer.on(Events.STARTED)
     def look():

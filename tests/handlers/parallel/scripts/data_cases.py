@@ -83,7 +83,7 @@ def trained_on(data, epochs=1, seed=None, **arguments):
     if seed is not None:
         torch.manual_seed(seed)
     trainer = trainer_of()
-    trainer.attach(DataParallel())
+    trainer.attach(DataParallel(deal="batches"))
     batches = note_batches(trainer)
     trainer.run(data, max_epochs=epochs, **arguments)
     return batches
@@ -132,7 +132,7 @@ def generators_after_drawing():
 
         trainer = trainer_of(process)
         torch.manual_seed(dist.rank())
-        trainer.attach(DataParallel())
+        trainer.attach(DataParallel(deal="batches"))
         trainer.run(data, **arguments)
         return numbers
 
@@ -146,7 +146,7 @@ def restored():
     def make(seed):
         torch.manual_seed(seed)
         trainer = trainer_of()
-        trainer.attach(DataParallel())
+        trainer.attach(DataParallel(deal="batches"))
         return trainer, note_batches(trainer)
 
     first, before = make(1)
@@ -162,7 +162,7 @@ def restored():
 def exhausted_generator():
     """What a run over it fires, and what it says."""
     trainer, events = trainer_of(), []
-    trainer.attach(DataParallel())
+    trainer.attach(DataParallel(deal="batches"))
     for event in (Events.EPOCH_STARTED, Events.ITERATION_COMPLETED, Events.EPOCH_COMPLETED, Events.COMPLETED):
         trainer.add_event_handler(event, events.append, event.value)
     said = error_of(lambda: trainer.run((i for i in range(4)), max_epochs=3))
@@ -172,7 +172,7 @@ def exhausted_generator():
 def own_distributed_sampler():
     loader = DataLoader(range(12), batch_size=2, sampler=DistributedSampler(range(12), seed=3))
     trainer = trainer_of()
-    trainer.attach(DataParallel())
+    trainer.attach(DataParallel(deal="batches"))
     batches = note_batches(trainer)
     trainer.run(loader, max_epochs=2)
     by_hand = {}
@@ -182,7 +182,7 @@ def own_distributed_sampler():
     return {"batches": batches, "by hand": by_hand}
 
 
-def evaluated(data, *attached_to_evaluator, epochs=1, evaluations=1):
+def evaluated(data, *attached_to_evaluator, epochs=1, evaluations=1, deal="batches"):
     """The batches of each evaluation; the trainer sees to it that the evaluator's data is dealt."""
     trainer, evaluator = trainer_of(), evaluator_of()
     evaluator.attach(*attached_to_evaluator)
@@ -193,7 +193,7 @@ def evaluated(data, *attached_to_evaluator, epochs=1, evaluations=1):
     )
     for i in range(evaluations):
         trainer.attach(Evaluate(evaluator, data, prefix=f"{i}/"))
-    trainer.attach(DataParallel())
+    trainer.attach(DataParallel(deal=deal))
     trainer.run([[0], [1]], max_epochs=epochs)
     return batches
 
@@ -212,7 +212,7 @@ def evaluation_twice_by_one_evaluator():
 
 
 def evaluation_by_an_evaluator_that_deals_itself():
-    return evaluated(KINDS["sequential"](), DataParallel())
+    return evaluated(KINDS["sequential"](), DataParallel(deal="batches"))
 
 
 def evaluation_of_exhausted_data():
@@ -223,7 +223,7 @@ def evaluation_of_exhausted_data():
 def evaluation_by_an_engine_of_ones_own():
     """Made as any engine is: `Evaluate` says that it evaluates. One rank has nothing to evaluate."""
     trainer, evaluator = trainer_of(), Engine(lambda engine, batch: batch)
-    trainer.attach(DataParallel(), Evaluate(evaluator, DataLoader([5], batch_size=4)))
+    trainer.attach(DataParallel(deal="batches"), Evaluate(evaluator, DataLoader([5], batch_size=4)))
     batches = note_batches(evaluator)
     trainer.run([[0], [1]])
     return batches
@@ -232,7 +232,7 @@ def evaluation_by_an_engine_of_ones_own():
 def evaluation_in_mid_epoch():
     """Uneven shards: one rank has more batches to evaluate than the other, in the midst of training."""
     trainer, evaluator = trainer_of(), evaluator_of()
-    trainer.attach(DataParallel(), Evaluate(evaluator, range(5), on=Events.ITERATION_COMPLETED(every=2)))
+    trainer.attach(DataParallel(deal="batches"), Evaluate(evaluator, range(5), on=Events.ITERATION_COMPLETED(every=2)))
     batches = note_batches(evaluator)
     trainer.run([[i] for i in range(10)])
     return {"iterations": trainer.state.iteration, "evaluated": batches}
@@ -240,7 +240,7 @@ def evaluation_in_mid_epoch():
 
 def an_evaluator_alone():
     evaluator = evaluator_of()
-    evaluator.attach(DataParallel())
+    evaluator.attach(DataParallel(deal="batches"))
     batches = note_batches(evaluator)
     evaluator.run(KINDS["shuffled"]())
     return batches[1]
@@ -259,7 +259,7 @@ def error_of(function):
 def empty_data():
     def run(data):
         trainer = trainer_of()
-        trainer.attach(DataParallel())
+        trainer.attach(DataParallel(deal="batches"))
         trainer.run(data)
 
     return {
@@ -271,7 +271,7 @@ def empty_data():
 
 def stopped_by_one_rank(who, how="terminate"):
     trainer = trainer_of()
-    trainer.attach(DataParallel())
+    trainer.attach(DataParallel(deal="batches"))
     if dist.rank() == who:
         trainer.add_event_handler(Events.ITERATION_COMPLETED(once=3), getattr(trainer, how))
     ends = []
@@ -292,7 +292,7 @@ def interrupted():
 def early_stopping():
     """The metric gets worse on one rank only."""
     trainer = trainer_of()
-    trainer.attach(DataParallel())
+    trainer.attach(DataParallel(deal="batches"))
     sign = 1 if dist.rank() == 0 else -1
     trainer.attach(EarlyStopping(lambda engine: engine.state.epoch * sign, mode="max", patience=2))
     return trainer.run([[0]] * 8, max_epochs=20).epoch
@@ -305,7 +305,7 @@ def diverged():
         return float("nan") if dist.rank() == 1 and engine.state.iteration == 5 else 1.0
 
     trainer = trainer_of(process)
-    trainer.attach(DataParallel(), TerminateOnNan())
+    trainer.attach(DataParallel(deal="batches"), TerminateOnNan())
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         trainer.run([[0]] * 4000)
@@ -315,7 +315,7 @@ def diverged():
 def terminated_when_it_was_over():
     """As in one process: a wish that comes after the last iteration ends no later run."""
     trainer = trainer_of()
-    trainer.attach(DataParallel())
+    trainer.attach(DataParallel(deal="batches"))
     trainer.add_event_handler(Events.COMPLETED, trainer.terminate)
     return [trainer.run([[0]] * 8, max_epochs=epochs).iteration for epochs in (1, 2, 3)]
 
@@ -323,7 +323,7 @@ def terminated_when_it_was_over():
 def failed_and_run_again():
     """An error in the evaluation of both ranks reaches both callers; the same engines run again."""
     trainer, evaluator = trainer_of(), evaluator_of()
-    trainer.attach(DataParallel(), Evaluate(evaluator, range(4)))
+    trainer.attach(DataParallel(deal="batches"), Evaluate(evaluator, range(4)))
 
     def fail():
         raise ValueError("lost")

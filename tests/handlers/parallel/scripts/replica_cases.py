@@ -54,7 +54,7 @@ def trained(window=1, data=None, epochs=2, model=None, on=None, handlers=()):
     (start,) = start_of(model)
     names = list(model.state_dict())
     trainer = supervised_trainer(model, optimizer_of(model), loss_fn)
-    trainer.attach(DataParallel(), GradientAccumulation(window), *handlers)
+    trainer.attach(DataParallel(deal="batches"), GradientAccumulation(window), *handlers)
     recorder = Recorder(trainer)
     synchronised = []
 

@@ -102,7 +102,7 @@ def train(directory, kind, stop, epochs=2):
     trainer, model = Engine(process), nn.Linear(1, 1)
     Update(trainer, model, torch.optim.SGD(model.parameters(), lr=0.1))
     checkpoint = Checkpoint(directory, resume="auto", every=1000)
-    trainer.attach(DataParallel(), checkpoint)
+    trainer.attach(DataParallel(deal="batches"), checkpoint)
     if kind == "reproducible":
         trainer.attach(Reproducible(3))
     if kind == "a half":

@@ -1,0 +1,107 @@
+"""What each rank gets of a run's data: a share that is dealt to it, or what the rank has for itself."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from typing import Any, Literal, get_args
+
+import torch
+from torch.utils.data import DataLoader
+
+from leyden import distributed as dist
+from leyden.engine.data_pass import PLAIN
+from leyden.engine.loader_parts import has_random_access, index_sampler
+from leyden.handlers.parallel.common_end import CommonEnd, CommonEndOfIterator, Roll, SizedCommonEnd
+from leyden.handlers.parallel.dealing import Deal, DealtBatches, deal_data, has_length, own_place
+
+Choice = Literal["samples", "batches", "nothing"]
+
+_UNKNOWN = -1
+
+
+def check_choice(choice: Any) -> None:
+    """Raises ValueError unless it is None or a `Choice`."""
+    if choice is not None and choice not in get_args(Choice):
+        raise ValueError(
+            f"DataParallel(deal=...) is one of {', '.join(map(repr, get_args(Choice)))}, or None, but got {choice!r}"
+        )
+
+
+class Shares:
+    """The change of a run's data by which each rank gets its share.
+
+    Loaders with random access are dealt, unless a sampler of theirs has a rank. Whether other data is the same on all
+    ranks nobody can see: it is dealt by whole batches if `choice` says so, else each rank keeps what it has.
+    """
+
+    def __init__(self, choice: Choice | None, deal: Deal) -> None:
+        self._choice = choice
+        self._deal = deal
+        self._roll: Roll | None = None
+        self._told: set[str] = set()
+
+    def __call__(self, data: Any) -> Any:
+        if data is None or isinstance(data, DealtBatches):
+            return data
+        if self._choice == "nothing":
+            return self._own(data)
+        if has_random_access(data):
+            found = own_place(data)
+            if found is None:
+                self._check_alike(data)
+                return deal_data(data, self._deal)
+            if found[1] is not None:
+                dist.check_place(*found, (self._deal.rank, self._deal.world_size))
+            return self._own(data)
+        if self._choice == "batches":
+            return deal_data(data, self._deal)
+        self._tell(data)
+        return self._own(data)
+
+    def _own(self, data: Any) -> Any:
+        """What the rank has for itself; in training a pass ends on all ranks together."""
+        if not self._deal.even:
+            return data
+        length = len(data) if has_length(data) else _UNKNOWN
+        reliable = isinstance(data, PLAIN) or has_random_access(data)
+        lowest, highest = _bounds(length if reliable else _UNKNOWN)
+        if lowest == highest != _UNKNOWN:
+            return data
+        self._roll = self._roll or Roll()
+        if isinstance(data, Iterator):
+            return CommonEndOfIterator(data, self._roll)
+        lowest, _ = _bounds(length)
+        return CommonEnd(data, self._roll) if lowest == _UNKNOWN else SizedCommonEnd(data, self._roll, lowest)
+
+    def _check_alike(self, loader: DataLoader[Any]) -> None:
+        order = index_sampler(loader)
+        lowest, highest = _bounds(len(order) if has_length(order) else _UNKNOWN)
+        if lowest != highest:
+            raise ValueError(
+                f"DataParallel deals the same data to all ranks, but the ranks have loaders of {lowest} to {highest} "
+                "batches: give all the same data, or, if each rank has its own share, say DataParallel(deal='nothing')"
+            )
+
+    def _tell(self, data: Any) -> None:
+        name = (
+            f"a {type(data).__name__} over {type(data.dataset).__name__}"
+            if isinstance(data, DataLoader)
+            else (f"a {type(data).__name__}")
+        )
+        if self._choice is not None or name in self._told or dist.rank() != 0:
+            return
+        self._told.add(name)
+        what = "trains on" if self._deal.even else "evaluates"
+        warnings.warn(
+            f"DataParallel does not deal {name}: without random access nobody can see whether it is dealt already, so "
+            f"each rank {what} all that its own gives. If the ranks read the same, say DataParallel(deal='batches'), "
+            "and each keeps its share; if each reads its own, deal='samples' says so",
+            stacklevel=2,
+        )
+
+
+def _bounds(number: int) -> tuple[int, int]:
+    """The least and the greatest of the ranks' numbers."""
+    least, negative = dist.all_reduce(torch.tensor([number, -number]), "min").tolist()
+    return least, -negative
