@@ -3,9 +3,11 @@
 from leyden.engine.data_setup import CompositeData, DataStage
 from leyden.engine.dispatch import RemovableEventHandle
 from leyden.engine.engine import Engine
+from leyden.engine.eval_mode import custom_evaluator
 from leyden.engine.events import EventEnum, Events, EventsList, FilteredEvent, UpdateEvents
 from leyden.engine.listeners import Order
 from leyden.engine.metric_values import MetricValues
+from leyden.engine.moving import to_device
 from leyden.engine.registry import Attachable, Selective
 from leyden.engine.setup import Stage
 from leyden.engine.slots import GradientScaler, GradientSync, Tail
@@ -15,7 +17,6 @@ from leyden.engine.supervised import (
     create_supervised_trainer,
     supervised_evaluator,
     supervised_trainer,
-    to_device,
 )
 from leyden.engine.update import Update
 
@@ -41,6 +42,7 @@ __all__ = [
     "UpdateEvents",
     "create_supervised_evaluator",
     "create_supervised_trainer",
+    "custom_evaluator",
     "supervised_evaluator",
     "supervised_trainer",
     "to_device",

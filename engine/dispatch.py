@@ -8,6 +8,8 @@ import inspect
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+from torch import nn
+
 from leyden.engine.events import Event
 from leyden.engine.filters import NEVER, Filter
 from leyden.engine.stopping import Suspended
@@ -68,7 +70,14 @@ def leading_arguments(
 
 
 def check_process(process: Any) -> None:
-    """Raises TypeError unless it can be called with (engine, batch)."""
+    """Raises TypeError unless it can be called with (engine, batch); a model is called with neither."""
+    if isinstance(process, nn.Module):
+        name = type(process).__name__
+        raise TypeError(
+            f"an engine needs a process function of (engine, batch), but got the model {name} itself: "
+            f"supervised_trainer({name.lower()}, optimizer, loss_fn) trains it, supervised_evaluator({name.lower()}) "
+            "evaluates it, and a step of one's own calls it"
+        )
     if not callable(process):
         raise TypeError(f"an engine needs a process function of (engine, batch), but got {process!r}")
     try:

@@ -10,8 +10,10 @@ from leyden import distributed as dist
 from leyden.engine.describe import describe
 from leyden.engine.dispatch import check_process
 from leyden.engine.events import Events
+from leyden.engine.exchange import require_exchange
 from leyden.engine.feed import Cursor, Feed
 from leyden.engine.loop import Loop
+from leyden.engine.mode_check import ModeCheck
 from leyden.engine.rank_state import copied, of_this_rank, rank_snapshot, restore_ranks
 from leyden.engine.setup import Setup, Stage
 from leyden.engine.snapshot import restore, snapshot
@@ -42,6 +44,8 @@ class Engine(Loop, Generic[Batch, Output]):
         """Where the engine computes: the process's own device, unless who made the engine says otherwise."""
         self.setup = Setup()
         """Functions that prepare models, optimizers and the restored state, by `Stage`."""
+        self.mode_check = None if training else ModeCheck(process)
+        """Looks whether an engine that only evaluates calls its models in eval mode; None where that is seen to."""
         self._running = False
         self.asked = RunArguments()
         """What the last `run` was called with."""
@@ -63,10 +67,13 @@ class Engine(Loop, Generic[Batch, Output]):
         same limit again, or `state.max_epochs = None`, starts from the beginning.
 
         Raises ValueError for limits that contradict each other or the state and for empty data, TypeError for data that
-        can't be iterated, and whatever the process function or a handler raises, after EXCEPTION_RAISED and CLOSED.
+        can't be iterated, RuntimeError for several ranks whose gradients nothing exchanges, and whatever the process
+        function or a handler raises, after EXCEPTION_RAISED and CLOSED.
         """
         if self._running:
             raise RuntimeError("this engine is running already; a run inside its run needs an engine of its own")
+        for update in self.updates.values():
+            require_exchange(update)
         limits, source = self._limits, self.run_data
         limits.check(max_epochs, max_iters, epoch_length)
         data = source.given if data is None else data
@@ -146,6 +153,8 @@ class Engine(Loop, Generic[Batch, Output]):
         self._wishes.connect()
         for update in self.updates.values():
             update.prepare()
+        if self.mode_check is not None:
+            self.mode_check.begin()
         self._rearm()
 
     def _reset(self) -> None:
@@ -163,6 +172,8 @@ class Engine(Loop, Generic[Batch, Output]):
         """Runs every CLOSED handler, also after one of them failed; the run's own error goes first."""
         if self._limits.ended:
             self.run_data.close()
+        if self.mode_check is not None:
+            self.mode_check.end()
         errors = self._tables[Events.CLOSED].fire_all()
         if failure is not None:
             for error in errors:

@@ -2,52 +2,23 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 from torch import nn
+from torch.utils._pytree import tree_map
 
-from leyden import distributed as dist
 from leyden.engine.attach_metrics import attach_metrics
+from leyden.engine.batches import Inputs, ModelInputs, PrepareBatch, caller
 from leyden.engine.engine import Engine
-from leyden.engine.events import Events
+from leyden.engine.eval_mode import evaluator_of
+from leyden.engine.moving import move_module
 from leyden.engine.setup import Stage
 from leyden.engine.update import Update
 
-PrepareBatch = Callable[[Any, torch.device | None, bool], tuple[Any, Any]]
 LossFunction = Callable[[Any, Any], torch.Tensor]
-
-
-def to_device(value: Any, device: torch.device, non_blocking: bool = False) -> Any:
-    """Moves the tensors in nested mappings, sequences and named tuples; leaves all else as it is."""
-    if isinstance(value, torch.Tensor):
-        return value.to(device, non_blocking=non_blocking)
-    if isinstance(value, Mapping):
-        return {key: to_device(item, device, non_blocking) for key, item in value.items()}
-    if isinstance(value, tuple) and hasattr(value, "_fields"):
-        return type(value)(*(to_device(item, device, non_blocking) for item in value))
-    if isinstance(value, list | tuple):
-        return type(value)(to_device(item, device, non_blocking) for item in value)
-    return value
-
-
-class _Inputs:
-    """From a batch to (input, target) on the device; on the CPU only an unpacking."""
-
-    def __init__(
-        self, device: str | torch.device | None, non_blocking: bool, prepare_batch: PrepareBatch | None
-    ) -> None:
-        self.device = dist.device() if device is None else torch.device(device)
-        self.moves = self.device.type != "cpu"
-        self.non_blocking = non_blocking
-        self.prepare_batch = prepare_batch
-
-    def __call__(self, batch: Any) -> tuple[Any, Any]:
-        if self.prepare_batch is not None:
-            return self.prepare_batch(batch, self.device, self.non_blocking)
-        x, y = to_device(batch, self.device, self.non_blocking) if self.moves else batch
-        return x, y
 
 
 def supervised_trainer(
@@ -60,35 +31,46 @@ def supervised_trainer(
     model_transform: Callable[[Any], Any] | None = None,
     output_transform: Callable[[Any, Any, Any, torch.Tensor], Any] | None = None,
     model_fn: Callable[[nn.Module, Any], Any] | None = None,
+    *,
+    model_inputs: ModelInputs | None = None,
+    metrics: Mapping[str, Any] | None = None,
 ) -> Engine[Any, Any]:
     """An engine that trains `model` on batches of (input, target).
 
-    `device`: where the model and the batches go when the run starts; by default the process's own
-    (`leyden.distributed.device`). `prepare_batch(batch, device, non_blocking)` gives (input, target). `model_fn(model,
-    input)` calls the model, `model_transform(prediction)` alters what it gives before the loss. The output of an
-    iteration is the detached loss, a scalar tensor that stays on its device, or `output_transform(x, y, y_pred, loss)`.
+    `device`: where the model, a loss that is a module, and the batches go when the run starts; by default the process's
+    own (`leyden.distributed.device`). Of batches that are no pair, `model_inputs` says what the model is called with,
+    and the rest is the target: keys of a mapping or indices of a tuple, `("image", "mask")` for positional arguments,
+    `{"input_ids": "tokens"}` for those of the names before the colon; or `prepare_batch(batch, device, non_blocking)`
+    gives (input, target). `model_fn(model, input)` calls the model, `model_transform(prediction)` alters what it gives
+    before the loss. The output of an iteration is the detached loss, a scalar tensor that stays on its device, or
+    `output_transform(x, y, y_pred, loss)`. `metrics` are attached under their names, and measure (prediction, target)
+    of the training batches, whatever the output is.
 
     Precision, accumulation, clipping and replicas are attached: see `leyden.handlers`.
+
+    Raises ValueError where two arguments say the same thing, and in the run for a batch that can't be taken apart.
     """
-    inputs = _Inputs(device, non_blocking, prepare_batch)
-    plain = model_fn is None and model_transform is None
+    inputs = Inputs(device, non_blocking, prepare_batch, model_inputs)
+    call = caller(model, model_fn, model_transform, model_inputs)
+    measured = _Measured() if metrics else None
+    direct = inputs.direct
+    plain = output_transform is None and measured is None
 
-    def predict(x: Any) -> Any:
-        y_pred = model(x) if model_fn is None else model_fn(model, x)
-        return y_pred if model_transform is None else model_transform(y_pred)
-
-    call = model if plain else predict
-    direct = not inputs.moves and prepare_batch is None
+    def output(x: Any, y: Any, y_pred: Any, loss: torch.Tensor) -> Any:
+        if measured is not None:
+            measured.pair = (tree_map(_detached, y_pred), y)
+        return loss.detach() if output_transform is None else output_transform(x, y, y_pred, loss)
 
     def train_step(engine: Engine[Any, Any], batch: Any) -> Any:
         if not model.training:
             model.train()
-        x, y = batch if direct else inputs(batch)
+        kind = type(batch)
+        x, y = batch if direct and (kind is tuple or kind is list) and len(batch) == 2 else inputs(batch)
         with update.forward():
             y_pred = call(x)
             loss = loss_fn(y_pred, y)
         update.backward(loss)
-        return loss.detach() if output_transform is None else output_transform(x, y, y_pred, loss)
+        return loss.detach() if plain else output(x, y, y_pred, loss)
 
     def train_step_by_closure(engine: Engine[Any, Any], batch: Any) -> Any:
         if not model.training:
@@ -101,13 +83,22 @@ def supervised_trainer(
             return loss_fn(predictions[0], y)
 
         loss = update.step(closure)
-        return loss if output_transform is None else output_transform(x, y, predictions[0], loss)
+        return output(x, y, predictions[0], loss)
+
+    def place() -> None:
+        move_module(model, inputs.device)
+        if isinstance(loss_fn, nn.Module):
+            move_module(loss_fn, inputs.device)
 
     by_closure = isinstance(optimizer, torch.optim.LBFGS)
     trainer: Engine[Any, Any] = Engine(train_step_by_closure if by_closure else train_step)
     trainer.device = inputs.device
-    trainer.setup.add(Stage.DEVICE, lambda: _move(model, inputs.device))
+    trainer.setup.add(Stage.DEVICE, place)
     update = Update(trainer, model, optimizer)
+    for metric in (metrics or {}).values():
+        if measured is not None:
+            measured.lead_to(metric)
+    attach_metrics(trainer, metrics)
     return trainer
 
 
@@ -120,46 +111,45 @@ def supervised_evaluator(
     model_transform: Callable[[Any], Any] | None = None,
     output_transform: Callable[[Any, Any, Any], Any] | None = None,
     model_fn: Callable[[nn.Module, Any], Any] | None = None,
+    *,
+    model_inputs: ModelInputs | None = None,
 ) -> Engine[Any, Any]:
     """An engine that evaluates `model` on batches of (input, target), without gradients and in eval mode.
 
     The output of an iteration is (prediction, target), or `output_transform(x, y, y_pred)`; `metrics` are attached
     under their names. After the run each module is again in the mode (train or eval) it was in before. The other
-    arguments are those of `supervised_trainer`.
+    arguments are those of `supervised_trainer`. `custom_evaluator` takes a step of one's own.
     """
-    inputs = _Inputs(device, non_blocking, prepare_batch)
-    modes: list[tuple[nn.Module, bool]] = []
+    inputs = Inputs(device, non_blocking, prepare_batch, model_inputs)
+    call = caller(model, model_fn, model_transform, model_inputs)
 
     def evaluate_step(engine: Engine[Any, Any], batch: Any) -> Any:
         with torch.no_grad():
             x, y = inputs(batch)
-            y_pred = model(x) if model_fn is None else model_fn(model, x)
-            if model_transform is not None:
-                y_pred = model_transform(y_pred)
+            y_pred = call(x)
             return (y_pred, y) if output_transform is None else output_transform(x, y, y_pred)
 
-    evaluator: Engine[Any, Any] = Engine(evaluate_step, training=False)
-    evaluator.device = inputs.device
-    evaluator.setup.add(Stage.DEVICE, lambda: _move(model, inputs.device))
-
-    @evaluator.on(Events.STARTED)
-    def to_eval() -> None:
-        modes[:] = [(module, module.training) for module in model.modules()]
-        model.eval()
-
-    @evaluator.on(Events.CLOSED)
-    def to_mode_before() -> None:
-        for module, training in modes:
-            module.training = training
-        modes.clear()
-
-    attach_metrics(evaluator, metrics)
-    return evaluator
+    return evaluator_of([model], evaluate_step, metrics, inputs.device)
 
 
-def _move(model: nn.Module, device: torch.device) -> None:
-    if any(tensor.device != device for tensor in (*model.parameters(), *model.buffers())):
-        model.to(device)
+class _Measured:
+    """What the metrics of a trainer measure, whose output is something else."""
+
+    def __init__(self) -> None:
+        self.pair: Any = None
+
+    def lead_to(self, metric: Any) -> None:
+        """Gives the metric, and those it is derived from, this in the place of the engine's output."""
+        for source in metric.sources() if hasattr(metric, "sources") else (metric,):
+            transform = getattr(source, "output_transform", None)
+            source.output_transform = functools.partial(self._measure, transform)
+
+    def _measure(self, transform: Callable[[Any], Any] | None, output: Any) -> Any:
+        return self.pair if transform is None else transform(self.pair)
+
+
+def _detached(value: Any) -> Any:
+    return value.detach() if isinstance(value, torch.Tensor) else value
 
 
 create_supervised_trainer = supervised_trainer

@@ -69,6 +69,8 @@ class Update(SavedUpdate):
         self._scaler_state: dict[str, Any] | None = None  # loaded before its scaler was attached
         self._gradients: dict[str, Any] | None = None  # of a loaded window, until the model is ready for them
         self._alone = True
+        self.independent = False
+        """Each rank trains a model of its own, or the process function exchanges gradients itself."""
         self.uniform = False
         """All parameters have one device and dtype, so that one operation can work on all gradients."""
         self._forward = ForwardPass(self)

@@ -10,9 +10,10 @@ from typing import Any
 import torch
 from torch import nn
 
+from leyden.engine.moving import move_module
 from leyden.metrics.base import Device, Metric, OutputTransform
 from leyden.metrics.errors import require_samples
-from leyden.metrics.outputs import described
+from leyden.metrics.outputs import described, device_of
 
 
 class Loss(Metric):
@@ -72,6 +73,12 @@ class Loss(Metric):
             )
         self.total += loss.detach().reshape(()).to(self.total) * size
         self.count += size
+
+    def _settle(self, output: Any) -> None:
+        super()._settle(output)
+        device = device_of(output)
+        if isinstance(self.loss_fn, nn.Module) and device is not None:
+            move_module(self.loss_fn, device)
 
     def compute(self) -> torch.Tensor:
         require_samples(self, self.count)

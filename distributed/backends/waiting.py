@@ -52,5 +52,6 @@ class WaitingBackend:
     def _refuse(self) -> NoReturn:
         raise RuntimeError(
             f"a collective needs all {self.place.world_size} processes that the environment describes "
-            f"({self._launcher}), but they are not joined yet: call leyden.distributed.initialize() first"
+            f"({self._launcher}), but they are not joined yet: attach DataParallel() to the engine, or call "
+            "leyden.distributed.initialize() first"
         )

@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader
 
 from leyden.engine import DataStage, Engine
 from leyden.engine.data_layers import Rest
-from leyden.handlers.data.moving import mover
+from leyden.engine.moving import mover
 from leyden.handlers.data.read_ahead import Copies, ReadAhead, stream_module
 from leyden.handlers.data.seeded_loaders import fresh_copy
 from leyden.handlers.data.wrapping import WrappedData

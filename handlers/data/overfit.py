@@ -11,8 +11,8 @@ import torch
 
 from leyden.engine import DataStage, Engine
 from leyden.engine.data_layers import Rest
+from leyden.engine.moving import PLAIN
 from leyden.handlers.data.limit_batches import LimitBatches, batches_of, check_limit
-from leyden.handlers.data.moving import PLAIN
 from leyden.handlers.data.passes import Passes
 from leyden.handlers.data.seeded_loaders import SeededData
 

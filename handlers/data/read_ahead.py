@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from leyden.handlers.data.moving import Move, move_nested
+from leyden.engine.moving import Move, move_nested
 
 
 class Copies:

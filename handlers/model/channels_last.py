@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from leyden.engine import Engine, Stage, Update
-from leyden.handlers.data.moving import Move, move_nested
+from leyden.engine.moving import Move, move_nested
 from leyden.handlers.updates import modules_of, share_update
 
 

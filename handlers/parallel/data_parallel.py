@@ -10,6 +10,7 @@ import torch
 
 from leyden import distributed as dist
 from leyden.engine import DataStage, Engine, Events, Order, Stage
+from leyden.engine.moving import move_module
 from leyden.handlers.parallel.dealing import Deal, set_epoch_of_sampler
 from leyden.handlers.parallel.replicas import Replicas, synchronise_batch_norm
 from leyden.handlers.parallel.shares import Choice, Shares, check_choice
@@ -18,10 +19,10 @@ from leyden.handlers.parallel.shares import Choice, Shares, check_choice
 class DataParallel:
     """Trains replicas on all ranks that torchrun, SLURM or `launch` started; in one process it does nothing.
 
-    Models move to the rank's device, start equal to rank 0's and stay the user's own objects; their gradients are
-    averaged, once in an accumulation window. A loader's samples are dealt to the ranks anew in each epoch, its batch
-    size being that of one rank; evaluators that the trainer runs (`Evaluate`) see each sample once, uneven shards
-    included. What one rank decides about stopping holds for all.
+    Models move to the rank's device (in one process too), start equal to rank 0's and stay the user's own objects;
+    their gradients are averaged, once in an accumulation window. A loader's samples are dealt to the ranks anew in each
+    epoch, its batch size being that of one rank; evaluators that the trainer runs (`Evaluate`) see each sample once,
+    uneven shards included. What one rank decides about stopping holds for all.
 
     `deal` says what is dealt, to evaluators too. "samples", which None means as well: what loaders with random access
     give, except where a sampler has a rank of its own (DistributedSampler and its like). Data without random access (an
@@ -45,6 +46,9 @@ class DataParallel:
     def attach(self, engine: Engine[Any, Any]) -> None:
         dist.initialize()
         if dist.world_size() == 1:
+            for update in engine.updates.values():
+                modules = list(update.modules.values())
+                engine.setup.add(Stage.DEVICE, functools.partial(self._place, modules, engine.device))
             return
         if engine.training and not engine.updates:
             warnings.warn(
@@ -77,10 +81,14 @@ class DataParallel:
             replicas.share_buffers()
 
     def _prepare(self, modules: list[torch.nn.Module], device: torch.device) -> None:
+        self._place(modules, device)
         for module in modules:
-            module.to(device)
             if self._sync_batch_norm:
                 synchronise_batch_norm(module)
+
+    def _place(self, modules: list[torch.nn.Module], device: torch.device) -> None:
+        for module in modules:
+            move_module(module, device)
 
     def _deal(self, engine: Engine[Any, Any], even: bool) -> None:
         engine.share_stops()

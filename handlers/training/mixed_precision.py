@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn.utils.rnn import PackedSequence
 
 from leyden.engine import Engine, Stage, Update
-from leyden.handlers.data.moving import Move, move_nested
+from leyden.engine.moving import Move, move_nested
 from leyden.handlers.number_checks import require_number
 from leyden.handlers.training.fast_precision import fast_precision, warn_if_slow
 from leyden.handlers.updates import modules_of

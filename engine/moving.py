@@ -8,10 +8,24 @@ from collections.abc import Callable, Mapping, MutableMapping
 from typing import Any
 
 import torch
+from torch import nn
 
 Move = Callable[[Any], Any]
 
 PLAIN = frozenset({int, float, bool, str, bytes, type(None)})
+
+
+def to_device(value: Any, device: torch.device | str, non_blocking: bool = False) -> Any:
+    """A batch on a device: its tensors, and objects with a method `to(device)`, wherever they lie in mappings, lists,
+    tuples, named tuples and dataclasses. Containers are made anew, of their own type; all else stays as it is.
+    """
+    return move_nested(value, mover(torch.device(device), non_blocking, pin=False))
+
+
+def move_module(module: nn.Module, device: torch.device) -> None:
+    """Moves a module in place, if a part of it lies elsewhere."""
+    if any(tensor.device != device for tensor in (*module.parameters(), *module.buffers())):
+        module.to(device)
 
 
 def mover(device: torch.device, non_blocking: bool, pin: bool) -> Move:
@@ -26,8 +40,9 @@ def mover(device: torch.device, non_blocking: bool, pin: bool) -> Move:
         except TypeError as error:
             if options and not isinstance(value, torch.Tensor):
                 error.add_note(
-                    f"DeviceTransfer calls {type(value).__name__}.to(device, non_blocking=True); "
-                    "DeviceTransfer(non_blocking=False) calls to(device)"
+                    f"{type(value).__name__}.to(device, non_blocking=True) was called, since batches are copied with "
+                    "non_blocking=True; DeviceTransfer(non_blocking=False), or non_blocking=False of the engine, calls "
+                    "to(device)"
                 )
             raise
 
