@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from enum import IntEnum
 from typing import Any, Protocol, runtime_checkable
 
@@ -53,6 +54,16 @@ class DataSetup:
         self._changes.sort(key=lambda item: item[0])
         if outdated is not None:
             self._outdated.append(outdated)
+
+    @contextmanager
+    def lending(self, stage: DataStage, change: Change) -> Iterator[None]:
+        """Has the function in its stage, after those that are there, as long as the context lasts."""
+        before = self._changes
+        self._changes = sorted([*before, (stage, change, "")], key=lambda item: item[0])
+        try:
+            yield
+        finally:
+            self._changes = before
 
     @property
     def varies(self) -> bool:

@@ -26,6 +26,7 @@ from leyden.handlers.model import (
 )
 from leyden.handlers.monitoring import ProgressBar
 from leyden.handlers.parallel import DataParallel
+from leyden.handlers.predicting import predict
 from leyden.handlers.preemption import Preemption
 from leyden.handlers.searching import BatchSizeFinder, LearningRateFinder
 from leyden.handlers.stopping import EarlyStopping, TerminateOnNan, TimeLimit
@@ -79,5 +80,6 @@ __all__ = [
     "TruncatedBPTT",
     "TruncatedBPTTEvents",
     "Unfreeze",
+    "predict",
     "seed_everything",
 ]

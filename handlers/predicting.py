@@ -1,0 +1,67 @@
+"""The outputs of an evaluator over a whole data set, whatever the number of ranks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+
+from leyden import distributed as dist
+from leyden.engine import DataStage, Engine, Events
+from leyden.engine.loader_parts import has_random_access, index_sampler, place_of_indices
+from leyden.engine.moving import move_nested
+from leyden.handlers.data.seeded_loaders import fresh_copy, replace_part
+from leyden.handlers.parallel.dealing import Deal, DealtSampler, deal_data, own_place
+
+
+def predict(evaluator: Engine[Any, Any], data: Iterable[Any]) -> list[Any]:
+    """Runs an evaluator over data and returns its outputs, one for each batch, in the order of the data, on the CPU.
+
+        evaluator = supervised_evaluator(model, output_transform=lambda x, y, y_pred: y_pred)
+        predictions = torch.cat(predict(evaluator, loader))
+
+    Of several ranks each evaluates its share of the batches, which are those of one process, and all get the whole
+    list: each batch is in it once. All ranks call this at the same point, with the same data. A loader that shuffles
+    gives the outputs in the order that it drew.
+
+    Raises ValueError for a loader that is dealt to ranks already.
+    """
+    dist.initialize()
+    ranks = dist.world_size()
+    outputs: list[Any] = []
+    setup = evaluator.data_setup
+    may_give_none, setup.may_give_none = setup.may_give_none, setup.may_give_none or ranks > 1
+    collecting = evaluator.add_event_handler(
+        Events.ITERATION_COMPLETED, lambda: outputs.append(move_nested(evaluator.state.output, _to_host))
+    )
+    try:
+        # Before the handlers' own dealing, which leaves alone what is dealt.
+        with collecting, setup.lending(DataStage.BATCH, _share_of_batches):
+            evaluator.run(data, max_epochs=1)
+    finally:
+        setup.may_give_none = may_give_none
+    shares = dist.all_gather_object(outputs)
+    return [shares[i % ranks][i // ranks] for i in range(sum(map(len, shares)))]
+
+
+def _share_of_batches(data: Any) -> Any:
+    """Every n-th batch of the data, beginning with this rank's."""
+    if dist.world_size() == 1:
+        return data
+    deal = Deal(dist.rank(), dist.world_size(), dist.broadcast(torch.initial_seed() % 2**62), even=False)
+    if not has_random_access(data):
+        return deal_data(data, deal)
+    if own_place(data) is not None:
+        raise ValueError(
+            "predict deals the batches to the ranks itself, so that each sample comes once and in order, but the "
+            "loader is dealt already: give it one without a sampler that has a rank"
+        )
+    dealt = fresh_copy(data)
+    replace_part(dealt, place_of_indices(data), DealtSampler(index_sampler(data), deal))
+    return dealt
+
+
+def _to_host(value: Any) -> Any:
+    value = value.to("cpu")
+    return value.detach() if isinstance(value, torch.Tensor) else value
