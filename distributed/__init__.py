@@ -12,6 +12,7 @@ from leyden.distributed.collectives import (
     barrier,
     broadcast,
     broadcast_object,
+    new_group,
 )
 from leyden.distributed.idist import (
     get_local_rank,
@@ -24,6 +25,7 @@ from leyden.distributed.idist import (
     hostname,
     model_name,
     set_local_rank,
+    show_config,
     spawn,
 )
 from leyden.distributed.joining import available_backends
@@ -78,6 +80,7 @@ __all__ = [
     "local_rank",
     "local_world_size",
     "model_name",
+    "new_group",
     "node_count",
     "node_rank",
     "one_rank_first",
@@ -85,6 +88,7 @@ __all__ = [
     "place_of_sampler",
     "rank",
     "set_local_rank",
+    "show_config",
     "spawn",
     "world_size",
 ]

@@ -8,16 +8,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from datetime import timedelta
 from numbers import Integral, Real
 from typing import Any, NamedTuple, TypeVar, cast, overload
 
 import torch
 
-from leyden.distributed.backends import Backend
+from leyden.distributed.backends import Backend, SerialBackend
 from leyden.distributed.backends.base import Reduction
 from leyden.distributed.session import session
 
 T = TypeVar("T")
+Group = Any
+"""A process group, or the ranks in it."""
 
 _NUMBER_OPS: dict[str, Callable[[Sequence[Any]], Any]] = {
     "sum": sum,
@@ -35,18 +38,20 @@ _TENSOR_OPS: dict[str, Reduction] = {
 
 
 @overload
-def all_reduce(value: torch.Tensor, op: str = "sum") -> torch.Tensor: ...
+def all_reduce(value: torch.Tensor, op: str = "sum", group: Group | None = None) -> torch.Tensor: ...
 @overload
-def all_reduce(value: int, op: str = "sum") -> int: ...
+def all_reduce(value: int, op: str = "sum", group: Group | None = None) -> int: ...
 @overload
-def all_reduce(value: float, op: str = "sum") -> float: ...
-def all_reduce(value: torch.Tensor | float, op: str = "sum") -> torch.Tensor | float:
+def all_reduce(value: float, op: str = "sum", group: Group | None = None) -> float: ...
+def all_reduce(value: torch.Tensor | float, op: str = "sum", group: Group | None = None) -> torch.Tensor | float:
     """Combine a value over all ranks; every rank gets the result.
 
     Args:
         value: a tensor of one shape and dtype on all ranks, or a number. Whole numbers have up to 64 bits.
         op: "sum", "mean", "min", "max", "product", or for truth values "and", "or". The mean of whole numbers is a
             float; the sum of truth values counts them.
+        group: what `new_group` gave, or a list of ranks; None for all of them. All ranks call this; one that is not in
+            the group gets its own value back.
 
     Raises:
         ValueError: unknown `op`.
@@ -55,38 +60,42 @@ def all_reduce(value: torch.Tensor | float, op: str = "sum") -> torch.Tensor | f
     name = op.lower()
     if name not in _TENSOR_OPS:
         raise ValueError(f"all_reduce knows no op {op!r}; it knows: {', '.join(_TENSOR_OPS)}")
-    backend = session.current()
+    backend = _among(group)
+    if backend is None:
+        return value
     if isinstance(value, torch.Tensor):
         _check_truth(name, value.dtype == torch.bool, f"a tensor of {value.dtype}")
         reduced = backend.reduce(value, _TENSOR_OPS[name])
         if value.dtype == torch.bool and name == "sum":
             return reduced.to(torch.int64)
-        return reduced / backend.place.world_size if name == "mean" else reduced
+        return reduced / backend.size if name == "mean" else reduced
     number = _as_number(value, "all_reduce")
     _check_truth(name, isinstance(number, bool), f"a {type(number).__name__}")
     return cast(float, _NUMBER_OPS[name](backend.gather_numbers(number)))
 
 
 @overload
-def all_gather(value: torch.Tensor) -> torch.Tensor: ...
+def all_gather(value: torch.Tensor, group: Group | None = None) -> torch.Tensor: ...
 @overload
-def all_gather(value: str) -> list[str]: ...
+def all_gather(value: str, group: Group | None = None) -> list[str]: ...
 @overload
-def all_gather(value: int) -> list[int]: ...
+def all_gather(value: int, group: Group | None = None) -> list[int]: ...
 @overload
-def all_gather(value: float) -> list[float]: ...
-def all_gather(value: torch.Tensor | float | str) -> torch.Tensor | list[int] | list[float] | list[str]:
+def all_gather(value: float, group: Group | None = None) -> list[float]: ...
+def all_gather(
+    value: torch.Tensor | float | str, group: Group | None = None
+) -> torch.Tensor | list[int] | list[float] | list[str]:
     """Bring the values of all ranks together, in the order of ranks; every rank gets them.
 
     Tensors are concatenated along dimension 0, a tensor without dimensions counting as a vector of one. They may differ
     in their first dimension, and a rank with nothing may give an empty vector of any dtype. Numbers and strings come
-    back as a list.
+    back as a list. `group` as in `all_reduce`; a rank that is not in it gets what it would get alone.
 
     Raises:
         TypeError: `value` is no tensor, number or string (`all_gather_object` takes any object).
         ValueError: the tensors of the ranks differ in dtype or in a later dimension; raised on every rank.
     """
-    backend = session.current()
+    backend = _among(group) or SerialBackend()
     if isinstance(value, torch.Tensor):
         return _gather_tensors(backend, value.detach().reshape(1) if value.dim() == 0 else value.detach())
     if isinstance(value, str):
@@ -119,9 +128,9 @@ def broadcast(value: Any, src: int = 0) -> Any:
     return backend.broadcast(here, src)
 
 
-def all_gather_object(value: T) -> list[T]:
-    """The picklable object of each rank, by rank."""
-    return session.current().gather_objects(value)
+def all_gather_object(value: T, group: Group | None = None) -> list[T]:
+    """The picklable object of each rank, by rank. `group` as in `all_gather`."""
+    return (_among(group) or SerialBackend()).gather_objects(value)
 
 
 def broadcast_object(value: T, src: int = 0) -> T:
@@ -138,6 +147,27 @@ def broadcast_object(value: T, src: int = 0) -> T:
 def barrier() -> None:
     """Wait until every rank is here."""
     session.current().barrier()
+
+
+def new_group(ranks: Sequence[int], *, timeout: timedelta | float | None = None) -> Any:
+    """A group of some ranks, for `group=` of the collectives. Every rank calls this, in the group or not.
+
+    Args:
+        ranks: those of the group.
+        timeout: how long its collectives may wait, in seconds or as a timedelta; None for that of `initialize`.
+
+    Raises:
+        ValueError: a rank is not there, comes twice, or there is none.
+    """
+    return session.group_of(ranks, timeout)
+
+
+def _among(group: Group | None) -> Backend | None:
+    """The backend for the ranks of a group, None if this one is not among them."""
+    backend = session.current()
+    if group is None:
+        return backend
+    return backend.among(session.group_of(group, None) if isinstance(group, list | tuple | range) else group)
 
 
 class _Header(NamedTuple):

@@ -56,6 +56,7 @@ class Environment:
         master_address: host on which the ranks find each other; None where the variables name none.
         master_port: TCP port of the same.
         agent_hosts_store: True where the launcher's own process serves that port, False where rank 0 has to.
+        init_method: a URL of torch.distributed where the ranks meet, in the place of host and port.
     """
 
     launcher: str = "none"
@@ -64,6 +65,7 @@ class Environment:
     master_address: str | None = None
     master_port: int | None = None
     agent_hosts_store: bool = False
+    init_method: str | None = None
 
     @classmethod
     def read(cls, variables: Mapping[str, str]) -> Environment:

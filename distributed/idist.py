@@ -6,11 +6,21 @@ import socket
 from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from typing import Any
+from urllib.parse import urlsplit
 
 import torch.distributed as dist
 
 from leyden.distributed.launching import Nodes, launch
-from leyden.distributed.session import local_rank, local_world_size, node_count, node_rank, rank, session, world_size
+from leyden.distributed.session import (
+    backend,
+    local_rank,
+    local_world_size,
+    node_count,
+    node_rank,
+    rank,
+    session,
+    world_size,
+)
 
 has_native_dist_support: bool = dist.is_available()
 """Whether this build of PyTorch has torch.distributed."""
@@ -49,23 +59,32 @@ def spawn(
     kwargs_dict: Mapping[str, Any] | None = None,
     nproc_per_node: int = 1,
     *,
-    nnodes: int = 1,
-    node_rank: int = 0,
+    nnodes: int | None = None,
+    node_rank: int | None = None,
     master_addr: str | None = None,
     master_port: int | None = None,
+    init_method: str | None = None,
     timeout: timedelta | float | None = None,
 ) -> list[Any]:
     """Run `fn(local_rank, *args, **kwargs_dict)` in `nproc_per_node` processes on this machine, by `launch`.
 
     Args:
-        nnodes: how many machines run this; with several, `master_addr` and `master_port` say where rank 0 listens.
-        node_rank: this machine's number, from 0.
+        nnodes: how many machines run this, None for one; with several, `master_addr` and `master_port` say where rank 0
+            listens, or `init_method="tcp://host:port"` does.
+        node_rank: this machine's number, from 0; may be None where there is one machine.
 
     Raises:
         ValueError: machines are described incompletely.
         RankError: a rank failed.
     """
     nodes = None
+    nnodes = 1 if nnodes is None else nnodes
+    if init_method is not None and init_method != "env://":
+        master_addr, master_port = _address(init_method)
+    if node_rank is None:
+        if nnodes > 1:
+            raise ValueError(f"with nnodes={nnodes}, node_rank says which machine this is, from 0, but got None")
+        node_rank = 0
     if nnodes > 1:
         if master_addr is None or master_port is None:
             raise ValueError(
@@ -83,6 +102,31 @@ def spawn(
         timeout=timeout,
         nodes=nodes,
     )
+
+
+def show_config() -> None:
+    """Prints, on rank 0, who takes part and by what."""
+    if rank() == 0:
+        for line in (
+            f"distributed configuration: {model_name()}",
+            f"backend: {backend()}",
+            f"device: {session.current().device().type}",
+            f"hostname: {hostname()}",
+            f"world size: {world_size()}",
+            f"rank: {rank()}",
+            f"local rank: {local_rank()}",
+            f"num processes per node: {local_world_size()}",
+            f"num nodes: {node_count()}",
+            f"node rank: {node_rank()}",
+        ):
+            print(line, flush=True)
+
+
+def _address(init_method: str) -> tuple[str, int]:
+    parts = urlsplit(init_method)
+    if parts.scheme != "tcp" or not parts.hostname or not parts.port:
+        raise ValueError(f"processes that are started here meet at 'tcp://host:port', but init_method={init_method!r}")
+    return parts.hostname, parts.port
 
 
 def _with_local_rank(fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

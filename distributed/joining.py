@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from dataclasses import replace
 from datetime import timedelta
 
 import torch
@@ -28,6 +30,37 @@ def check_backend_name(backend: str | None) -> None:
     for pair in backend.split(","):
         if pair.rpartition(":")[2].lower() not in dist.Backend.backend_list:
             raise ValueError(f"unknown backend {backend!r}; available here: {', '.join(available_backends())}")
+
+
+def described(init_method: str | None, rank: int | None, world_size: int | None) -> Environment:
+    """What the environment and the caller together say of this process.
+
+    Raises:
+        ValueError: they leave open who takes part, or an argument comes without its `init_method`.
+    """
+    url = None if init_method == "env://" else init_method
+    if url is not None and not url.startswith(("tcp://", "file://")):
+        raise ValueError(f"init_method is 'env://', 'tcp://host:port' or 'file:///path', but got {init_method!r}")
+    if (rank is None) != (world_size is None):
+        raise ValueError(f"initialize() takes rank= and world_size= together, but got {rank} and {world_size}")
+    if rank is not None and world_size is not None:
+        # How many of them share a machine is found out when they meet.
+        address, port = os.environ.get("MASTER_ADDR"), os.environ.get("MASTER_PORT")
+        return Environment(
+            "arguments",
+            Place(rank, rank, world_size, world_size),
+            layout_known=False,
+            master_address=address,
+            master_port=None if port is None else int(port),
+            init_method=url,
+        )
+    environment = Environment.read(os.environ)
+    if url is not None and environment.launcher == "none":
+        raise ValueError(
+            f"init_method={url!r} says where the ranks meet, but not who they are: give rank= and world_size= too, or "
+            "set the environment variables RANK and WORLD_SIZE"
+        )
+    return replace(environment, init_method=url)
 
 
 def join(environment: Environment, backend: str | None, timeout: timedelta | None) -> tuple[dist.ProcessGroup, Place]:

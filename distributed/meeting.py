@@ -24,8 +24,11 @@ def open_store(environment: Environment, timeout: timedelta) -> dist.PrefixStore
         ValueError: the environment names no meeting point.
         RuntimeError: the other ranks did not come in time.
     """
-    host, port = environment.meeting_point()
     place = environment.place
+    if environment.init_method is not None:
+        rendezvous = dist.rendezvous(environment.init_method, place.rank, place.world_size, timeout=timeout)
+        return dist.PrefixStore("leyden/only", next(iter(rendezvous))[0])
+    host, port = environment.meeting_point()
     store = dist.TCPStore(
         host,
         port,

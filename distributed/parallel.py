@@ -23,10 +23,11 @@ class Parallel:
     Args:
         backend: as for `initialize`; None takes the one meant for the device.
         nproc_per_node: processes to start on this machine.
-        nnodes: machines that take part, each running this script.
-        node_rank: this machine's number among them.
+        nnodes: machines that take part, each running this script; None for one.
+        node_rank: this machine's number among them; may be None where there is one.
         master_addr: host of rank 0, for several machines.
         master_port: TCP port of rank 0, for several machines.
+        init_method: as for `initialize`; for processes to start, "tcp://host:port" in the place of the two before.
         timeout: how long a collective may wait for the other ranks, in seconds or as a timedelta.
 
     Raises:
@@ -37,28 +38,33 @@ class Parallel:
         self,
         backend: str | None = None,
         nproc_per_node: int | None = None,
-        nnodes: int = 1,
-        node_rank: int = 0,
+        nnodes: int | None = None,
+        node_rank: int | None = None,
         master_addr: str | None = None,
         master_port: int | None = None,
+        init_method: str | None = None,
         *,
         timeout: timedelta | float | None = None,
     ) -> None:
         if nproc_per_node is not None and nproc_per_node < 1:
             raise ValueError(f"Parallel starts at least one process, but got nproc_per_node={nproc_per_node}")
-        if nproc_per_node is None and (nnodes != 1 or node_rank != 0 or master_addr or master_port):
+        if nproc_per_node is None and (
+            nnodes not in (None, 1) or node_rank not in (None, 0) or master_addr or master_port
+        ):
             raise ValueError("Parallel describes machines together with nproc_per_node, which is missing")
         self._backend = backend
         self._nproc_per_node = nproc_per_node
         self._timeout = timeout
+        self._init_method = init_method
         self._nodes: dict[str, Any] = {
-            "nnodes": nnodes, "node_rank": node_rank, "master_addr": master_addr, "master_port": master_port
+            "nnodes": nnodes, "node_rank": node_rank, "master_addr": master_addr, "master_port": master_port,
+            "init_method": init_method,
         }  # fmt: skip
         self._joined = False
 
     def __enter__(self) -> Self:
         if self._nproc_per_node is None and not is_initialized():
-            initialize(self._backend, timeout=self._timeout)
+            initialize(self._backend, self._init_method, timeout=self._timeout)
             self._joined = is_initialized()
         return self
 

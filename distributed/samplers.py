@@ -15,8 +15,8 @@ _NAMES = (
 def place_of_sampler(sampler: object) -> tuple[int, int] | None:
     """(rank, number of ranks) of a sampler, or batch sampler, that deals to that rank; None if it gives everything."""
     for names in _NAMES:
-        rank, ranks = (getattr(sampler, name, None) for name in names)
-        if _is_number(rank) and _is_number(ranks):
+        rank, ranks = (_number(sampler, name) for name in names)
+        if rank is not None and ranks is not None:
             return (rank, ranks) if ranks > 1 else None
     return None
 
@@ -30,5 +30,6 @@ def check_place(sampler: object, place: tuple[int, int], here: tuple[int, int]) 
         )
 
 
-def _is_number(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
+def _number(sampler: object, name: str) -> int | None:
+    value = getattr(sampler, name, None)
+    return value if isinstance(value, int) and not isinstance(value, bool) else None

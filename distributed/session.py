@@ -6,6 +6,7 @@ import atexit
 import gc
 import os
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import timedelta
 from types import SimpleNamespace
@@ -16,7 +17,7 @@ import torch.distributed as dist
 
 from leyden.distributed.backends import Backend, SerialBackend, TorchBackend, WaitingBackend
 from leyden.distributed.environment import Environment, Place
-from leyden.distributed.joining import check_backend_name, join
+from leyden.distributed.joining import check_backend_name, described, join
 
 # torch.distributed's default group is the attribute WORLD, whoever made it; a build of PyTorch without it has none.
 _groups: Any = dist.group if dist.is_available() else SimpleNamespace(WORLD=None)
@@ -28,6 +29,7 @@ class Session:
     def __init__(self) -> None:
         self._backend: Backend | None = None
         self._registered_at_exit = False
+        self._groups: dict[tuple[int, ...], Any] = {}  # by their ranks, for those who name the ranks at each call
 
     def current(self) -> Backend:
         """The backend as things stand now."""
@@ -36,7 +38,14 @@ class Session:
             backend = self._look()
         return backend
 
-    def initialize(self, backend: str | None, timeout: timedelta | float | None) -> None:
+    def initialize(
+        self,
+        backend: str | None,
+        timeout: timedelta | float | None,
+        init_method: str | None = None,
+        rank: int | None = None,
+        world_size: int | None = None,
+    ) -> None:
         check_backend_name(backend)
         current = self._look() if self._backend is None or self._backend.group is None else self.current()
         if isinstance(current, TorchBackend):
@@ -46,9 +55,9 @@ class Session:
                     "already: call finalize() first, or leave the backend out"
                 )
             return
-        if current.place.world_size == 1:
+        environment = described(init_method, rank, world_size)
+        if environment.place.world_size == 1:
             return
-        environment = Environment.read(os.environ)
         group, place = join(environment, backend, _as_timedelta(timeout))
         self._backend = TorchBackend(group, place, owned=True)
         if not self._registered_at_exit:
@@ -58,11 +67,23 @@ class Session:
     def finalize(self) -> None:
         backend = self._backend
         self._backend = None
+        self._groups.clear()
         if backend is None or backend.group is not _groups.WORLD:
             return
         # A gloo worker thread that still holds tensors aborts the interpreter at its exit: let go of garbage first.
         gc.collect()
         backend.close()
+
+    def group_of(self, ranks: Sequence[int], timeout: timedelta | float | None) -> Any:
+        """The group of these ranks, made when it is first asked for; by every rank."""
+        backend = self.current()
+        key = tuple(ranks)
+        size = backend.place.world_size
+        if not key or len(set(key)) < len(key) or not all(0 <= rank < size for rank in key):
+            raise ValueError(f"a group has ranks from 0 to {size - 1}, each once, but got {list(ranks)}")
+        if key not in self._groups:
+            self._groups[key] = backend.new_group(key, _as_timedelta(timeout))
+        return self._groups[key]
 
     def set_local_rank(self, local_rank: int) -> None:
         backend = self.current()
@@ -71,6 +92,7 @@ class Session:
         )
 
     def _look(self) -> Backend:
+        self._groups.clear()
         self._backend = backend = _found()
         return backend
 
@@ -83,15 +105,18 @@ class Session:
 def _found() -> Backend:
     """The backend for what is there: a group that somebody made, else what the environment describes."""
     group = _groups.WORLD
-    environment = Environment.read(os.environ)
     if group is not None:
-        return TorchBackend(group, _place_in_group(group, environment), owned=False)
+        return TorchBackend(group, _place_in_group(group), owned=False)
+    environment = Environment.read(os.environ)
     return WaitingBackend(environment) if environment.place.world_size > 1 else SerialBackend()
 
 
-def _place_in_group(group: dist.ProcessGroup, environment: Environment) -> Place:
+def _place_in_group(group: dist.ProcessGroup) -> Place:
     """The place in a group that the user made; unless the variables fit, its processes are taken to share a machine."""
-    place = environment.place
+    try:
+        place = Environment.read(os.environ).place
+    except ValueError:  # half of them are set, say: the group knows better
+        place = Place()
     if (place.rank, place.world_size) == (group.rank(), group.size()):
         return place
     return Place(group.rank(), group.rank(), group.size(), group.size())
@@ -104,7 +129,14 @@ def _as_timedelta(timeout: timedelta | float | None) -> timedelta | None:
 session = Session()
 
 
-def initialize(backend: str | None = None, *, timeout: timedelta | float | None = None) -> None:
+def initialize(
+    backend: str | None = None,
+    init_method: str | None = None,
+    *,
+    timeout: timedelta | float | None = None,
+    rank: int | None = None,
+    world_size: int | None = None,
+) -> None:
     """Join the process group that the environment describes; in one process do nothing.
 
     torchrun, SLURM's srun, or RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT say who takes part. The group is left when
@@ -115,12 +147,16 @@ def initialize(backend: str | None = None, *, timeout: timedelta | float | None 
             CUDA, gloo on CPU. Beside a backend for an accelerator, gloo serves tensors on the CPU.
         timeout: how long a collective may wait for the other ranks, in seconds or as a timedelta; None for PyTorch's
             default.
+        init_method: where the ranks meet, if the environment does not say: "tcp://host:port", "file:///path", or
+            "env://" for what the environment says.
+        rank: this process among all, beside an `init_method`; None for what the environment says.
+        world_size: how many processes there are; the same.
 
     Raises:
         ValueError: the backend is unknown, or the environment contradicts itself.
         RuntimeError: another backend was joined before, or there is no device for this rank.
     """
-    session.initialize(backend, timeout)
+    session.initialize(backend, timeout, init_method, rank, world_size)
 
 
 def finalize() -> None:
@@ -168,6 +204,9 @@ def device() -> torch.device:
     return session.current().device()
 
 
-def backend() -> str:
-    """ "serial" in one process, else "gloo", "nccl", ...; "uninitialized" in one of several before `initialize`."""
-    return session.current().name
+def backend() -> str | None:
+    """ "gloo", "nccl", ...; None where nothing is distributed: in one process, and in one of several before
+    `initialize`.
+    """
+    current = session.current()
+    return None if current.group is None else current.name

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from datetime import timedelta
 from typing import Any, Literal, Protocol
 
 import torch
@@ -26,6 +28,10 @@ class Backend(Protocol):
     def family(self) -> str: ...
     @property
     def group(self) -> object | None: ...
+    @property
+    def size(self) -> int:
+        """How many ranks take part in its collectives."""
+        ...
 
     def device(self) -> torch.device:
         """The device on which this rank computes."""
@@ -57,6 +63,14 @@ class Backend(Protocol):
 
     def barrier(self) -> None:
         """Wait until every rank is here."""
+        ...
+
+    def among(self, group: Any) -> Backend | None:
+        """The same among the ranks of a group that `new_group` made; None where this rank is not in it."""
+        ...
+
+    def new_group(self, ranks: Sequence[int], timeout: timedelta | None) -> Any:
+        """A group of some ranks. Called by every rank, in the group or not."""
         ...
 
     def close(self) -> None:

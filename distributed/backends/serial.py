@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from datetime import timedelta
 from typing import Any
 
 import torch
@@ -17,6 +19,7 @@ class SerialBackend:
     name = "serial"
     family = "serial"
     group: object | None = None
+    size = 1
 
     def __init__(self, place: Place | None = None) -> None:
         self.place = place or Place()
@@ -44,6 +47,12 @@ class SerialBackend:
 
     def barrier(self) -> None:
         return
+
+    def among(self, group: Any) -> SerialBackend:
+        return self
+
+    def new_group(self, ranks: Sequence[int], timeout: timedelta | None) -> Any:
+        return tuple(ranks)
 
     def close(self) -> None:
         return

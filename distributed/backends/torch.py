@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import struct
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -31,9 +33,9 @@ class TorchBackend:
     def __init__(self, group: dist.ProcessGroup, place: Place, *, owned: bool) -> None:
         self.group: dist.ProcessGroup | None = group
         self.place = place
+        self.size = place.world_size
         self.owned = owned
-        # "cpu:gloo,cuda:nccl" -> {"cpu": "gloo", "cuda": "nccl"}
-        self._backends = dict(pair.split(":") for pair in dist.get_backend_config(group).split(","))
+        self._backends = _backends_of(group)
         accelerator = torch.accelerator.current_accelerator(check_available=True)
         self._on_cpu = accelerator is None or self._backends.get(accelerator.type) in (None, self._backends.get("cpu"))
         self.name = self._backends[self.device().type]
@@ -66,7 +68,7 @@ class TorchBackend:
         return sent.to(tensor.device, dtype)
 
     def gather(self, tensor: torch.Tensor) -> torch.Tensor:
-        size = self.place.world_size
+        size = self.size
         sent = tensor.detach().to(self._carrier_device(tensor)).contiguous()
         gathered = torch.empty((size, *sent.shape), dtype=sent.dtype, device=sent.device)
         if sent.numel() > 0:
@@ -86,7 +88,7 @@ class TorchBackend:
         return [_unpack(kind, bits) for kind, bits in rows]
 
     def gather_objects(self, value: Any) -> list[Any]:
-        gathered: list[Any] = [None] * self.place.world_size
+        gathered: list[Any] = [None] * self.size
         dist.all_gather_object(gathered, value, group=self.group)
         return gathered
 
@@ -99,6 +101,17 @@ class TorchBackend:
         device = self.device()
         dist.barrier(group=self.group, device_ids=None if device.index is None else [device.index])
 
+    def among(self, group: dist.ProcessGroup) -> TorchBackend | None:
+        if group is dist.GroupMember.NON_GROUP_MEMBER:
+            return None
+        inner = copy.copy(self)
+        inner.group, inner.size = group, dist.get_world_size(group)
+        inner._backends = _backends_of(group)
+        return inner
+
+    def new_group(self, ranks: Sequence[int], timeout: timedelta | None) -> Any:
+        return dist.new_group(list(ranks), timeout=self.timeout if timeout is None else timeout)
+
     def close(self) -> None:
         if self.owned:
             dist.destroy_process_group()
@@ -108,6 +121,11 @@ class TorchBackend:
         if tensor.device.type in ("cpu", self.device().type) and tensor.device.type in self._backends:
             return tensor.device
         return torch.device("cpu") if "cpu" in self._backends else self.device()
+
+
+def _backends_of(group: dist.ProcessGroup) -> dict[str, str]:
+    """From "cpu:gloo,cuda:nccl" to {"cpu": "gloo", "cuda": "nccl"}."""
+    return dict(pair.split(":") for pair in dist.get_backend_config(group).split(","))
 
 
 def _bytes(tensor: torch.Tensor) -> torch.Tensor:

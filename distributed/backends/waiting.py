@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from datetime import timedelta
 from typing import Any, NoReturn
 
 import torch
@@ -20,6 +22,7 @@ class WaitingBackend:
 
     def __init__(self, environment: Environment) -> None:
         self.place = environment.place
+        self.size = environment.place.world_size
         self._launcher = environment.launcher
 
     def device(self) -> torch.device:
@@ -44,6 +47,12 @@ class WaitingBackend:
         self._refuse()
 
     def barrier(self) -> None:
+        self._refuse()
+
+    def among(self, group: Any) -> WaitingBackend:
+        self._refuse()
+
+    def new_group(self, ranks: Sequence[int], timeout: timedelta | None) -> Any:
         self._refuse()
 
     def close(self) -> None:

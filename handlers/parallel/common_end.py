@@ -36,7 +36,7 @@ class Roll:
 class CommonEnd(DealtBatches):
     """This rank's own batches, in passes that end where the first rank's data ends."""
 
-    ranks = 1  # type: ignore[assignment]
+    ranks = 1
 
     def __init__(self, batches: Iterable[Any], roll: Roll) -> None:
         self.batches = batches

@@ -51,8 +51,9 @@ class Shares:
             if found is None:
                 self._check_alike(data)
                 return deal_data(data, self._deal)
-            if found[1] is not None:
-                dist.check_place(*found, (self._deal.rank, self._deal.world_size))
+            sampler, place = found
+            if place is not None:
+                dist.check_place(sampler, place, (self._deal.rank, self._deal.world_size))
             return self._own(data)
         if self._choice == "batches":
             return deal_data(data, self._deal)

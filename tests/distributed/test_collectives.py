@@ -151,3 +151,15 @@ def test_one_rank_only_and_first(coordinated):
 
 def test_an_error_in_the_first_rank_does_not_hold_up_the_others(coordinated):
     assert [result["error"] for result in coordinated] == ["no network", "went on"]
+
+
+@pytest.mark.timeout(60)
+def test_collectives_among_some_ranks():
+    first, outside, last = dist.launch(rank_functions.groups, 3, backend="gloo")
+    within = {"sum": [4.0], "mean": [2.0], "number": 3, "gathered": [1.0, 3.0], "strings": ["0", "2"]}
+    alone = {"sum": [2.0], "mean": [2.0], "number": 2, "gathered": [2.0], "strings": ["1"]}
+    together = {"sum": [6.0], "mean": [2.0], "number": 3, "gathered": [1.0, 2.0, 3.0], "strings": ["0", "1", "2"]}
+    for how in ("made", "ranks"):
+        assert first[how] == last[how] == within | {"objects": [{0}, {2}]}
+        assert outside[how] == alone | {"objects": [{1}]}
+    assert first["all"] == outside["all"] == last["all"] == together | {"objects": [{0}, {1}, {2}]}

@@ -1,6 +1,7 @@
 """Processes that a script starts by itself."""
 
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -70,8 +71,22 @@ def test_a_script_without_a_main_guard_is_told(tmp_path):
 
 
 def test_parallel_starts_processes():
-    with dist.Parallel(backend="gloo", nproc_per_node=2) as parallel:
+    with dist.Parallel(backend="gloo", nproc_per_node=2, nnodes=None, node_rank=None) as parallel:
         assert parallel.run(rank_functions.take, {"x": 3}, scale=2) == [(0, 0, 2, 6), (1, 1, 2, 6)]
+
+
+@pytest.mark.parametrize("scheme", ["file", "tcp"])
+def test_ranks_meet_where_they_are_told(tmp_path, scheme):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    url = f"file://{tmp_path / 'meeting'}" if scheme == "file" else f"tcp://127.0.0.1:{port}"
+    script = Path(rank_functions.__file__).with_name("meet.py")
+    ranks = [
+        subprocess.Popen([sys.executable, script, url, str(rank)], stdout=subprocess.PIPE, text=True) for rank in (0, 1)
+    ]
+    outputs = [rank.communicate(timeout=50)[0] for rank in ranks]
+    assert outputs == ["(0, 0, 2, 2, 'gloo', 3)\n", "(1, 1, 2, 2, 'gloo', 3)\n"]
 
 
 @pytest.mark.slow
@@ -88,9 +103,15 @@ def test_parallel_over_two_machines(tmp_path):
 def test_parallel_in_one_process_just_runs():
     with dist.Parallel() as parallel:
         assert parallel.run(rank_functions.take, {"x": 3}) == [(0, 0, 1, 3)]
+    with dist.Parallel(backend=None, nproc_per_node=None, nnodes=None, node_rank=None) as parallel:  # of argparse
+        assert parallel.run(rank_functions.take, {"x": 3}) == [(0, 0, 1, 3)]
     with pytest.raises(ValueError, match="nproc_per_node=0"):
         dist.Parallel("gloo", nproc_per_node=0)
     with pytest.raises(ValueError, match="together with nproc_per_node"):
         dist.Parallel("gloo", nnodes=2)
     with pytest.raises(ValueError, match="master_addr and master_port"):
+        dist.spawn("gloo", rank_functions.take, nnodes=2, node_rank=0)
+    with pytest.raises(ValueError, match="node_rank says which machine"):
         dist.spawn("gloo", rank_functions.take, nnodes=2)
+    with pytest.raises(ValueError, match="meet at 'tcp://host:port'"):
+        dist.spawn("gloo", rank_functions.take, init_method="file:///tmp/x")

@@ -31,7 +31,7 @@ def test_one_process_is_rank_0_of_1():
     dist.initialize()
     assert (dist.rank(), dist.local_rank(), dist.world_size(), dist.node_rank(), dist.node_count()) == (0, 0, 1, 0, 1)
     assert dist.local_world_size() == 1
-    assert dist.backend() == "serial"
+    assert dist.backend() is None
     assert not dist.is_initialized()
     assert not torch.distributed.is_initialized()
 
@@ -126,6 +126,53 @@ def test_there_is_no_second_rank_to_broadcast_from():
         dist.broadcast(1, src=1)
 
 
+def test_a_group_is_known_though_the_variables_are_half_set(variables):
+    """Some clusters set WORLD_SIZE for their own sake."""
+    store = torch.distributed.HashStore()
+    torch.distributed.init_process_group("gloo", store=store, rank=0, world_size=1)
+    try:
+        variables(WORLD_SIZE="2")
+        assert (dist.rank(), dist.world_size(), dist.backend()) == (0, 1, "gloo")
+        dist.initialize()
+        assert dist.all_reduce(2) == 2
+    finally:
+        torch.distributed.destroy_process_group()
+    with pytest.raises(ValueError, match="sets WORLD_SIZE=2, but not RANK"):
+        dist.rank()
+
+
+def test_a_group_of_some_ranks_is_this_one_alone():
+    for group in (dist.new_group([0]), [0], None):
+        assert dist.all_reduce(3, group=group) == 3
+        assert dist.all_gather("a", group=group) == ["a"]
+        assert dist.all_gather_object(None, group=group) == [None]
+    for ranks in ([], [1], [0, 0], [-1]):
+        with pytest.raises(ValueError, match="ranks from 0 to 0, each once"):
+            dist.new_group(ranks)
+
+
+def test_the_configuration_is_shown(capsys):
+    dist.show_config()
+    lines = dict(line.split(": ") for line in capsys.readouterr().out.splitlines())
+    assert lines["backend"] == "None"
+    assert (lines["world size"], lines["rank"], lines["num nodes"]) == ("1", "0", "1")
+    assert lines["hostname"] == dist.hostname()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"init_method": "udp://host:1"}, "'tcp://host:port' or 'file:///path', but got 'udp://host:1'"),
+        ({"init_method": "tcp://127.0.0.1:1", "rank": 0}, "together, but got 0 and None"),
+        ({"init_method": "tcp://127.0.0.1:1"}, "not who they are: give rank= and world_size="),
+        ({"rank": 2, "world_size": 2}, "contradicts itself: rank 2"),
+    ],
+)
+def test_a_meeting_that_is_described_badly(arguments, words):
+    with pytest.raises(ValueError, match=words):
+        dist.initialize("gloo", **arguments)
+
+
 def test_an_unknown_backend_is_refused():
     with pytest.raises(ValueError, match=r"unknown backend 'glue'; available here: .*gloo"):
         dist.initialize("glue")
@@ -135,7 +182,7 @@ def test_before_initialize_the_environment_answers(variables):
     variables(RANK="3", WORLD_SIZE="4", LOCAL_RANK="1", LOCAL_WORLD_SIZE="2", GROUP_RANK="1", GROUP_WORLD_SIZE="2")
     assert (dist.rank(), dist.local_rank(), dist.world_size(), dist.node_rank(), dist.node_count()) == (3, 1, 4, 1, 2)
     assert not dist.is_initialized()
-    assert dist.backend() == "uninitialized"
+    assert dist.backend() is None
 
 
 def test_a_collective_before_initialize_says_what_is_missing(variables):
@@ -170,7 +217,7 @@ def test_a_group_made_by_hand_is_adopted_and_left_alone():
     finally:
         torch.distributed.destroy_process_group()
     assert not dist.is_initialized()
-    assert dist.backend() == "serial"
+    assert dist.backend() is None
 
 
 def test_one_rank_only_passes_on_value_and_name():

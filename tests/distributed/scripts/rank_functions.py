@@ -186,6 +186,24 @@ class ShareOfRank(SequentialSampler):
         return iter(range(self.rank, 10, self.num_replicas))
 
 
+def groups():
+    """Of three ranks, the first and the last."""
+    rank = dist.rank()
+    row = torch.tensor([rank + 1.0])
+    pair = dist.new_group([0, 2])
+    return {
+        how: {
+            "sum": dist.all_reduce(row, group=group).tolist(),
+            "mean": dist.all_reduce(row, "mean", group=group).tolist(),
+            "number": dist.all_reduce(rank + 1, "max", group=group),
+            "gathered": dist.all_gather(row, group=group).tolist(),
+            "strings": dist.all_gather(str(rank), group=group),
+            "objects": dist.all_gather_object({rank}, group=group),
+        }
+        for how, group in (("made", pair), ("ranks", [0, 2]), ("all", None))
+    }
+
+
 def take(local_rank, config, scale=1):
     return (local_rank, dist.rank(), dist.world_size(), config["x"] * scale)
 
