@@ -24,7 +24,7 @@ from leyden.handlers.checkpoint.record import SaveRecord
 from leyden.handlers.checkpoint.retention import Keeping
 from leyden.handlers.checkpoint.saving import take, write
 from leyden.handlers.checkpoint.staging import HostBuffer
-from leyden.handlers.checkpoint.together import on_rank_zero
+from leyden.handlers.checkpoint.together import on_every_rank, on_rank_zero
 from leyden.handlers.checkpoint.training_state import Stateful, restore
 from leyden.handlers.checkpoint.writer import Ended, Writer
 from leyden.handlers.metric_modes import require_mode
@@ -198,7 +198,7 @@ class Checkpoint:
             self._begin_beside(self._resuming, engine)
         if path is None:
             return
-        restore(engine, self.extra, CheckpointContents.read(path))
+        on_every_rank(lambda: restore(engine, self.extra, CheckpointContents.read(path)))
         self._record.note_resumed(engine, path)
         if dist.rank() == 0:
             state = engine.state

@@ -60,6 +60,7 @@ def take(
     failure: Exception | None = None
     json: Json = {}
     own: dict[str, Any] = {}
+    shared: dict[str, Any] = {}
     pieces: list[Piece] = []
     data: memoryview | Sequence[Piece]
     sharded = False
@@ -67,13 +68,14 @@ def take(
         if best is not None and best in state.metrics and best not in numbers(state.metrics):
             kind = type(state.metrics[best]).__name__
             raise TypeError(f'Checkpoint ranks by "{best}", which is no number, but a {kind}')
-        json, tensors = encode(collect(engine, extra))
+        shared = collect(engine, extra)
+        json, tensors = encode(shared)
         sharded = is_sharded(tensors.values())
         pieces = pieces_of(tensors, whole=dist.rank() == 0)
         own = collect_own(engine)
     except Exception as error:  # raised once all ranks know of it
         failure = error
-    ranks = gather_ranks(own, failure)
+    ranks = gather_ranks(own, failure, shared.get("models"))
     name, layout, data = "", Layout.of(()), memoryview(b"")
     try:
         pieces = ordered([*pieces, *pieces_of(_to_write(ranks.tensors), whole=True)])

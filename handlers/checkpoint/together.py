@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -31,6 +32,39 @@ def on_rank_zero(function: Callable[[], T]) -> T:
     if message is not None:
         raise RuntimeError(message)
     return value  # type: ignore[return-value]
+
+
+def on_every_rank(function: Callable[[], T]) -> T:
+    """Calls the function on each rank. Where it fails on some, all raise what the first of them raised: nobody is left
+    waiting. The function itself waits for no other rank.
+    """
+    if dist.world_size() == 1:
+        return function()
+    failure: Exception | None = None
+    value: T | None = None
+    try:
+        value = function()
+    except Exception as error:  # raised below, once the others know
+        failure = error
+    told = dist.all_gather_object(None if failure is None else _portable(failure))
+    for rank, message in enumerate(told):
+        if message is not None:
+            if rank == dist.rank() and failure is not None:
+                raise failure
+            error = pickle.loads(message)
+            error.add_note(f"raised on rank {rank}")
+            raise error from failure
+    return value  # type: ignore[return-value]
+
+
+def _portable(error: Exception) -> bytes:
+    """An exception that can be raised on other ranks; one of a kind that can't travel as RuntimeError."""
+    try:
+        content = pickle.dumps(error)
+        pickle.loads(content)
+    except Exception:  # whatever its class does when it is pickled
+        return pickle.dumps(RuntimeError(f"{type(error).__name__}: {error}"))
+    return content
 
 
 def gather_or_fail(value: T, failure: Exception | None) -> list[T]:
