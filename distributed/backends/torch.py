@@ -101,7 +101,7 @@ class TorchBackend:
         device = self.device()
         dist.barrier(group=self.group, device_ids=None if device.index is None else [device.index])
 
-    def among(self, group: dist.ProcessGroup) -> TorchBackend | None:
+    def among(self, group: Any) -> TorchBackend | None:
         if group is dist.GroupMember.NON_GROUP_MEMBER:
             return None
         inner = copy.copy(self)

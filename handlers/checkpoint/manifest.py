@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from leyden.handlers.checkpoint.codec import decode, encode
 from leyden.handlers.checkpoint.errors import CheckpointDamagedError, CheckpointTooNewError
@@ -34,6 +35,10 @@ but random numbers. With a new number comes a checkpoint in tests/data, made by 
 @functools.cache
 def _version(package: str) -> str:
     return importlib.metadata.version(package)
+
+
+def _version_of_torch() -> str:
+    return str(torch.__version__)  # with the build (+cu130), which the package's metadata may leave out
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +79,7 @@ class Manifest:
     schema: int = SCHEMA
     saved_at: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="milliseconds"))
     leyden: str = field(default_factory=lambda: _version("leyden"))
-    torch: str = field(default_factory=lambda: _version("torch"))
+    torch: str = field(default_factory=_version_of_torch)
 
     def to_bytes(self) -> bytes:
         return _seal(encode(asdict(self))[0])

@@ -51,9 +51,9 @@ def on_every_rank(function: Callable[[], T]) -> T:
         if message is not None:
             if rank == dist.rank() and failure is not None:
                 raise failure
-            error = pickle.loads(message)
-            error.add_note(f"raised on rank {rank}")
-            raise error from failure
+            theirs: Exception = pickle.loads(message)
+            theirs.add_note(f"raised on rank {rank}")
+            raise theirs from failure
     return value  # type: ignore[return-value]
 
 

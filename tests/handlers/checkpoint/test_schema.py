@@ -84,3 +84,9 @@ def test_a_later_schema_is_told_as_such_and_no_older_checkpoint_taken(tmp_path) 
             act(later)
     with pytest.raises(ValueError, match=said):
         made.train(Checkpoint(kept, resume="auto"), made.LAST)
+
+
+def test_the_build_of_torch_is_told_also_where_its_package_leaves_it_out(monkeypatch) -> None:
+    monkeypatch.setattr(torch, "__version__", "2.14.1+cu130")
+    manifest = Manifest(serial=1, epoch=1, iteration=1, step=1, epoch_open=False, world_size=1, metrics={}, scored=[])
+    assert manifest.torch == "2.14.1+cu130"

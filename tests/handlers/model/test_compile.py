@@ -228,13 +228,15 @@ def test_frozen_batch_norms_are_compiled_once():
 
 
 def test_beside_channels_last():
-    """The change of the inputs is a graph of its own."""
+    """The change of the inputs is a graph of its own, or since torch 2.14 a part of the model's; neither comes twice."""
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(144, 2))
     with counted("eager") as compilations:
         trainer = supervised_trainer(model, sgd(model, lr=0.01), loss_fn)
         trainer.attach(Compile(backend=compilations.backend, fullgraph=True), ChannelsLast())
         trainer.run([(torch.randn(2, 3, 8, 8), torch.randn(2, 2))] * 3)
-    assert compilations.figures == (0, 2, 0)
+    breaks, compiled, recompilations = compilations.figures
+    assert (breaks, recompilations) == (0, 0)
+    assert compiled in (1, 2)
 
 
 def test_updates_of_one_engine():

@@ -31,6 +31,6 @@ def on_two_ranks():
         from running_cases import run_cases
 
         names = [(function.__module__, function.__name__, *arguments) for function, *arguments in cases]
-        return Outcomes(dist.launch(run_cases, 2, args=(names,), backend="gloo", timeout=20))
+        return Outcomes(dist.launch(run_cases, 2, args=(names,), backend="gloo", timeout=60))
 
     return launch
