@@ -95,10 +95,10 @@ def supervised_trainer(
     trainer.device = inputs.device
     trainer.setup.add(Stage.DEVICE, place)
     update = Update(trainer, model, optimizer)
-    for metric in (metrics or {}).values():
-        if measured is not None:
-            measured.lead_to(metric)
     attach_metrics(trainer, metrics)
+    if metrics and measured is not None:
+        for metric in metrics.values():
+            measured.lead_to(metric)
     return trainer
 
 

@@ -228,7 +228,7 @@ def test_frozen_batch_norms_are_compiled_once():
 
 
 def test_beside_channels_last():
-    """The change of the inputs is a graph of its own, or since torch 2.14 a part of the model's; neither comes twice."""
+    """The change of the inputs is a graph of its own, or from torch 2.14 on a part of the model's; none comes twice."""
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(144, 2))
     with counted("eager") as compilations:
         trainer = supervised_trainer(model, sgd(model, lr=0.01), loss_fn)
