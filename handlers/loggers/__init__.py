@@ -1,6 +1,7 @@
 """Handlers that keep the parameters and the curves of a run. Each imports its backend when a run starts, not before."""
 
-from leyden.handlers.loggers.base import Ending, Logger, Value
+from leyden.handlers.loggers.base import Logger
+from leyden.handlers.loggers.entries import Ending, Value
 from leyden.handlers.loggers.mlflow_logger import MLflowLogger
 from leyden.handlers.loggers.tensorboard_logger import TensorBoardLogger
 

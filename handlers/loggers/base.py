@@ -6,41 +6,21 @@ import time
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from enum import Enum
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 from leyden import distributed as dist
 from leyden.engine import Engine, Events, Order
 from leyden.handlers.loggers.arguments import check_values, parameters, seconds, whole_number
-from leyden.handlers.loggers.delivery import Delivery
+from leyden.handlers.loggers.delivery import Delivery, send_in_parts
+from leyden.handlers.loggers.entries import Ending, Entry, Value, ending_by, entries_of, to_state
 from leyden.handlers.loggers.hyperparameters import flatten, hyperparameters
 from leyden.handlers.loggers.points import Points
 from leyden.handlers.loggers.values import MetricChoice, OutputTransform, scalars
 
 FIRST = Order.METRICS - 10  # before a user's handlers of STARTED, which may log
-
-
-@dataclass(frozen=True, slots=True)
-class Value:
-    """A number at a step; `time` in seconds since 1970."""
-
-    name: str
-    number: float
-    step: int
-    time: float
-
-
-class Ending(Enum):
-    """How a run of the engine ended."""
-
-    FINISHED = "finished"
-    """By its limits or by `terminate`."""
-    STOPPED = "stopped"
-    """By `interrupt`, Ctrl-C or an exit: it may go on."""
-    FAILED = "failed"
-    """By an exception."""
+LAST = Order.SAVERS - 1  # a checkpoint stands for what was logged at its moment
 
 
 class Logger(ABC):
@@ -56,8 +36,11 @@ class Logger(ABC):
 
     Rank 0 alone logs, and sees the output of its own rank. Between two logging points that output is added up where it
     is; nothing is copied from the device. Sending happens beside the training: what can't be delivered is told once,
-    kept and tried again, at the end of the run for `patience` seconds more. An error at the start of a run, where the
-    backend is opened, is raised.
+    kept and tried again, at the end of the run for `patience` seconds more; what the backend will never take is told
+    and left out. An error at the start of a run, where the backend is opened, is raised, and ends the backend's run.
+
+    What is logged at a moment is logged before a checkpoint of it is made, and what the backend does not have yet is in
+    the checkpoint (`state_dict`): whenever the process is killed, the run that goes on from there delivers it.
 
     A run that is continued, in this process or from a checkpoint, goes on in its place; one that starts from the
     beginning has a new one.
@@ -81,12 +64,15 @@ class Logger(ABC):
         self.params = parameters(who, params)
         self.patience = seconds(who, patience)
         self._engine: Engine[Any, Any] | None = None
-        self._delivery: Delivery[Value | tuple[str, str]] | None = None
+        self._delivery: Delivery[Entry] | None = None
         self._early: list[Value] = []  # logged before the first run
+        self._undelivered: list[Entry] = []  # of a run that may go on
         self._opened = False
+        self._may_repeat = True  # the next run to be opened may have points already that come again
         self._muted = False
         self._logged: dict[str, str] = {}  # parameters, by the backend's names
         self._told = False
+        self._refused: set[str] = set()  # names that were told
         self._ending = Ending.FINISHED
         self._error: BaseException | None = None
 
@@ -98,7 +84,9 @@ class Logger(ABC):
 
     @abstractmethod
     def _write(self, values: list[Value]) -> None:
-        """Writes values; may raise, and is then given the same again. Runs in another thread while the engine runs."""
+        """Writes values, so that a death of the process does not lose them; may raise, and is then given the same
+        again. Runs in another thread while the engine runs.
+        """
 
     @abstractmethod
     def _write_params(self, params: dict[str, str]) -> None:
@@ -109,8 +97,12 @@ class Logger(ABC):
         """Closes the backend; `ending` is None after a value was logged outside of a run. May be called again."""
 
     def _clean(self, name: str) -> str:
-        """The name as the backend takes it."""
+        """The name as the backend takes it, another one for each name."""
         return name
+
+    def _is_refusal(self, error: Exception) -> bool:
+        """True if the backend will never take what it was given, however often it is tried."""
+        return isinstance(error, TypeError | ValueError) and not isinstance(error, OSError)
 
     @abstractmethod
     def _place(self) -> str:
@@ -123,7 +115,7 @@ class Logger(ABC):
 
         Before the first run they wait for its start; after a run they are written at once. Raises TypeError for others.
         """
-        now = time.time()
+        now, step = time.time(), int(step)
         values = []
         for name, metric in metrics.items():
             numbers = scalars(metric, name)
@@ -159,13 +151,22 @@ class Logger(ABC):
             if self.every is not None:
                 engine.add_event_handler(Events.ITERATION_COMPLETED, self._points.observe, order=Order.METRICS)
                 point = Events.ITERATION_COMPLETED(every=self.every)
-                engine.add_event_handler(point, self._log_iteration, order=Order.SAVERS)
-            engine.add_event_handler(Events.EPOCH_COMPLETED, self._log_epoch, order=Order.SAVERS)
-            engine.add_event_handler(Events.COMPLETED, self._log_end, order=Order.SAVERS)
+                engine.add_event_handler(point, self._log_iteration, order=LAST)
+            engine.add_event_handler(Events.EPOCH_COMPLETED, self._log_epoch, order=LAST)
+            engine.add_event_handler(Events.COMPLETED, self._log_end, order=LAST)
             engine.add_event_handler(Events.INTERRUPT, self._note_interrupt)
             engine.add_event_handler(Events.EXCEPTION_RAISED, self._note_exception)
             engine.add_event_handler(Events.CLOSED, self._end, order=Order.SAVERS)
         self._engine = engine
+
+    def state_dict(self) -> dict[str, Any]:
+        """What was logged and is not known to be with the backend. Waits for nothing."""
+        waiting = self._undelivered if self._delivery is None else self._delivery.waiting
+        return {"waiting": to_state(waiting)}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self._undelivered = entries_of(state_dict.get("waiting", {})) if dist.rank() == 0 else []
+        self._may_repeat = True
 
     def rank_state_dict(self) -> dict[str, Any]:
         """What is not logged yet: the mean since the last point, and which metrics are new. Rank 0 alone has it."""
@@ -189,15 +190,26 @@ class Logger(ABC):
         unlogged = self._points.begin(engine)
         if self._muted:
             return
-        self._logged = self._open(engine, continues=not self._opened or engine.state.iteration > 0)
-        self._opened = True
-        if params := self._new_params(flatten(hyperparameters(engine) | self.params)):
-            self._write_params(params)
-        self._delivery = Delivery(self._send)
-        if self._early:
-            self._delivery.put(self._early)
-            self._early = []
+        continues = not self._opened or engine.state.iteration > 0
+        try:
+            self._logged = dict(self._open(engine, continues))
+            self._opened, self._may_repeat = True, False
+            params = self._new_params(flatten(hyperparameters(engine) | self.params))
+            self._send_now(list(params.items()))
+        except BaseException as error:
+            self._close_after(error)
+            raise
+        self._delivery = Delivery(self._send, self._is_refusal)
+        self._delivery.put([*(self._undelivered if continues else ()), *self._early])
+        self._undelivered, self._early = [], []
         self._log(engine, unlogged)
+
+    def _close_after(self, error: BaseException) -> None:
+        """Nothing will be logged: the backend's run, if there is one already, ends here."""
+        try:
+            self._close(ending_by(error), error)
+        except Exception as failure:
+            error.add_note(f"then the run in {self._place()} could not be ended: {type(failure).__name__}: {failure}")
 
     def _log_iteration(self, engine: Engine[Any, Any]) -> None:
         self._log(engine, self._points.at_iteration(engine))
@@ -216,41 +228,59 @@ class Logger(ABC):
         self._ending = Ending.STOPPED
 
     def _note_exception(self, engine: Engine[Any, Any], error: BaseException) -> None:
-        self._ending = Ending.FAILED if isinstance(error, Exception) else Ending.STOPPED
-        self._error = error
+        self._ending, self._error = ending_by(error), error
 
     def _end(self) -> None:
         delivery, self._delivery = self._delivery, None
         if delivery is None:
             return
         last = partial(self._close, self._ending, self._error)
-        if not delivery.close(last, self.patience):
+        in_time = delivery.close(last, self.patience)
+        self._tell_refused(delivery.take_refused())
+        self._undelivered = delivery.waiting
+        if not in_time:
             self._warn(
-                f"{delivery.waiting} values and the end of the run could not be delivered to {self._place()} within "
-                f"{self.patience:g} s and are lost; the cause: {delivery.failure!r}"
+                f"{len(self._undelivered)} values and the end of the run could not be delivered to {self._place()} "
+                f"within {self.patience:g} s and are lost, unless the run goes on, here or from a checkpoint that has "
+                f"them; the cause: {delivery.failure!r}"
             )
+        elif delivery.end_refused is not None:
+            self._warn(f"the end of the run was refused by {self._place()}: {delivery.end_refused}")
 
     # -- the way to the backend --------------------------------------------------------------------------------------
 
-    def _put(self, items: list[Value] | list[tuple[str, str]]) -> None:
-        if dist.rank() != 0 or self._muted or not items:
+    def _put(self, entries: Sequence[Entry]) -> None:
+        if dist.rank() != 0 or self._muted or not entries:
             return
+        entries = [self._renamed(entry) for entry in entries]
         if self._delivery is not None:
-            self._delivery.put(items)
+            self._delivery.put(entries)
+            self._tell_refused(self._delivery.take_refused())
             self._tell_failure(self._delivery)
         elif self._opened:
-            self._send(items)
+            self._send_now(entries)
             self._close(None, None)
         else:
-            self._early += [item for item in items if isinstance(item, Value)]
+            self._early += [entry for entry in entries if isinstance(entry, Value)]
 
-    def _send(self, items: list[Value] | list[tuple[str, str]] | list[Value | tuple[str, str]]) -> None:
-        values = [item for item in items if isinstance(item, Value)]
-        params = dict(item for item in items if not isinstance(item, Value))
+    def _renamed(self, entry: Entry) -> Entry:
+        if isinstance(entry, Value) and (name := self._clean(entry.name)) != entry.name:
+            return replace(entry, name=name)
+        return entry  # a parameter has its name by `_new_params`
+
+    def _send(self, entries: list[Entry]) -> None:
+        values = [entry for entry in entries if isinstance(entry, Value)]
+        params = dict(entry for entry in entries if not isinstance(entry, Value))
         if params:
             self._write_params(params)
         if values:
             self._write(values)
+
+    def _send_now(self, entries: list[Entry]) -> None:
+        """Sends in this thread; raises what the backend raises, unless it refuses an entry."""
+        if entries:
+            parts = send_in_parts(entries, self._send, self._is_refusal)
+            self._tell_refused([(part[0], reason) for part, reason in parts if reason is not None])
 
     def _new_params(self, params: dict[str, str]) -> dict[str, str]:
         """Those that are not logged yet; those that differ from what was logged are told."""
@@ -275,10 +305,14 @@ class Logger(ABC):
                 "they are kept and tried again"
             )
 
-    def _flush(self) -> None:
-        """Lets what is logged so far arrive before a checkpoint that stands for it is written."""
-        if self._delivery is not None:
-            self._delivery.flush(timeout=5.0)
+    def _tell_refused(self, refused: list[tuple[Entry, Exception]]) -> None:
+        """Once for each name."""
+        reasons = {entry.name if isinstance(entry, Value) else entry[0]: error for entry, error in refused}
+        new = {name: error for name, error in reasons.items() if name not in self._refused}
+        if new:
+            self._refused |= new.keys()
+            told = "; ".join(f"{name!r} ({error})" for name, error in new.items())
+            self._warn(f"{self._place()} refuses these, which are left out: {told}")
 
     def _warn(self, message: str) -> None:
         warnings.warn(f"{type(self).__name__}: {message}", stacklevel=3)

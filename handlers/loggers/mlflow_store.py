@@ -1,31 +1,41 @@
-"""MLflow's stores: where runs are kept by default, whether a server is there, and a database made quickly."""
+"""MLflow's stores: where runs are kept by default, and whether a server is there."""
 
 from __future__ import annotations
 
 import logging
 import os
-import sqlite3
 import ssl
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 from urllib.error import HTTPError, URLError
 from urllib.parse import urlsplit
 from urllib.request import Request, urlopen
 
+from leyden.handlers.loggers.mlflow_database import make_database
+
 SQLITE = "sqlite:///"
+DATABASES = (".db", ".sqlite", ".sqlite3")
 NOISY = ("alembic", "mlflow.store.db.utils")  # a line for each of sixty migrations
 
 
-def resolve_uri(tracking_uri: str | None) -> str:
+def resolve_uri(tracking_uri: str | os.PathLike[str] | None) -> str:
     """The store to use: as given, else MLFLOW_TRACKING_URI, else mlflow.db in the working directory.
 
-    The path of a database is made absolute, so that it stays the same if the working directory changes.
+    A path is that of a SQLite database, or of a folder with mlflow.db in it, or with a store of files as older MLflows
+    made it. Paths are made absolute, so that the store stays the same if the working directory changes.
     """
     uri = tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or f"{SQLITE}mlflow.db"
+    if not isinstance(uri, str) or (":" not in uri and Path(uri).suffix in DATABASES):
+        return _uri_of_path(Path(uri).expanduser().absolute())
     path = database_path(uri)
     return uri if path is None else f"{SQLITE}{path}"
+
+
+def _uri_of_path(path: Path) -> str:
+    if path.is_file() or (path.suffix in DATABASES and not path.is_dir()):
+        return f"{SQLITE}{path}"
+    return path.as_uri() if any(path.glob("*/meta.yaml")) else f"{SQLITE}{path / 'mlflow.db'}"
 
 
 def database_path(uri: str) -> Path | None:
@@ -65,46 +75,15 @@ def check_server(uri: str) -> None:
 
 @contextmanager
 def opening(uri: str) -> Iterator[None]:
-    """While a client is made for a store: no lines about migrations, no waiting for the disk if it makes a SQLite file.
-
-    MLflow builds a new database in hundreds of small transactions, each of which waits for the disk. Nothing is lost if
-    the machine stops in between, since nothing is in it yet; afterwards the connections are as safe as ever.
-    """
+    """While a client is made for a store: its SQLite database is there, and no lines tell about migrations."""
     levels = {name: logging.getLogger(name).level for name in NOISY}
     for name in NOISY:
         logging.getLogger(name).setLevel(logging.WARNING)
     path = database_path(uri)
     try:
-        if path is None or path.exists():
-            yield
-        else:
-            with _not_synchronous(path):
-                yield
+        if path is not None and not path.exists():
+            make_database(path)
+        yield
     finally:
         for name, level in levels.items():
             logging.getLogger(name).setLevel(level)
-
-
-@contextmanager
-def _not_synchronous(path: Path) -> Iterator[None]:
-    from sqlalchemy import event
-    from sqlalchemy.engine import Engine
-
-    connections: list[sqlite3.Connection] = []
-
-    def connected(connection: Any, record: object) -> None:
-        if not isinstance(connection, sqlite3.Connection):
-            return
-        files = [row[2] for row in connection.execute("PRAGMA database_list")]
-        if any(file and Path(file).resolve() == path.resolve() for file in files):
-            connection.execute("PRAGMA synchronous = OFF")
-            connections.append(connection)
-
-    event.listen(Engine, "connect", connected)
-    try:
-        yield
-    finally:
-        event.remove(Engine, "connect", connected)
-        for connection in connections:
-            with suppress(sqlite3.ProgrammingError):  # it was closed meanwhile
-                connection.execute("PRAGMA synchronous = FULL")

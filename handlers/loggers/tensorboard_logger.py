@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import shlex
-import time
+import shutil
+import sys
 from collections.abc import Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from leyden.engine import Engine
-from leyden.handlers.loggers.base import Ending, Logger, Value
+from leyden.handlers.loggers.base import Logger
+from leyden.handlers.loggers.entries import Ending, Value
+from leyden.handlers.loggers.event_files import EventFile, point_of, points_in
 from leyden.handlers.loggers.folders import Claim, make_new
 from leyden.handlers.loggers.packages import require_package
 from leyden.handlers.loggers.values import MetricChoice, OutputTransform
@@ -50,7 +54,8 @@ class TensorBoardLogger(Logger):
         self.log_dir: Path | None = None if log_dir is None else Path(log_dir).expanduser()
         """The folder of the run; None before the first run starts, if none was given."""
         self._given = log_dir is not None
-        self._writer: Any = None
+        self._file: EventFile | None = None
+        self._goes_on_from = 0  # the iteration of a run that is gone on with, until what was on its way is there
         self._claim = Claim()
 
     def refuses(self, other: Any) -> str | None:
@@ -62,13 +67,15 @@ class TensorBoardLogger(Logger):
 
     def dashboard_command(self) -> str:
         """The command line that shows this folder in a browser."""
-        return f"tensorboard --logdir {shlex.quote(str(self.log_dir or 'runs'))}"
+        by_module = shutil.which("tensorboard") is None and find_spec("tensorboard") is not None
+        program = f"{shlex.quote(sys.executable)} -m tensorboard.main" if by_module else "tensorboard"
+        return f"{program} --logdir {shlex.quote(str(self.log_dir or 'runs'))}"
 
     def state_dict(self) -> dict[str, Any]:
-        self._flush()
-        return {"log_dir": None if self.log_dir is None else str(self.log_dir)}
+        return super().state_dict() | {"log_dir": None if self.log_dir is None else str(self.log_dir)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        super().load_state_dict(state_dict)
         if not self._given and state_dict["log_dir"] is not None:
             self.log_dir = Path(state_dict["log_dir"])
 
@@ -82,36 +89,36 @@ class TensorBoardLogger(Logger):
                 "each a log_dir= of its own, or none"
             )
         # TensorBoard hides what it has from this step on: the run writes it anew.
-        self._writer = self._make_writer(purge_step=engine.state.iteration + 1)
+        self._file = EventFile(self.log_dir, hides_from=engine.state.iteration + 1)
+        self._goes_on_from = engine.state.iteration if self._may_repeat else 0
         return self._logged if continues else {}
 
-    def _make_writer(self, purge_step: int | None = None) -> Any:
-        from tensorboardX import SummaryWriter
-
-        # A file is named by the second, so another one made in it would replace it. TensorBoard reads files by name.
-        suffix = f".{time.time_ns()}"
-        # Its thread passes events on within a second, so that a killed process loses little.
-        return SummaryWriter(
-            str(self.log_dir), purge_step=purge_step, max_queue=1000, flush_secs=1, filename_suffix=suffix
-        )
+    def _opened_file(self) -> EventFile:
+        if self._file is None:  # logged after a run
+            assert self.log_dir is not None
+            self._file = EventFile(self.log_dir)
+        return self._file
 
     def _write(self, values: list[Value]) -> None:
-        if self._writer is None:
-            self._writer = self._make_writer()
-        for value in values:
-            self._writer.add_scalar(value.name, value.number, value.step, walltime=value.time)
-        self._writer.flush()
+        self._opened_file().add(self._without_known(values))
+        self._goes_on_from = 0
+
+    def _without_known(self, values: list[Value]) -> list[Value]:
+        """Of what a checkpoint had as not delivered, the process may have written something before it died."""
+        steps = {value.step for value in values if value.step <= self._goes_on_from}
+        if not steps or self.log_dir is None:
+            return values
+        known = points_in(self.log_dir, steps)
+        return [value for value in values if point_of(value) not in known]
 
     def _write_params(self, params: dict[str, str]) -> None:
-        if self._writer is None:
-            self._writer = self._make_writer()
         rows = [f"|{name}|{text.replace('|', '&#124;').replace(chr(10), ' ')}|" for name, text in params.items()]
-        self._writer.add_text("parameters", "\n".join(["|parameter|value|", "|---|---|", *rows]), 0)
+        self._opened_file().add_text("parameters", "\n".join(["|parameter|value|", "|---|---|", *rows]))
 
     def _close(self, ending: Ending | None, error: BaseException | None) -> None:
-        if self._writer is not None:
-            self._writer.close()
-            self._writer = None
+        if self._file is not None:
+            self._file.close()
+            self._file = None
         self._claim.give_back()
 
     def _place(self) -> str:

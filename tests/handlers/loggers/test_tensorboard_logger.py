@@ -1,6 +1,8 @@
 """TensorBoard's event files, read back record by record."""
 
+import shlex
 import struct
+import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -130,4 +132,12 @@ def test_a_missing_package_is_told_when_the_logger_is_made(monkeypatch: pytest.M
 
 
 def test_the_command_that_shows_the_folder() -> None:
-    assert TensorBoardLogger("runs/my digits").dashboard_command() == "tensorboard --logdir 'runs/my digits'"
+    command = TensorBoardLogger("runs/my digits").dashboard_command()
+    assert command.endswith(" --logdir 'runs/my digits'")
+
+
+def test_the_command_is_one_that_the_extra_brings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))  # without the environment's own commands
+    command = shlex.split(TensorBoardLogger("runs").dashboard_command())
+    done = subprocess.run([*command[:-2], "--version"], capture_output=True, text=True, timeout=100, check=True)
+    assert done.stdout.strip()[0].isdigit()

@@ -1,0 +1,62 @@
+"""What is logged: numbers at steps and parameters, how a run ended, and what is still on its way, as plain data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any, TypeAlias
+
+
+@dataclass(frozen=True, slots=True)
+class Value:
+    """A number at a step; `time` in seconds since 1970."""
+
+    name: str
+    number: float
+    step: int
+    time: float
+
+
+Entry: TypeAlias = Value | tuple[str, str]
+"""A value, or a parameter: its name and text."""
+
+
+class Ending(Enum):
+    """How a run of the engine ended."""
+
+    FINISHED = "finished"
+    """By its limits or by `terminate`."""
+    STOPPED = "stopped"
+    """By `interrupt`, Ctrl-C, an exit or a search that prunes it: it may go on, or was not worth it."""
+    FAILED = "failed"
+    """By an exception."""
+
+
+def ending_by(error: BaseException) -> Ending:
+    """Of a run that an exception ended.
+
+    A search that gives up a trial (optuna, ...) says so by an exception named for it, `TrialPruned`: no failure.
+    """
+    pruned = any("Pruned" in kind.__name__ for kind in type(error).__mro__)
+    return Ending.STOPPED if pruned or not isinstance(error, Exception) else Ending.FAILED
+
+
+def to_state(entries: Sequence[Entry]) -> dict[str, Any]:
+    """As plain data, by columns: short also where there are many."""
+    values = [entry for entry in entries if isinstance(entry, Value)]
+    return {
+        "names": [value.name for value in values],
+        "numbers": [value.number for value in values],
+        "steps": [value.step for value in values],
+        "times": [value.time for value in values],
+        "params": dict(entry for entry in entries if not isinstance(entry, Value)),
+    }
+
+
+def entries_of(state: Mapping[str, Any]) -> list[Entry]:
+    """The entries again."""
+    if not state:
+        return []
+    columns = (state["names"], state["numbers"], state["steps"], state["times"])
+    return [*state["params"].items(), *(Value(*row) for row in zip(*columns, strict=True))]
