@@ -35,15 +35,15 @@ from leyden.engine.loader_parts import (
     has_indices,
     has_random_access,
     index_sampler,
-    parts_state,
+    knows_its_place,
     ranks_of,
-    set_parts_state,
 )
+from leyden.engine.parts_state import parts_state, set_parts_state
 from leyden.engine.pass_beginning import beginning_of, noting_first
 from leyden.engine.pass_length import PLAIN, known_length
 from leyden.engine.randomness import Aside, host_state, set_host_state
 from leyden.engine.reading_past import by_index, tell_of_reading
-from leyden.engine.stateful_loaders import begins_at_its_end, finish, knows_its_place
+from leyden.engine.stateful_loaders import begins_at_its_end, finish
 
 
 class DataPass:
@@ -173,7 +173,7 @@ class DataPass:
                 self._have_workers(started=self._began.get("warm", False))
             set_host_state(self._began["host"])
             rest = self._rest_of_leaf(state, position, taken)
-        set_parts_state(leaf, now)
+        set_parts_state(leaf, now, replayed=True)
         return rest
 
     def _rest_of_leaf(self, state: Mapping[str, Any], position: int, taken: int) -> Rest:

@@ -18,10 +18,9 @@ from leyden.engine.loader_parts import (
     iterates_itself,
     only_batches,
     own_generators,
-    parts,
     place_of_indices,
-    set_states,
 )
+from leyden.engine.parts_state import parts, set_states
 from leyden.engine.randomness import Aside, Stream, set_host_state
 
 END = object()

@@ -1,12 +1,9 @@
-"""What a loader is made of, and the random numbers that its parts draw for themselves."""
+"""What a loader is made of."""
 
 from __future__ import annotations
 
-import random
-from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-import numpy
 import torch
 from torch.utils.data import BatchSampler, DataLoader, DistributedSampler, IterableDataset, Sampler
 
@@ -118,76 +115,7 @@ def own_generators(sampler: Any) -> list[torch.Generator]:
     return [each for each in found if isinstance(each, torch.Generator)]
 
 
-def parts_state(data: Any) -> dict[str, Any]:
-    """The state of each generator that a part of the data has for itself, and what else decides on its next pass."""
-    return {role: state for role, part in parts(data) if (state := _part_state(part))}
-
-
-def set_parts_state(data: Any, states: Mapping[str, Any]) -> None:
-    """Puts the parts back to such states; of parts that are not there, nothing is set."""
-    set_states(parts(data), states)
-
-
-def set_states(those: Iterable[tuple[str, Any]], states: Mapping[str, Any]) -> None:
-    """The same for parts that were named before."""
-    for role, part in those:
-        if role in states:
-            _set_part_state(part, states[role])
-
-
-def parts(data: Any) -> Iterator[tuple[str, Any]]:
-    """What the data is made of, each with a name that is the same in each process."""
-    yield "data", data
-    if not isinstance(data, DataLoader):
-        return
-    depth = 0
-    dataset: Any = data.dataset
-    while dataset is not None and depth < 10:
-        yield f"dataset-{depth}", dataset
-        dataset, depth = getattr(dataset, "dataset", None), depth + 1
-    depth = 0
-    for link in chain(index_sampler(data)):
-        if isinstance(link, SamplerLayer):
-            yield type(link).__name__, link
-        else:
-            # Counted from below: a layer may be there in one process and not in another.
-            yield f"{type(link).__name__}-{depth}", link
-            depth += 1
-
-
-def _part_state(part: Any) -> dict[str, Any]:
-    if isinstance(part, SamplerLayer):
-        return {"layer": part.pass_state()}
-    state: dict[str, Any] = {}
-    for name, value in getattr(part, "__dict__", {}).items():
-        if isinstance(value, torch.Generator):
-            state[name] = value.get_state()
-        elif isinstance(value, random.Random):
-            state[name] = value.getstate()
-        elif isinstance(value, numpy.random.Generator):
-            state[name] = value.bit_generator.state
-        elif isinstance(value, numpy.random.RandomState):
-            state[name] = value.get_state(legacy=False)
-    epoch = getattr(part, "epoch", None)
-    if isinstance(epoch, int) and callable(getattr(part, "set_epoch", None)):
-        state["epoch"] = int(epoch)
-    return state
-
-
-def _set_part_state(part: Any, state: Mapping[str, Any]) -> None:
-    if isinstance(part, SamplerLayer):
-        part.load_pass_state(state["layer"])
-        return
-    own = getattr(part, "__dict__", {})
-    for name, saved in state.items():
-        value = own.get(name)
-        if isinstance(value, torch.Generator):
-            value.set_state(saved)
-        elif isinstance(value, random.Random):
-            value.setstate(saved)
-        elif isinstance(value, numpy.random.Generator):
-            value.bit_generator.state = saved
-        elif isinstance(value, numpy.random.RandomState):
-            value.set_state(saved)
-        elif name == "epoch" and callable(getattr(part, "set_epoch", None)):
-            part.set_epoch(saved)
+def knows_its_place(data: Any) -> bool:
+    """True for a loader that goes on from its own state. Where leyden deals or seeds its order, that is drawn again."""
+    has_state = hasattr(data, "state_dict") and hasattr(data, "load_state_dict")
+    return has_state and not (has_random_access(data) and layers(data))

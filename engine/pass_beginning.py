@@ -9,7 +9,8 @@ from typing import Any
 from torch.utils.data import DataLoader
 
 from leyden.engine.index_order import keeps_workers
-from leyden.engine.loader_parts import layers, parts_state
+from leyden.engine.loader_parts import layers
+from leyden.engine.parts_state import parts_state
 from leyden.engine.pass_length import PLAIN
 from leyden.engine.randomness import host_state, is_same_state
 

@@ -6,13 +6,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from leyden.engine.index_order import END
-from leyden.engine.loader_parts import has_random_access, layers
-
-
-def knows_its_place(data: Any) -> bool:
-    """True for a loader that goes on from its own state. Where leyden deals or seeds its order, that is drawn again."""
-    has_state = hasattr(data, "state_dict") and hasattr(data, "load_state_dict")
-    return has_state and not (has_random_access(data) and layers(data))
 
 
 def finish(loader: Any, state: Any) -> None:

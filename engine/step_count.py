@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
-from leyden.engine.feed import known_length
+from leyden.engine.pass_length import known_length
 from leyden.engine.slots import Tail
 
 if TYPE_CHECKING:

@@ -8,8 +8,8 @@ from typing import Any, Protocol, runtime_checkable
 from leyden import distributed as dist
 from leyden.engine import Engine, Events, EventsList, FilteredEvent, Order, Stage
 from leyden.engine.events import EventEnum, parts_of, without_filter
-from leyden.engine.loader_parts import parts_state, set_parts_state
 from leyden.engine.metric_watch import MetricWatch
+from leyden.engine.parts_state import parts_state, set_parts_state
 from leyden.engine.suspension import GOES_ON_AT
 from leyden.metrics.group import MetricGroup
 
