@@ -13,19 +13,8 @@ import torch
 from torch.utils.data import DataLoader
 
 GENERATORS = (torch.Generator, random.Random, numpy.random.Generator, numpy.random.RandomState)
-NOTHING_BELOW = (
-    str,
-    bytes,
-    int,
-    float,
-    complex,
-    type(None),
-    type,
-    ModuleType,
-    torch.Tensor,
-    numpy.ndarray,
-    *GENERATORS,
-)
+PLAIN = (str, bytes, int, float, complex, type(None), type, ModuleType, torch.Tensor, numpy.ndarray)
+"""Nothing lies below these."""
 MOST_ITEMS = 1_000
 """A list or mapping with more is taken for samples, which are not looked into."""
 MOST_OBJECTS = 10_000
