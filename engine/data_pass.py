@@ -42,7 +42,7 @@ from leyden.engine.parts_state import parts_state, set_parts_state
 from leyden.engine.pass_beginning import beginning_of, noting_first
 from leyden.engine.pass_length import PLAIN, known_length
 from leyden.engine.randomness import Aside, host_state, set_host_state
-from leyden.engine.reading_past import by_index, tell_of_reading
+from leyden.engine.reading_past import by_index, refuse_out_of_order, tell_of_reading
 from leyden.engine.stateful_loaders import begins_at_its_end, finish
 
 
@@ -106,6 +106,7 @@ class DataPass:
             if isinstance(leaf, DataLoader):
                 with Aside():
                     finish(leaf, state["loader"])
+                set_parts_state(leaf, state.get("now", {}), replayed=True)  # generators of its own were drawn from
         else:
             self._have_workers(started=state.get("warm", False))
 
@@ -157,6 +158,8 @@ class DataPass:
 
     def _rest(self, state: Mapping[str, Any], position: int) -> Rest:
         leaf = self._leaf
+        if position > 0:
+            refuse_out_of_order(leaf)
         self._taken, self._since = state["taken"], state["since"]
         taken = self._taken + (position - self._since) * state["unit"] * state["ranks"]
         if not self._is_alike(state):

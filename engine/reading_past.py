@@ -35,3 +35,15 @@ def tell_of_reading(data: Any, number: int) -> None:
 def _name(data: Any) -> str:
     kind = type(data).__name__
     return f"a {kind} over {type(data.dataset).__name__}" if isinstance(data, DataLoader) else f"the {kind}"
+
+
+def refuse_out_of_order(data: Any) -> None:
+    """Raises ValueError for a loader whose batches come as its workers are done with them: nobody knows which were
+    used, so some would come twice and others never.
+    """
+    if isinstance(data, DataLoader) and data.num_workers > 0 and not data.in_order:
+        raise ValueError(
+            f"a run can't go on in the midst of a pass over {_name(data)} with in_order=False: its batches come in "
+            "the order in which its workers are done, so it is not known which were used. Give the loader "
+            "in_order=True, or go on from a checkpoint of an epoch's end"
+        )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from leyden import distributed as dist
@@ -33,6 +33,7 @@ class RunData:
         self._is_begun = False  # a pass over the data, in this process
         self._in_use: str | None = None  # the data, if `set_data` put it in the place of what the run began with
         self._restored: dict[str, Any] | None = None  # for the feed of the next run
+        self._between: dict[str, Any] | None = None  # the same, for a run that begins anew
 
     def is_open_on(self, data: Any) -> bool:
         """True if a pass over this very data has begun and can go on."""
@@ -51,7 +52,8 @@ class RunData:
             position = self._position()
             if self.cursor.epoch_open or (position > 0 and self.streams()):
                 state = self.feed.state_dict(position)
-        self._take(data, state)
+        between, self._between = self._between, None
+        self._take(data, state, between)
 
     def replace(self, data: Iterable[Any], *, running: bool) -> None:
         """Takes the next batches from other data; an epoch that has a length keeps it."""
@@ -136,14 +138,27 @@ class RunData:
         """Goes on from there at the next run."""
         self._restored = state
 
+    def between_passes(self) -> Callable[[], dict[str, Any]]:
+        """A function that tells, after a run, what a next run on the same data begins from: workers that stay, say."""
+        feed, position = self.feed, self._position()
+
+        def state() -> dict[str, Any]:
+            return {key: value for key, value in feed.state_dict(position).items() if key != "began"}
+
+        return state
+
+    def begin_like(self, state: dict[str, Any]) -> None:
+        """Begins the data of the next run, if it begins anew, as in the process that told this state."""
+        self._between = state
+
     def _position(self) -> int:
         """Batches of the present pass that were used."""
         return max(0, self._state.iteration - self.cursor.pass_start)
 
-    def _take(self, data: Any, state: dict[str, Any] | None = None) -> None:
+    def _take(self, data: Any, state: dict[str, Any] | None = None, between: dict[str, Any] | None = None) -> None:
         goes_on = data is not None and data is self.given and self._is_begun
         self.given, self._is_begun = data, False
-        self._make_feed(state)
+        self._make_feed(between if state is None else state)
         if state is None and not self._limits.restored and not self.cursor.epoch_open:
             self.cursor.pass_start = self._state.iteration
         elif goes_on and self.feed.one_shot:

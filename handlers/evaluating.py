@@ -71,6 +71,8 @@ class Evaluate:
         self._reached: set[int] = set()
         self._open: str | None = None  # the event at which an evaluation was stopped halfway
         self._waiting: dict[str, Any] | None = None  # the evaluator's state of then, if it does not hold it itself
+        self._state_of_data: Callable[[], dict[str, Any]] | None = None  # since the last evaluation in this process
+        self._between: dict[str, Any] | None = None  # the same, of a run that was restored
         self._watch = MetricWatch()  # knows the evaluator's metrics as they were before the evaluation
 
     def attach(self, engine: Engine[Any, Any]) -> None:
@@ -110,9 +112,14 @@ class Evaluate:
         self._finish(engine)
 
     def _finish(self, engine: Engine[Any, Any]) -> None:
+        data = self.evaluator.run_data
+        if self._between is not None:
+            data.begin_like(self._between)
+            self._between = None
         metrics = self.evaluator.run(self.data, max_epochs=1, epoch_length=self._epoch_length).metrics
         if self.evaluator.interrupted:
             return
+        self._state_of_data = data.between_passes()
         # What it did not measure this time is of an earlier evaluation, perhaps of other data.
         for name in self._watch.new(metrics):
             engine.state.metrics[self.prefix + name] = metrics[name]
@@ -161,9 +168,13 @@ class Evaluate:
 
     def rank_state_dict(self) -> dict[str, Any]:
         """The evaluator, where an evaluation was stopped halfway: each rank has come as far as its own data go. Else
-        what the data of the next evaluation are drawn from, where they have a generator of their own.
+        what the next evaluation begins its data from: generators of their own, workers that stay, a loader's own state.
         """
         if self._open is None:
+            if self._between is not None:
+                return {"pass": self._between}
+            if self._state_of_data is not None:
+                return {"pass": self._state_of_data()}
             return {"data": parts} if (parts := parts_state(self.data)) else {}
         evaluator = self._waiting or self.evaluator.state_dict()
         return {"event": self._open, "evaluator": evaluator, "seen": self._watch.state_dict()}
@@ -172,10 +183,13 @@ class Evaluate:
         """Goes on in the midst of that evaluation. With another number of ranks it begins anew: its data are dealt in
         another way, and what was seen of them does not count.
         """
-        self._open = self._waiting = None
+        self._open = self._waiting = self._between = None
         same = len(states) == dist.world_size()
         saved = states[dist.rank()] if same else states[0]
-        if "data" in saved:
+        if "pass" in saved:
+            # A loader's own state is that of another rank's share, where their number has changed.
+            self._between = saved["pass"] if same else {k: v for k, v in saved["pass"].items() if k != "loader"}
+        elif "data" in saved:
             set_parts_state(self.data, saved["data"])
         elif saved and same:
             self._open, self._waiting = saved["event"], saved["evaluator"]

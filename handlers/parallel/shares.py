@@ -10,8 +10,8 @@ import torch
 from torch.utils.data import DataLoader
 
 from leyden import distributed as dist
-from leyden.engine.data_pass import PLAIN
 from leyden.engine.loader_parts import has_random_access, index_sampler
+from leyden.engine.pass_length import PLAIN
 from leyden.handlers.parallel.common_end import CommonEnd, CommonEndOfIterator, Roll, SizedCommonEnd
 from leyden.handlers.parallel.dealing import Deal, DealtBatches, deal_data, has_length, own_place
 

@@ -141,6 +141,9 @@ LOADERS = {
     "a sampler with generators of its own": lambda **w: DataLoader(Indices(), BATCH, sampler=OwnRandom(), **w),
     "a batch sampler that draws all along": lambda **w: DataLoader(Indices(), batch_sampler=Buckets(), **w),
     "a loader with state": lambda **w: StatefulDataLoader(Indices(), BATCH, shuffle=True, **w),
+    "a loader with state, by a generator": lambda **w: StatefulDataLoader(
+        Indices(), BATCH, shuffle=True, generator=generator(), **w
+    ),
     "a loader with state, weighted": lambda **w: StatefulDataLoader(Indices(), BATCH, sampler=weighted(), **w),
     "a stream with state": lambda **w: StatefulDataLoader(StreamWithState(), BATCH, **w),
     "a stream": lambda **w: DataLoader(Stream(), BATCH, **w),
