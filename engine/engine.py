@@ -88,6 +88,7 @@ class Engine(Loop, Generic[Batch, Output]):
         started_at = time.perf_counter()
         try:
             # What is restored may say how data is dealt and batched, so the data comes last.
+            self.settle_handler_states()
             self.setup.run(Stage.DEVICE, Stage.RESTORE)
             if not continues:
                 source.open(data)

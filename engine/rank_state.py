@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 def rank_snapshot(engine: Engine[Any, Any]) -> dict[str, Any]:
     """What this rank has for itself; the tensors may be the live ones."""
     updates = {name: update.rank_state_dict() for name, update in engine.updates.items()}
-    handlers = {name: each.rank_state_dict() for name, each in engine.handlers.items() if isinstance(each, PerRank)}
+    handlers = {name: each.rank_state_dict() for name, each in engine.labelled().items() if isinstance(each, PerRank)}
     own: dict[str, Any] = {
         "updates": {name: state for name, state in updates.items() if state},
         "handlers": {name: state for name, state in handlers.items() if state},
@@ -56,8 +56,8 @@ def restore_ranks(engine: Engine[Any, Any], states: Sequence[Any]) -> None:
         if name in engine.updates:
             engine.updates[name].load_rank_state_dicts(each_of("updates", name))
     names = [name for state in there for name in state.get("handlers", {})]
-    names += [name for name, handler in engine.handlers.items() if isinstance(handler, PerRank)]
-    engine.load_handler_rank_states({name: each_of("handlers", name) for name in dict.fromkeys(names)})
+    handlers = {name: each_of("handlers", name) for name in dict.fromkeys(names)}
+    engine.load_handler_rank_states(handlers, [None if state is None else {} for state in states])
     # Of another number of ranks, rank 0's tells what all of them had taken of their common order.
     if data := ((mine if same else states[0]) or {}).get("data"):
         engine.run_data.load_state_dict(data)

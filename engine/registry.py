@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
+from leyden.engine.handler_states import LoadedStates, Mark, find_twins, labels_of
 from leyden.engine.listeners import Listeners
 
 if TYPE_CHECKING:
@@ -48,27 +49,32 @@ class Registry(Listeners):
     def __init__(self) -> None:
         super().__init__()
         self.handlers: dict[str, Attachable] = {}
-        """What `attach` attached, by the name under which its state is saved."""
+        """What `attach` attached, by the name it was given, or by its class, numbered in the order of attaching."""
         self.updates: dict[str, Update] = {}
         self.state_dict_user_keys: list[str] = []
         """Attributes of the state that a user sets and wants saved."""
         self._of_all_updates: list[object] = []  # handlers that took them as they were
         self._metric_sources: list[Callable[[], Iterable[str]]] = []
-        self._handler_states: dict[str, Any] = {}  # loaded before their handlers were attached
-        self._rank_states: dict[str, list[Any]] = {}  # likewise, of what each rank has for itself
+        self._given_names: dict[int, str] = {}  # by the id of the handler
+        self._loaded = LoadedStates({})
 
     # -- handlers --------------------------------------------------------------------------------------------
 
-    def attach(self, *handlers: Attachable) -> None:
+    def attach(self, *handlers: Attachable, name: str | None = None) -> None:
         """Calls `handler.attach(engine)` for each and remembers it; its state is part of `state_dict` from then on.
 
-        Raises TypeError for what has no `attach`, ValueError for a handler that is attached already, and for two that
-        can't work together (`refuses`).
+        A saved state finds its handler again by its class and what tells it apart from others of its class, in whatever
+        order they are attached. `name`: of one handler, where that is not enough.
+
+        Raises TypeError for what has no `attach`, ValueError for a handler that is attached already, for two that
+        can't work together (`refuses`), and for a name that is taken.
         """
+        if name is not None:
+            self._check_name(name, handlers)
         for handler in handlers:
             if isinstance(handler, type):
-                name = handler.__name__
-                raise TypeError(f"the class {name} has no attach(engine) to call; attach an object: {name}(...)")
+                kind = handler.__name__
+                raise TypeError(f"the class {kind} has no attach(engine) to call; attach an object: {kind}(...)")
             if not isinstance(handler, Attachable):
                 raise TypeError(
                     f"{handler!r} has no attach(engine); a plain function is added by add_event_handler or on"
@@ -77,12 +83,23 @@ class Registry(Listeners):
                 raise ValueError(f"this {type(handler).__name__} is attached to this engine already")
             self._check_company(handler)
             handler.attach(self)
-            name = self._name_of(handler)
-            self.handlers[name] = handler
-            if name in self._handler_states and hasattr(handler, "load_state_dict"):
-                handler.load_state_dict(self._handler_states.pop(name))
-            if name in self._rank_states and isinstance(handler, PerRank):
-                handler.load_rank_state_dicts(self._rank_states.pop(name))
+            self.handlers[name or self._numbered(handler)] = handler
+            if name is not None:
+                self._given_names[id(handler)] = name
+            if self._loaded.waits:
+                self._hand_out(exactly=True)
+
+    def _check_name(self, name: str, handlers: Sequence[Any]) -> None:
+        if not isinstance(name, str) or not name or "/" in name:
+            raise ValueError(
+                f"a handler is given a name without slashes, by which its state is saved, but got {name!r}"
+            )
+        if len(handlers) != 1:
+            raise ValueError(f"name={name!r} is for one handler, but {len(handlers)} are to be attached")
+        if name in self.handlers:
+            raise ValueError(
+                f"a handler {name!r} is attached to this engine already; it has: {', '.join(self.handlers)}"
+            )
 
     def _check_company(self, handler: Attachable) -> None:
         for other in self.handlers.values():
@@ -92,24 +109,93 @@ class Registry(Listeners):
                     names = f"{type(one).__name__} and {type(another).__name__}"
                     raise ValueError(f"{names} can't both be attached to one engine: {reason}")
 
-    def _name_of(self, handler: Attachable) -> str:
+    def _numbered(self, handler: Attachable) -> str:
         kind = type(handler).__name__
         same = sum(1 for other in self.handlers.values() if type(other).__name__ == kind)
-        return kind if same == 0 else f"{kind}-{same + 1}"
+        name = kind if same == 0 else f"{kind}-{same + 1}"
+        while name in self.handlers:
+            same += 1
+            name = f"{kind}-{same + 1}"
+        return name
 
-    def load_handler_states(self, states: dict[str, Any]) -> None:
-        """Gives each attached handler its saved state; the states of others wait until they are attached."""
-        self._handler_states = dict(states)
-        for name, handler in self.handlers.items():
-            if name in self._handler_states and hasattr(handler, "load_state_dict"):
-                handler.load_state_dict(self._handler_states.pop(name))
+    # -- their states ----------------------------------------------------------------------------------------
 
-    def load_handler_rank_states(self, states: dict[str, list[Any]]) -> None:
-        """The same for what each rank has for itself: of each handler, the states of all ranks that were saved."""
-        self._rank_states = dict(states)
-        for name, handler in self.handlers.items():
-            if name in self._rank_states and isinstance(handler, PerRank):
-                handler.load_rank_state_dicts(self._rank_states.pop(name))
+    def _marked(self) -> list[tuple[Mark, Any]]:
+        """Handlers with a state or with settings, and what each is known by."""
+        found = []
+        for handler in self.handlers.values():
+            if hasattr(handler, "state_dict") or isinstance(handler, PerRank) or hasattr(handler, "settings"):
+                found.append((Mark.of(handler, self._given_names.get(id(handler))), handler))
+        return found
+
+    def labelled(self) -> dict[str, Any]:
+        """The handlers that have a state or settings, by the labels under which these are saved."""
+        marked = self._marked()
+        return dict(zip(labels_of([mark for mark, _ in marked]), (handler for _, handler in marked), strict=True))
+
+    def handler_states(self) -> dict[str, Any]:
+        """The state of each handler that has one which all ranks share, by its label."""
+        return {label: each.state_dict() for label, each in self.labelled().items() if hasattr(each, "state_dict")}
+
+    def handler_marks(self) -> dict[str, Any]:
+        """What each handler of `labelled` is known by, as plain data."""
+        marks = [mark for mark, _ in self._marked()]
+        return {label: mark.state_dict() for label, mark in zip(labels_of(marks), marks, strict=True)}
+
+    def load_handler_states(self, states: dict[str, Any], marks: dict[str, Any] | None = None) -> None:
+        """Gives each attached handler its saved state; the states of others wait until they are attached, or until the
+        run starts. `marks`: of the handlers that were saved, as `handler_marks` gave them.
+        """
+        self._loaded = LoadedStates(states, marks)
+        self._hand_out()
+
+    def load_handler_rank_states(self, states: dict[str, list[Any]], absent: list[Any]) -> None:
+        """The same for what each rank has for itself: of each handler, the states of all ranks that were saved.
+
+        `absent`: what a handler gets of which nothing was saved.
+        """
+        loaded = self._loaded
+        loaded.rank_states = dict(states)
+        loaded.find(self._marked())
+        owned = set(map(id, loaded.owners.values()))
+        for label, handler in loaded.owners.items():
+            if isinstance(handler, PerRank):
+                handler.load_rank_state_dicts(loaded.rank_states.pop(label, absent))
+        for handler in self.handlers.values():
+            if isinstance(handler, PerRank) and id(handler) not in owned:
+                handler.load_rank_state_dicts(absent)
+
+    def settle_handler_states(self) -> None:
+        """As a run starts: no more handlers come, and what is left of loaded states goes to those it may be of."""
+        if self._loaded.waits:
+            self._hand_out()
+
+    def _hand_out(self, *, exactly: bool = False) -> None:
+        loaded = self._loaded
+        for label, handler in loaded.find(self._marked(), exactly=exactly).items():
+            if label in loaded.states and hasattr(handler, "load_state_dict"):
+                handler.load_state_dict(loaded.states.pop(label))
+            if label in loaded.rank_states and isinstance(handler, PerRank):
+                handler.load_rank_state_dicts(loaded.rank_states.pop(label))
+
+    def state_owners(self, states: Iterable[str], marks: dict[str, Any] | None) -> dict[str, str]:
+        """Labels of saved states, and the labels that their handlers have now; nothing is loaded."""
+        present = self.labelled()
+        owners = LoadedStates(dict.fromkeys(states), marks).find(self._marked())
+        return {saved: label for saved, owner in owners.items() for label, each in present.items() if each is owner}
+
+    def changed_handlers(self) -> list[str]:
+        """In words: how the handlers differ from those of the state that was loaded last."""
+        return self._loaded.differences(self._marked())
+
+    def require_distinct_handlers(self) -> None:
+        """Raises ValueError if a saved state could be that of one handler as well as of another."""
+        with_state = [mark for mark, each in self._marked() if hasattr(each, "state_dict") or isinstance(each, PerRank)]
+        if (twin := find_twins(with_state)) is not None:
+            raise ValueError(
+                f"two handlers {twin.describe()} are attached, and nothing tells which of their saved states would be "
+                f'whose when the run goes on; give each a name: engine.attach({twin.kind}(...), name="...")'
+            )
 
     def find_handlers(self, kind: type[Any]) -> list[Any]:
         """The attached handlers of a class."""

@@ -30,9 +30,8 @@ def snapshot(engine: Engine[Any, Any], fixed_length: bool) -> dict[str, Any]:
         "cursor": asdict(engine.cursor),
         "suspended": None if engine.suspended is None else engine.suspended.state_dict(),
         "updates": {name: update.state_dict() for name, update in engine.updates.items()},
-        "handlers": {
-            name: handler.state_dict() for name, handler in engine.handlers.items() if hasattr(handler, "state_dict")
-        },
+        "handlers": engine.handler_states(),
+        "handler_marks": engine.handler_marks(),
     }
 
 
@@ -59,7 +58,7 @@ def restore(engine: Engine[Any, Any], state_dict: dict[str, Any]) -> bool:
     engine.suspended = None if suspended is None else Suspension.of(suspended)
     for name, values in updates.items():
         engine.updates[name].load_state_dict(values)
-    engine.load_handler_states(state_dict.get("handlers", {}))
+    engine.load_handler_states(state_dict.get("handlers", {}), state_dict.get("handler_marks"))
     return bool(state_dict.get("epoch_length_fixed", False))
 
 

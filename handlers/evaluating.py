@@ -41,6 +41,9 @@ class Evaluate:
     is attached or a run starts, ValueError for a name that two of them, or the trainer's own metrics, would write to.
     """
 
+    told_apart_by = ("prefix",)
+    settings = ("event",)
+
     def __init__(
         self,
         evaluator: Engine[Any, Any],
@@ -154,14 +157,18 @@ class Evaluate:
         """The metrics that it brings, by their names in the trainer's state."""
         return [self.prefix + name for name in self.evaluator.metric_names()]
 
+    @property
+    def event(self) -> str:
+        """What it runs at, in words."""
+        return str(self._event)
+
     def awaited(self) -> list[str]:
         """Those that an evaluation of this moment, which was stopped halfway, has still to bring."""
         return [] if self._open is None else self.names()
 
     def state_dict(self) -> dict[str, Any]:
         """The states of the evaluator's own handlers."""
-        handlers = self.evaluator.handlers
-        return {name: each.state_dict() for name, each in handlers.items() if hasattr(each, "state_dict")}
+        return self.evaluator.handler_states()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.evaluator.load_handler_states(state_dict)

@@ -15,6 +15,7 @@ from typing import Any
 
 from leyden import distributed as dist
 from leyden.engine import DataStage, Engine, Events, Order
+from leyden.handlers.checkpoint.handler import Checkpoint
 from leyden.handlers.worker_signals import ShieldedLoaders
 
 logger = logging.getLogger(__name__)
@@ -52,13 +53,17 @@ class Preemption:
 
     def __init__(
         self,
-        signals: Iterable[str | int] = ("SIGTERM", "SIGUSR1", "SIGINT"),
+        signals: str | int | Iterable[str | int] = ("SIGTERM", "SIGUSR1", "SIGINT"),
         *,
         exit_code: int | None = None,
         exits: bool = True,
         requeue: str | None = None,
     ) -> None:
-        self.signals = [_signal(each) for each in ([signals] if isinstance(signals, str) else signals)]
+        if isinstance(signals, bool) or not isinstance(signals, str | int | Iterable):
+            raise TypeError(f'Preemption takes signals by name or number (["SIGTERM"]), but got {signals!r}')
+        if not isinstance(exits, bool):
+            raise TypeError(f"Preemption takes exits=True or False, but got {exits!r}")
+        self.signals = [_signal(each) for each in ([signals] if isinstance(signals, str | int) else signals)]
         if not self.signals:
             raise ValueError("Preemption needs at least one signal to listen for")
         if exit_code is not None and (type(exit_code) is not int or not 0 <= exit_code <= 255):
@@ -75,6 +80,7 @@ class Preemption:
         self._ended = False
         self._runs = False
         self._early = False  # told between runs, or while one was set up
+        self._told = False
 
     def refuses(self, other: Any) -> str | None:
         return "a signal is handled once; attach one of them" if isinstance(other, Preemption) else None
@@ -102,6 +108,14 @@ class Preemption:
             self.received = None
         self._early = self._ended = False
         self._runs = True
+        if self.exits and not self._told and not engine.find_handlers(Checkpoint) and dist.rank() == 0:
+            self._told = True
+            warnings.warn(
+                "Preemption is attached without a Checkpoint: when a signal comes, the run ends and the process exits, "
+                'and nothing is saved. Attach Checkpoint("runs/...", resume="auto") too, or say exits=False and save '
+                "what you need when run() returns",
+                stacklevel=2,
+            )
         if threading.current_thread() is not threading.main_thread():
             warnings.warn(
                 "Preemption can't listen for signals, because run() was called in another thread than the main one: a "

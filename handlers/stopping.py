@@ -31,6 +31,9 @@ class EarlyStopping:
     that will not come up.
     """
 
+    told_apart_by = ("metric",)
+    settings = ("mode", "patience", "min_delta")
+
     def __init__(
         self,
         metric: str | Callable[[Engine[Any, Any]], float],

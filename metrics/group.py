@@ -37,6 +37,9 @@ class MetricGroup:
     goes on with the states of that epoch, also in another process, and with another number of ranks.
     """
 
+    told = False
+    """Metrics that come and go change nothing in the training."""
+
     def __init__(self) -> None:
         self.metrics: dict[str, Metric] = {}
         self._sources: dict[Metric, str] = {}  # with the name under which its state is saved

@@ -19,17 +19,27 @@ def absolute(path: str | os.PathLike[str]) -> Place:
 
 
 def check_places(directory: CheckpointDirectory, resume: str | Place | None) -> None:
-    """Raises ValueError for a path that is no checkpoint, and for checkpoints of a run that is not gone on with."""
+    """Raises ValueError for a path that is no checkpoint, and for a directory that can't be one."""
     if resume is not None and not isinstance(resume, str):
         locate(resume)
-        if directory.path in (resume, resume.parent):
-            return
+    path = directory.path
+    if isinstance(path, Path) and path.is_symlink() and not path.exists():
+        raise ValueError(
+            f"{path} is a link to {os.readlink(path)}, where nothing is; make that directory, or take another"
+        )
+    if isinstance(path, Path) and path.exists() and not path.is_dir():
+        raise ValueError(f"{path} is a file, where the directory of the checkpoints should be; take another name")
+
+
+def check_company(directory: CheckpointDirectory, resume: str | Place | None) -> None:
+    """Raises ValueError for checkpoints of a run that is not gone on with."""
+    if resume is not None and not isinstance(resume, str) and directory.path in (resume, resume.parent):
+        return
     folders = directory.folders()
     if folders and resume != "auto":
         raise ValueError(
             f"{directory.path} has {len(folders)} checkpoints of an earlier run (the last: {folders[-1].name}). "
-            'Go on from them by resume="auto" (of the Checkpoint that is attached first, if there are several), take '
-            "another directory, or move them away"
+            'Go on from them by resume="auto", take another directory, or move them away'
         )
 
 

@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import base64
 import math
-from collections import Counter, OrderedDict, deque
+import random
+from collections import Counter, OrderedDict, defaultdict, deque, namedtuple
 from collections.abc import Callable, Iterator
+from enum import Enum
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -27,6 +30,18 @@ from leyden.handlers.checkpoint.leaves import (
     to_text,
 )
 
+FACTORIES: dict[Any, str] = {
+    None: "None",
+    int: "int",
+    float: "float",
+    bool: "bool",
+    str: "str",
+    list: "list",
+    dict: "dict",
+    set: "set",
+    tuple: "tuple",
+}
+"""What makes the values of a defaultdict that can be read again."""
 Json = Any
 """What `json` reads and writes."""
 
@@ -105,10 +120,18 @@ class _Encoder:
             return {tag: to_text(value.tobytes()), "shape": list(value.shape), "dtype": value.dtype.str}
         if kind is torch.dtype:
             return {"$dtype": dtype_name(value)}
+        if kind is torch.device:
+            return {"$device": str(value)}
+        if isinstance(value, Path):
+            return {"$path": str(value)}
+        if kind is defaultdict and value.default_factory in FACTORIES:
+            return {"$defaultdict": self._pairs(value, path), "of": FACTORIES[value.default_factory]}
+        if isinstance(value, tuple) and hasattr(kind, "_fields"):
+            return {"$namedtuple": self._items(value, path), "name": kind.__name__, "fields": list(kind._fields)}
         raise TypeError(
             f"{'/'.join(path)} is a {kind.__module__}.{kind.__qualname__}, which a checkpoint can't hold: it takes "
-            "tensors, None, bool, int, float, str, bytes, numpy's numbers and arrays, and dict, list, tuple, set or "
-            "deque of these. Let the state_dict() that it comes from give such data"
+            "tensors, None, bool, int, float, str, bytes, paths, numpy's numbers and arrays, and dict, list, tuple, "
+            f"set or deque of these. Let the state_dict() that it comes from give such data{_advice(value)}"
         )
 
     def _items(self, values: Any, path: tuple[str, ...]) -> list[Json]:
@@ -141,6 +164,40 @@ class _Encoder:
         return json
 
 
+def _device(name: Any) -> torch.device:
+    try:
+        return torch.device(name)
+    except RuntimeError as error:
+        raise ValueError(f"{name!r} is no device") from error
+
+
+def _advice(value: Any) -> str:
+    if isinstance(value, Enum):
+        return ": its .value, or its .name"
+    if isinstance(value, torch.Generator):
+        return ": its get_state()"
+    if isinstance(value, random.Random):
+        return ": its getstate()"
+    if isinstance(value, np.random.Generator):
+        return ": its bit_generator.state"
+    return ": a dict of its items" if isinstance(value, defaultdict) else ""
+
+
+def _named_tuple(json: dict[str, Any], tensor: Callable[[TensorInfo], Any]) -> Any:
+    """A class of that name and fields, made anew: nothing is imported for it."""
+    name, fields = json["name"], json["fields"]
+    if not isinstance(name, str) or not isinstance(fields, list) or not all(type(each) is str for each in fields):
+        raise ValueError("a named tuple has a name and fields")
+    return namedtuple(name, fields)(*decode(json["$namedtuple"], tensor))
+
+
+def _default_dict(json: dict[str, Any], tensor: Callable[[TensorInfo], Any]) -> Any:
+    factory: Any = next((factory for factory, name in FACTORIES.items() if name == json["of"]), type)
+    if factory is type:
+        raise ValueError(f"{json['of']!r} makes no default value")
+    return defaultdict(factory, _pairs(json["$defaultdict"], tensor))
+
+
 def _pairs(json: list[Json], tensor: Callable[[TensorInfo], Any]) -> Iterator[tuple[Any, Any]]:
     for key, item in json:
         yield decode(key, tensor), decode(item, tensor)
@@ -160,4 +217,8 @@ _DECODERS: dict[str, Callable[[dict[str, Any], Callable[[TensorInfo], Any]], Any
     "$array": lambda json, tensor: to_numpy(json, "$array"),
     "$number": lambda json, tensor: to_numpy(json, "$number"),
     "$dtype": lambda json, tensor: to_dtype(json["$dtype"]),
+    "$device": lambda json, tensor: _device(json["$device"]),
+    "$path": lambda json, tensor: Path(json["$path"]),
+    "$defaultdict": _default_dict,
+    "$namedtuple": _named_tuple,
 }

@@ -6,6 +6,7 @@ import warnings
 from pathlib import Path
 from typing import NamedTuple
 
+from leyden.handlers.checkpoint.contents import CheckpointContents
 from leyden.handlers.checkpoint.errors import CheckpointDamagedError
 from leyden.handlers.checkpoint.manifest import MANIFEST, Manifest, verify_files
 from leyden.handlers.checkpoint.places import Place
@@ -100,6 +101,7 @@ def _problem(folder: Place) -> str | None:
     """What is wrong with a checkpoint; None if it is whole."""
     try:
         verify_files(folder, Manifest.read(folder).files)
+        CheckpointContents.read(folder)
     except (CheckpointDamagedError, OSError) as error:
         return str(error)
     return None

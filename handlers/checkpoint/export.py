@@ -19,7 +19,7 @@ from leyden.handlers.checkpoint.leaves import check_storable
 from leyden.handlers.checkpoint.places import to_place
 from leyden.handlers.checkpoint.reading import is_checkpoint
 from leyden.handlers.checkpoint.weight_files import SUFFIX, write_weights
-from leyden.handlers.checkpoint.weights import VERSIONS, find_weights
+from leyden.handlers.checkpoint.weights import EVALUATED, VERSIONS, find_weights
 
 SHARD_BYTES = 5_000_000_000
 
@@ -29,7 +29,7 @@ def export_weights(
     file: str | os.PathLike[str],
     *,
     name: str | None = None,
-    averaged: str | None = None,
+    averaged: str | None = EVALUATED,
     shard_bytes: int | None = SHARD_BYTES,
     metadata: Mapping[str, str] | None = None,
 ) -> Path:
@@ -37,7 +37,7 @@ def export_weights(
 
     `source`: a checkpoint (or a directory of them, for the newest), which needs no engine and no model; a live model,
     also a wrapped or sharded one; or a state_dict (`ema.averaged()`). `name`, `averaged`: as for `load_weights`, which
-    model of a checkpoint, and whose averages ("EMA").
+    model of a checkpoint, and whose averages ("EMA"): by default the weights that the run evaluated.
 
     `file` ends with .safetensors. Weights of more than `shard_bytes` bytes (None: no limit) go into several files
     beside it, `model-00001-of-00003.safetensors` and so on, with an index as Hugging Face has it. Returned is the path
@@ -59,7 +59,7 @@ def export_weights(
     if shard_bytes is not None and shard_bytes < 1:
         raise ValueError(f"a shard has at least 1 byte, but got shard_bytes={shard_bytes}")
     if isinstance(source, nn.Module | Mapping):
-        if name is not None or averaged is not None:
+        if name is not None or averaged not in (None, EVALUATED):
             raise ValueError("name= and averaged= choose from a checkpoint; of live averages give ema.averaged()")
         state, versions, known = _live(source)
     elif dist.rank() == 0:

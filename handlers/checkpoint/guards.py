@@ -7,12 +7,18 @@ import math
 import stat
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
+from leyden.engine.suspension import GOES_ON_AT
 from leyden.handlers.checkpoint.leaves import TensorInfo
 
 LARGEST_TEXT = 2**32
 """Bytes of JSON that are read at most; a run's is some ten thousand, and grows with what handlers keep."""
+
+
+MOST_CONTAINERS = 2_000_000
+"""Lists and mappings that are read at most: a tensor has two, what a rank has for itself some thirty."""
 
 
 def read_text_file(path: Any, size: int | None = None) -> bytes:
@@ -38,6 +44,9 @@ def parse_json(data: bytes) -> Any:
     """JSON as leyden writes it. Raises ValueError, RecursionError: also for a key that stands twice, where readers
     differ in which they take, and for numbers that JSON does not have.
     """
+    containers = data.count(b"[") + data.count(b"{")
+    if containers > MOST_CONTAINERS:
+        raise ValueError(f"it has {containers} lists and mappings, more than {MOST_CONTAINERS}")
     return json.loads(data.decode(), object_pairs_hook=_without_doubles, parse_constant=_refuse_constant)
 
 
@@ -61,6 +70,7 @@ def check_outline(outline: Any, world_size: int) -> None:
         if part not in outline:
             raise ValueError(f"it lacks {part}")
         _check(outline[part], dict, part)
+    check_script(outline.get("script", {}))
     models, versions, ranks = outline["models"], outline["versions"], outline["ranks"]
     for update, modules in models.items():
         _check(modules, dict, f"models/{update}")
@@ -75,17 +85,74 @@ def check_outline(outline: Any, world_size: int) -> None:
     for update, saved in outline["optimizers"].items():
         for part, kind in (("type", str), ("state", dict), ("groups", list), ("others", dict), ("rest", dict)):
             _check(saved.get(part), kind, f"optimizers/{update}/{part}")
+        _check(saved.get("outside", {}), dict, f"optimizers/{update}/outside")
         for key, entry in saved["state"].items():
             _check(entry, dict, f"optimizers/{update}/state/{key}")
+        options = outline.get("script", {}).get("optimizers", {}).get(update, [])
         for number, group in enumerate(saved["groups"]):
             _check(group, dict, f"optimizers/{update}/groups/{number}")
             _check(group.get("params"), list, f"optimizers/{update}/groups/{number}/params")
-    _check(outline["engine"].get("handlers"), dict, "engine/handlers")
+            if number < len(options) and "lr" in options[number] and "lr" not in group:
+                raise ValueError(f"optimizers/{update}/groups/{number}/lr is missing")
+    check_engine(outline["engine"])
     if ranks.keys() != {str(rank) for rank in range(world_size)}:
         raise ValueError(f"it has the ranks {', '.join(map(str, ranks))}, but {world_size} wrote it")
     for rank, own in ranks.items():
         _check(own, dict, f"ranks/{rank}")
         _check(own.get("rng"), dict, f"ranks/{rank}/rng")
+        _check(own.get("engine", {}), dict, f"ranks/{rank}/engine")
+        for part in ("updates", "handlers", "metrics", "data"):
+            _check(own.get("engine", {}).get(part, {}), dict, f"ranks/{rank}/engine/{part}")
+
+
+def check_engine(engine: Mapping[str, Any]) -> None:
+    """Raises ValueError unless an engine can go on from that."""
+    _check(engine.get("handlers"), dict, "engine/handlers")
+    for name in ("epoch", "iteration", "step"):
+        if not is_count(engine.get(name)):
+            raise ValueError(f"engine/{name} is {engine.get(name)!r}, where a count should be")
+    for name in ("epoch_length", "max_epochs", "max_iters"):
+        if engine.get(name) is not None and not is_count(engine[name]):
+            raise ValueError(f"engine/{name} is {engine[name]!r}, where a count, or none, should be")
+    for name in ("metrics", "times_set", "user", "updates", "handler_marks"):
+        _check(engine.get(name, {}), dict, f"engine/{name}")
+    _check(engine.get("cursor"), dict, "engine/cursor")
+    for name, value in engine["cursor"].items():
+        if type(value) is not bool and not is_count(value):
+            raise ValueError(f"engine/cursor/{name} is {value!r}, where a count should be")
+    for label, mark in engine.get("handler_marks", {}).items():
+        _check(mark, dict, f"engine/handler_marks/{label}")
+        kinds: dict[str, Any] = {"kind": str, "name": (str, NoneType), "about": dict, "settings": dict, "told": bool}
+        if mark.keys() != kinds.keys() or not all(isinstance(mark[key], kind) for key, kind in kinds.items()):
+            raise ValueError(f"engine/handler_marks/{label} is not what a handler is known by")
+    suspended = engine.get("suspended")
+    if suspended is not None:
+        _check(suspended, dict, "engine/suspended")
+        if suspended.get("event") not in {event.name for event in GOES_ON_AT}:
+            raise ValueError(f"engine/suspended/event is {suspended.get('event')!r}, at which no run can go on")
+        if not is_count(suspended.get("index")):
+            raise ValueError(f"engine/suspended/index is {suspended.get('index')!r}, where a count should be")
+        _check(suspended.get("handler"), str, "engine/suspended/handler")
+        _check(suspended.get("terminated"), bool, "engine/suspended/terminated")
+
+
+def check_script(script: Any) -> None:
+    """Raises ValueError unless it is what `script.Script` gives."""
+    _check(script, dict, "script")
+    for part in ("optimizers", "data", "limits"):
+        _check(script.get(part, {}), dict, f"script/{part}")
+    for update, groups in script.get("optimizers", {}).items():
+        _check(groups, list, f"script/optimizers/{update}")
+        for number, group in enumerate(groups):
+            _check(group, dict, f"script/optimizers/{update}/{number}")
+            for name in ("lr", "initial_lr"):
+                if name in group and type(group[name]) not in (int, float):
+                    raise ValueError(f"script/optimizers/{update}/{number}/{name} is {group[name]!r}, no number")
+
+
+def is_count(value: Any) -> bool:
+    """True for a whole number that a run can have counted."""
+    return type(value) is int and 0 <= value < 2**63
 
 
 def _check(value: Any, kind: type, place: str) -> None:

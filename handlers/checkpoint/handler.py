@@ -6,27 +6,26 @@ import functools
 import logging
 import os
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from leyden import distributed as dist
 from leyden.engine import Engine, Events, Order, Stage, UpdateEvents
 from leyden.engine.events import AnyEvent, parts_of, without_filter
-from leyden.handlers.checkpoint.beginning import absolute, check_places, take_and_find
-from leyden.handlers.checkpoint.contents import CheckpointContents
+from leyden.handlers.checkpoint.arguments import check_directory, check_moments, check_options
+from leyden.handlers.checkpoint.beginning import absolute, check_company, check_places, take_and_find
 from leyden.handlers.checkpoint.directory import CheckpointDirectory
-from leyden.handlers.checkpoint.exchange import Exchange
+from leyden.handlers.checkpoint.going_on import GoingOn
 from leyden.handlers.checkpoint.lock import DirectoryLock
-from leyden.handlers.checkpoint.moments import AfterSteps, Between, Clock, check_event
+from leyden.handlers.checkpoint.moments import LAST, AfterSteps, Between, Clock, check_event, run_ends_here
 from leyden.handlers.checkpoint.pieces import is_sharded
 from leyden.handlers.checkpoint.places import Place
-from leyden.handlers.checkpoint.record import SaveRecord
 from leyden.handlers.checkpoint.retention import Keeping
-from leyden.handlers.checkpoint.saving import take, write
-from leyden.handlers.checkpoint.staging import HostBuffer
+from leyden.handlers.checkpoint.saver import Saver
+from leyden.handlers.checkpoint.storable import require_storable
+from leyden.handlers.checkpoint.telling import tell_place
 from leyden.handlers.checkpoint.together import on_every_rank, on_rank_zero
-from leyden.handlers.checkpoint.training_state import Stateful, restore
-from leyden.handlers.checkpoint.writer import Ended, Writer
+from leyden.handlers.checkpoint.training_state import Stateful
 from leyden.handlers.metric_modes import require_mode
 
 logger = logging.getLogger(__name__)
@@ -53,7 +52,12 @@ class Checkpoint:
 
     `resume`: None begins anew, and wants a directory without checkpoints. "auto" goes on from the newest whole one, or
     begins anew where there is none. A path goes on from that checkpoint, or from the newest in that directory. Of
-    several Checkpoints of one engine the first resumes; those after it go on writing to their directories.
+    several Checkpoints of one engine one resumes; the others go on writing to their directories.
+
+    Saved states find their handlers by class and what tells these apart, in any order of attaching. Where the script is
+    not the one whose run goes on, a warning tells how: handlers that came or went, options of optimizers and schedules,
+    the data. The options of an optimizer are then those of the checkpoint, except for those that `override` names:
+    override=("lr",) takes the script's learning rate, and scales what schedules set by as much.
 
     `asynchronous`: training waits for a copy of the tensors in host memory, and a thread writes it while training goes
     on; the run does not end before it. False: training waits for the disk, and no memory is needed for the copy.
@@ -84,17 +88,16 @@ class Checkpoint:
         asynchronous: bool = True,
         on_error: str = "warn",
         extra: Mapping[str, Stateful] | None = None,
+        override: Sequence[str] = (),
     ) -> None:
+        check_directory(directory)
+        check_moments(every, event, every_minutes)
+        flags = {"on_exception": on_exception, "asynchronous": asynchronous}
+        check_options(best, resume, on_error, extra, override, flags)
         if best is not None or mode is not None:
             mode = require_mode("Checkpoint", best or "", mode)
         self.keeping = Keeping(keep, best, mode or "max", keep_best)
         self.keeping.check()
-        if every is not None and event is not None:
-            raise ValueError(f"Checkpoint saves every={every} epochs or at event={event}; give only one of them")
-        if every_minutes is not None and not every_minutes > 0:
-            raise ValueError(f"Checkpoint saves every so many minutes, more than 0, but got {every_minutes=}")
-        if on_error not in ("warn", "raise"):
-            raise ValueError(f'Checkpoint needs on_error "warn" or "raise", but got {on_error!r}')
         self.directory = absolute(directory)
         self.event = event
         if event is None and not (every is None and every_minutes is not None):
@@ -107,34 +110,29 @@ class Checkpoint:
         self.asynchronous = asynchronous
         self.on_error = on_error
         self.extra = dict(extra or {})
-        for name, item in self.extra.items():
-            if not (hasattr(item, "state_dict") and hasattr(item, "load_state_dict")):
-                kind = type(item).__name__
-                raise TypeError(f"extra {name!r} is a {kind}, which has no state_dict() and load_state_dict()")
         self._shelf = CheckpointDirectory(self.directory)
         self._lock = DirectoryLock(self.directory)
-        self._writer = Writer()
-        self._exchange = Exchange()
-        self._buffer = HostBuffer()
+        self._saver = Saver(self._shelf, self._lock, self.keeping, raises=on_error == "raise")
+        self._record = self._saver.record
         self._engine: Engine[Any, Any] | None = None
-        self._resuming: Checkpoint | None = None
+        self._going_on = GoingOn(override)
+        self._is_set_up = self._told = False
         self._between: Between | None = None
         self._clock: Clock | None = None
         self._muted = False
         self._running = self._broken = self._completed = False
-        self._record = SaveRecord()
 
     @property
     def last_path(self) -> Place | None:
         """The newest checkpoint of the directory, once a write of this process has ended; None if there is none."""
-        self._writer.join()
+        self._saver.writer.join()
         entries = self._shelf.entries()
         return entries[-1].path if entries else None
 
     @property
     def best_path(self) -> Place | None:
         """The best checkpoint of the directory by the metric `best`, likewise; None if none has it."""
-        self._writer.join()
+        self._saver.writer.join()
         ranked = self.keeping.ranked(self._shelf.entries())
         return ranked[0].path if ranked else None
 
@@ -147,15 +145,16 @@ class Checkpoint:
                 raise ValueError(f"two Checkpoints resume, from {other.resume} and {self.resume}; only one of them can")
         if self._engine is not None:
             raise ValueError("this Checkpoint is attached to an engine already; make one for each")
-        self._resuming = next((other for other in others if other.resume is not None), None)
-        if dist.rank() == 0 and not engine.state.dry_run and self._resuming is None:
+        if dist.rank() == 0 and not engine.state.dry_run:
             check_places(self._shelf, self.resume)
         self._engine = engine
         engine.share_stops()  # ranks save together, so they have to end together
+        engine.setup.add(Stage.DEVICE, functools.partial(self._going_on.script.take, engine))
         engine.setup.add(Stage.RESTORE, functools.partial(self.set_up, engine))
         if self.keeping.best is not None:
             engine.add_event_handler(Events.STARTED, engine.require_metric, self.keeping.best, "Checkpoint")
         engine.add_event_handler(Events.STARTED, self.start_run)
+        engine.add_event_handler(Events.STARTED, self.check_states, order=LAST)
         engine.add_event_handler(Events.EPOCH_COMPLETED, self.heed_writer, order=Order.SAVERS)
         for part in () if self.event is None else parts_of(self.event):
             if without_filter(part) is UpdateEvents.STEP_COMPLETED:  # within an iteration
@@ -179,9 +178,13 @@ class Checkpoint:
         """Takes the directory for this run, removes what dead processes left half written, and restores the run if it
         is to go on.
         """
-        if self._muted:
+        if self._muted or self._is_set_up:
             return
-        self._running = True
+        resuming = next((each for each in engine.find_handlers(Checkpoint) if each.resume is not None), self)
+        if resuming is not self:
+            resuming.set_up(engine)
+        self._is_set_up = self._running = True
+        engine.require_distinct_handlers()
         if not engine.updates and not self.extra and dist.rank() == 0:
             warnings.warn(
                 f"the checkpoints in {self.directory} will hold no model: the engine has no Update. Attach Checkpoint "
@@ -189,25 +192,24 @@ class Checkpoint:
                 'extra={"model": model, "optimizer": optimizer}',
                 stacklevel=2,
             )
+        if resuming is self:
+            on_rank_zero(lambda: check_company(self._shelf, self.resume))
         path = on_rank_zero(lambda: take_and_find(self._shelf, self._lock, self.resume))
         if any(
             is_sharded(module.parameters()) for update in engine.updates.values() for module in update.modules.values()
         ):
-            self._exchange.set_up()
-        if self._resuming is not None:
-            self._begin_beside(self._resuming, engine)
-        if path is None:
-            return
-        on_every_rank(lambda: restore(engine, self.extra, CheckpointContents.read(path)))
-        self._record.note_resumed(engine, path)
-        if dist.rank() == 0:
-            state = engine.state
-            logger.info("resumed from %s: epoch %d, iteration %d", path, state.epoch, state.iteration)
+            self._saver.exchange.set_up()
+        if resuming is not self:
+            self._begin_beside(resuming, engine)
+        if path is not None:
+            on_every_rank(lambda: self._going_on.restore(engine, self.extra, path))
+            self._record.note_resumed(engine, path)
 
     def _begin_beside(self, resuming: Checkpoint, engine: Engine[Any, Any]) -> None:
         """The checkpoints that are there have to be of the run with which another Checkpoint goes on."""
+        self._going_on.script = resuming._going_on.script
         if not resuming._record.has_one:
-            on_rank_zero(lambda: check_places(self._shelf, None))
+            on_rank_zero(lambda: check_company(self._shelf, None))
         elif on_rank_zero(lambda: bool(self._shelf.folders())):
             self._record.note_kept(engine)
 
@@ -215,42 +217,63 @@ class Checkpoint:
         """Forgets an earlier run, if this one is from the beginning."""
         self._record.begin_run(engine)
         self._broken = self._completed = False
-        if not self._muted and not self._running:
+        if self._muted:
+            return
+        if not self._running:
             self._running = True
             on_rank_zero(self._lock.take)
+        if not self._told:
+            self._told = True
+            tell_place(self.directory, self.keeping)
+        self._going_on.tell(engine)
+
+    def check_states(self, engine: Engine[Any, Any]) -> None:
+        """Raises TypeError for a state that no save could store."""
+        if not self._muted:
+            require_storable(engine, self.extra)
 
     def heed_writer(self) -> None:
         """Tells of a write that failed meanwhile."""
-        self._settle(wait=False)
+        self._saver.settle(wait=False)
 
     def save_when_due(self, engine: Engine[Any, Any]) -> None:
+        """Saves in the course of a run; at its last iteration its end is about to be saved instead, unless all stay."""
+        if self.keeping.keep is None or not run_ends_here(engine):
+            self._save_moment(engine)
+
+    def _save_moment(self, engine: Engine[Any, Any]) -> None:
         """Saves, unless this very moment is saved already or the numbers are lost."""
-        if self._muted or engine.state.diverged:
+        if self._muted or engine.state.diverged or self._record.has(engine):
             return
-        if not self._record.has(engine):
-            self._settle()
+        self._saver.settle()
+        try:
             self._begin(engine, beside=self.asynchronous)
-            if not self.asynchronous:
-                self._settle()
+        except TypeError:  # what is to be saved, or its score, is no data: no later save would go better
+            raise
+        except Exception as error:  # the store can't be looked at, which all ranks know
+            self._saver.heed_failed_beginning(engine, error)
+            return
+        if not self.asynchronous:
+            self._saver.settle()
 
     def save_at_end(self, engine: Engine[Any, Any]) -> None:
         """The same where a run ends, if it has done anything; a save of this moment that failed is tried again."""
-        self._settle()
+        self._saver.settle()
         self._completed = not engine.interrupted
         if engine.state.iteration > 0:
-            self.save_when_due(engine)
+            self._save_moment(engine)
 
     def save_after_exception(self, engine: Engine[Any, Any], error: BaseException) -> None:
         """Saves what can be gone on from, if that was asked for; the error goes on its way in any case."""
         self._broken = True
-        self._settle_here()
+        self._saver.settle_here()
         if not self.on_exception or self._muted or self._between is None or not self._running:
             return
         if dist.world_size() > 1 or engine.state.iteration == 0 or not self._between.stands(engine):
             logger.info("no checkpoint of the moment of %s: no run could go on from it", type(error).__name__)
             return
         try:
-            self.save_when_due(engine)
+            self._save_moment(engine)
         except Exception as failure:
             error.add_note(f"then saving it failed: {type(failure).__name__}: {failure}")
 
@@ -258,16 +281,16 @@ class Checkpoint:
         """Waits for the last write, gives the directory back, and raises where the run would end without a trace."""
         try:
             if self._broken:  # other ranks may not come here
-                self._settle_here()
+                self._saver.settle_here()
                 return
-            self._settle()
+            self._saver.settle()
             failure = self._record.failure
             if failure is not None and (self._completed or not self._record.has_one):
                 failure.add_note(f"the end of the run is not in {self.directory}")
                 raise failure
         finally:
             self._running = False
-            self._buffer = HostBuffer()  # its memory is no longer needed
+            self._saver.free()
             self._lock.give_back()
 
     def request(self) -> None:
@@ -290,7 +313,7 @@ class Checkpoint:
         """
         if self._muted:
             return self.directory
-        self._settle()
+        self._saver.settle()
         running = self._running
         if not running:
             on_rank_zero(self._lock.take)
@@ -308,61 +331,11 @@ class Checkpoint:
 
         Raises what kept it from being written.
         """
-        ended = self._writer.ended()
-        if ended is not None:
-            self._note(ended)
-            if ended.error is not None:
-                raise ended.error
+        self._saver.wait()
 
     def _begin(self, engine: Engine[Any, Any], *, beside: bool) -> Place:
-        new = self._record.new_metrics(engine)
-        buffer = self._buffer if self.asynchronous else None
-        taken = take(engine, self.extra, self._shelf, self.keeping.best, new, buffer)
-        if taken.together:
-            self._exchange.set_up()
-        job = functools.partial(
-            write,
-            taken,
-            self._shelf,
-            self._lock,
-            self.keeping,
-            self._record.superseded(engine),
-            self._exchange if taken.together else Exchange(),
-        )
-        path = self.directory / taken.name
-        self._writer.begin(path, job if taken.together or dist.rank() == 0 else None, beside=beside)
-        self._record.note_begun(engine, path, new)
+        script = self._going_on.script.state_dict(engine)
+        path = self._saver.begin(engine, self.extra, script, beside=beside, buffered=self.asynchronous)
         if self._clock is not None:
             self._clock.restart()
         return path
-
-    def _settle(self, *, wait: bool = True) -> None:
-        """Takes note of how the last write ended, and tells of it as `on_error` says."""
-        ended = self._writer.ended(wait=wait)
-        if ended is not None:
-            self._note(ended)
-            if ended.error is not None:
-                if self.on_error == "raise" or ended.fatal:
-                    raise ended.error
-                self._warn_of(ended)
-
-    def _settle_here(self) -> None:
-        ended = self._writer.ended_here()
-        if ended is not None:
-            self._note(ended)
-            if ended.error is not None:
-                self._warn_of(ended)
-
-    def _note(self, ended: Ended) -> None:
-        self._record.note_ended(ended)
-        if dist.rank() == 0:
-            for remark in ended.remarks:
-                warnings.warn(remark, stacklevel=2)
-
-    def _warn_of(self, ended: Ended) -> None:
-        if dist.rank() == 0:
-            reason = f"{type(ended.error).__name__}: {ended.error}"
-            warnings.warn(
-                f"the checkpoint {ended.path} could not be written: {reason}. The older ones are as they were",
-                stacklevel=2,
-            )

@@ -26,9 +26,10 @@ from leyden.handlers.checkpoint.places import Place
 
 MANIFEST = "manifest.json"
 STATE = "state.json"
-SCHEMA = 2
+SCHEMA = 3
 """The layout that this version writes; it reads this one and all before it: in 1 the ranks had nothing for themselves
-but random numbers. With a new number comes a checkpoint in tests/data, made by the script there.
+but random numbers; up to 2 handlers were known by the order of attaching, and nothing was said of the script. With a
+new number comes a checkpoint in tests/data, made by the script there.
 """
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import time
 from collections.abc import Callable
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple
 
 from leyden.engine import Engine, Events, Order, UpdateEvents
 from leyden.engine.events import AnyEvent, parts_of, without_filter
@@ -22,14 +22,32 @@ FIRST, LAST = -1_000_000, 1_000_000
 """Before and after all other handlers of an event."""
 
 
-Moment: TypeAlias = tuple[int, int, bool, Suspension | None]
-
-
-def place_of(engine: Engine[Any, Any]) -> Moment:
-    """Epoch, iteration, whether the epoch is open, and where the run was stopped among the handlers of an event: equal
-    for two moments only if nothing was done between them.
+class Moment(NamedTuple):
+    """Equal for two moments only if nothing was done between them. suspended: where the run was stopped among the
+    handlers of an event. times_put: how often handlers (SWA) have put other weights into the models.
     """
-    return engine.state.epoch, engine.state.iteration, engine.cursor.epoch_open, engine.suspended
+
+    epoch: int
+    iteration: int
+    epoch_open: bool
+    suspended: Suspension | None
+    times_put: int
+
+    @classmethod
+    def of(cls, engine: Engine[Any, Any]) -> Moment:
+        times_put = sum(getattr(handler, "times_put", 0) for handler in engine.handlers.values())
+        state = engine.state
+        return cls(state.epoch, state.iteration, engine.cursor.epoch_open, engine.suspended, times_put)
+
+    def repeats(self, other: Moment) -> bool:
+        """The same iteration with the same weights, of which handlers have done more now."""
+        one, another = ((each.epoch, each.iteration, each.times_put) for each in (self, other))
+        return one == another
+
+
+def run_ends_here(engine: Engine[Any, Any]) -> bool:
+    """The running iteration is the run's last, at whose end comes COMPLETED."""
+    return engine.cursor.epoch_open and engine.state.iteration >= engine.run_end
 
 
 def check_event(event: AnyEvent) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections import OrderedDict
 from collections.abc import Mapping
 from typing import Any, cast
@@ -69,7 +70,18 @@ def load_model(model: nn.Module, saved: Mapping[str, Any], versions: Mapping[str
     state = OrderedDict((name, saved[plain_name(name)]) for name in present if plain_name(name) in saved)
     modules = {name: versions.get(_plain_module(name), {}) for name in _versions(present)}
     state._metadata = OrderedDict(modules)  # type: ignore[attr-defined]
+    _own_memory(model)
     model.load_state_dict(state, strict=strict)
+
+
+def _own_memory(model: nn.Module) -> None:
+    """Gives buffers that share memory with themselves (`ones(1).expand(5)`) memory that can be written to."""
+    for module in model.modules():
+        for name, buffer in module._buffers.items():
+            if type(buffer) is torch.Tensor and buffer.layout is torch.strided and buffer.numel() > 1:
+                repeats = (stride == 0 and size > 1 for stride, size in zip(buffer.stride(), buffer.shape, strict=True))
+                if any(repeats):
+                    module._buffers[name] = buffer.contiguous()
 
 
 def unwrapped(model: nn.Module) -> nn.Module:
@@ -97,6 +109,7 @@ def optimizer_state(update: Update) -> dict[str, Any]:
         "groups": [{**group, "params": [names[index] for index in group["params"]]} for group in groups],
         "others": {key: value for key, value in entries.items() if key not in names},
         "rest": state,
+        "outside": {key: parameter for key, parameter in parameters_by_key(update).items() if not isinstance(key, str)},
     }
 
 
@@ -115,6 +128,13 @@ def optimizer_problems(update: Update, saved: Mapping[str, Any]) -> list[str]:
             problems.append(f"group {number} of {what} has {_some(missing)}, which the checkpoint lacks there")
         if surplus := [str(name) for name in group["params"] if name not in mine]:
             problems.append(f"the checkpoint has {_some(surplus)} in group {number} of {what}, which has it not")
+    for key, parameter in parameters_by_key(update).items():
+        there = getattr(saved.get("outside", {}).get(key), "shape", None)
+        if there is not None and tuple(there) != tuple(parameter.shape):
+            problems.append(
+                f"parameter {key} of {what}, which no module has, has shape {tuple(parameter.shape)}, in the "
+                f"checkpoint {tuple(there)}"
+            )
     return problems
 
 
@@ -128,6 +148,7 @@ def load_optimizer(update: Update, saved: Mapping[str, Any]) -> None:
         options = {key: _like(value, live.get(key)) for key, value in group.items()}
         groups.append({**options, "params": [indices[name] for name in mine]})
     optimizer.load_state_dict({"state": {**entries, **saved["others"]}, "param_groups": groups, **saved["rest"]})
+    _load_outside(update, saved)
     # torch casts a state to the dtype of its parameter, which loses digits where an optimizer keeps more than that.
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     for index, entry in entries.items():
@@ -135,6 +156,23 @@ def load_optimizer(update: Update, saved: Mapping[str, Any]) -> None:
         for key, value in entry.items():
             if isinstance(value, torch.Tensor) and loaded[key].dtype != value.dtype:
                 loaded[key] = value.to(loaded[key].device)
+
+
+@torch.no_grad()
+def _load_outside(update: Update, saved: Mapping[str, Any]) -> None:
+    """Parameters that the optimizer trains and no module has: their values are nobody's but the optimizer's."""
+    values = saved.get("outside", {})
+    for key, parameter in parameters_by_key(update).items():
+        if isinstance(key, str):
+            continue
+        if key in values:
+            parameter.copy_(values[key])
+        else:  # earlier versions did not save it
+            warnings.warn(
+                f"the optimizer of update {update.name!r} trains a parameter of shape {tuple(parameter.shape)} that no "
+                "module has, and the checkpoint does not have its value: it begins anew",
+                stacklevel=2,
+            )
 
 
 def parameter_keys(update: Update) -> dict[int, Any]:

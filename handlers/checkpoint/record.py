@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from leyden.engine import Engine
-from leyden.handlers.checkpoint.moments import Moment, place_of
+from leyden.handlers.checkpoint.moments import Moment
 from leyden.handlers.checkpoint.places import Place
 from leyden.handlers.checkpoint.writer import Ended
 from leyden.handlers.evaluating import Evaluate
@@ -34,7 +34,7 @@ class SaveRecord:
 
     def has(self, engine: Engine[Any, Any]) -> bool:
         """True if this very moment is saved, or being saved."""
-        return self._moment == place_of(engine)
+        return self._moment == Moment.of(engine)
 
     def new_metrics(self, engine: Engine[Any, Any]) -> list[str]:
         """Names of metrics that no checkpoint has with the value that they have now.
@@ -44,17 +44,17 @@ class SaveRecord:
         awaited = {name for each in engine.find_handlers(Evaluate) for name in each.awaited()}
         times_set = engine.state.metrics.times_set
         new = [name for name, times in times_set.items() if times != self._times_set.get(name) and name not in awaited]
-        if self._lost is not None and self._lost[0] == place_of(engine):  # tried again
+        if self._lost is not None and self._lost[0] == Moment.of(engine):  # tried again
             new = sorted({*new, *self._lost[1]})
         return new
 
     def superseded(self, engine: Engine[Any, Any]) -> Place | None:
         """The checkpoint of this iteration, made when fewer handlers had run, which a new one replaces."""
-        same = self._moment is not None and self._moment[:2] == place_of(engine)[:2]
+        same = self._moment is not None and Moment.of(engine).repeats(self._moment)
         return self._path if same else None
 
     def note_begun(self, engine: Engine[Any, Any], path: Place, new_metrics: list[str]) -> None:
-        self._path, self._moment, self._new_metrics = path, place_of(engine), new_metrics
+        self._path, self._moment, self._new_metrics = path, Moment.of(engine), new_metrics
         self._times_set = dict(engine.state.metrics.times_set)
 
     def note_resumed(self, engine: Engine[Any, Any], path: Place) -> None:
@@ -65,6 +65,11 @@ class SaveRecord:
         """There are checkpoints of this run, which goes on from one in another directory."""
         self._times_set = dict(engine.state.metrics.times_set)
         self.has_one = True
+
+    def note_not_begun(self, engine: Engine[Any, Any], error: Exception) -> None:
+        """A save came to nothing before anything was written."""
+        self.failure = error
+        self._lost = Moment.of(engine), self.new_metrics(engine)
 
     def note_ended(self, ended: Ended) -> None:
         self.failure = ended.error

@@ -34,6 +34,17 @@ class Keeping:
         if self.keep_best is not None and self.keep is None:
             raise ValueError(f"keep=None keeps all, and keep_best={self.keep_best} not; give only one of them")
 
+    def describe(self) -> str:
+        """Which stay, in words: 'the 3 best by "val/accuracy" and the newest'."""
+        if self.keep is None:
+            return "all of them"
+        newest = "the newest" if self.keep == 1 else f"the {self.keep} newest"
+        if self.best is None:
+            return newest
+        best = self.keep if self.keep_best is None else self.keep_best
+        best_ones = f'the {"" if best == 1 else f"{best} "}best by "{self.best}"'
+        return f"{best_ones} and {'the newest' if self.keep_best is None else newest}"
+
     def ranked(self, entries: Sequence[Entry]) -> list[Entry]:
         """The checkpoints by a metric that was new in them, the best first and the older of equals first; NaN never
         counts.
@@ -52,7 +63,20 @@ class Keeping:
         """Of checkpoints, oldest first, those that need not stay."""
         if self.keep is None or not entries:
             return []
+        replaced = [entry for place, entry in enumerate(entries) if _is_replaced(entry, entries[place + 1 :])]
+        entries = [entry for entry in entries if entry not in replaced]
         last = self.keep if self.best is None or self.keep_best is not None else 1
         best = self.keep if self.keep_best is None else self.keep_best
         paths = {entry.path for entry in (*self.ranked(entries)[:best], *entries[-last:])}
-        return [entry for entry in entries if entry.path not in paths]
+        return replaced + [entry for entry in entries if entry.path not in paths]
+
+
+def _is_replaced(entry: Entry, later: Sequence[Entry]) -> bool:
+    """A later save of the same iteration has all that counts of this one, which a crash kept from being deleted."""
+    scores = {name: entry.manifest.metrics[name] for name in entry.manifest.scored}
+    for other in later:
+        theirs = {name: other.manifest.metrics[name] for name in other.manifest.scored}
+        same = (other.manifest.epoch, other.manifest.iteration) == (entry.manifest.epoch, entry.manifest.iteration)
+        if same and scores.items() <= theirs.items():
+            return True
+    return False

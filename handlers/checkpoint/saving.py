@@ -49,6 +49,7 @@ def take(
     best: str | None,
     new_metrics: list[str],
     buffer: HostBuffer | None,
+    script: Mapping[str, Any],
 ) -> Taken:
     """All that is to be saved, copied into the buffer; without one, tensors are left where they are. Every rank calls
     it.
@@ -68,7 +69,7 @@ def take(
         if best is not None and best in state.metrics and best not in numbers(state.metrics):
             kind = type(state.metrics[best]).__name__
             raise TypeError(f'Checkpoint ranks by "{best}", which is no number, but a {kind}')
-        shared = collect(engine, extra)
+        shared = collect(engine, extra, script)
         json, tensors = encode(shared)
         sharded = is_sharded(tensors.values())
         pieces = pieces_of(tensors, whole=dist.rank() == 0)

@@ -27,8 +27,8 @@ class Stateful(Protocol):
     def load_state_dict(self, state_dict: Any) -> Any: ...
 
 
-def collect(engine: Engine[Any, Any], extra: Mapping[str, Stateful]) -> dict[str, Any]:
-    """All that all ranks share; the tensors are the live ones, not copies."""
+def collect(engine: Engine[Any, Any], extra: Mapping[str, Stateful], script: Mapping[str, Any]) -> dict[str, Any]:
+    """All that all ranks share; the tensors are the live ones, not copies. `script`: what the script says."""
     updates = engine.updates
     return {
         "models": {name: _each(update.modules, parts.model_state) for name, update in updates.items()},
@@ -37,6 +37,7 @@ def collect(engine: Engine[Any, Any], extra: Mapping[str, Stateful]) -> dict[str
         "scalers": {name: scaler.state_dict() for name, scaler in _scalers(engine).items()},
         "engine": engine.state_dict(own=False),
         "extra": {name: item.state_dict() for name, item in extra.items()},
+        "script": dict(script),
     }
 
 
@@ -136,7 +137,9 @@ def _sharded(engine: Engine[Any, Any], saved: Mapping[str, Any]) -> dict[str, to
         gradients = saved["engine"].get("updates", {}).get(name, {}).get("gradients", {})
         _match(parameters_by_name(update), gradients, like)
     if like:  # averages of what is sharded are sharded, too
-        _match(engine.state_dict(own=False)["handlers"], saved["engine"].get("handlers", {}), like)
+        states, live = saved["engine"].get("handlers", {}), engine.handler_states()
+        for label, owner in engine.state_owners(states, saved["engine"].get("handler_marks")).items():
+            _match(live.get(owner), states.get(label), like)
     return like
 
 

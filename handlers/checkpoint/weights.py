@@ -13,10 +13,12 @@ from typing import Any
 import torch
 from torch import nn
 
+from leyden import distributed as dist
 from leyden.engine.parameters import plain_name
 from leyden.handlers.checkpoint import parts
 from leyden.handlers.checkpoint.contents import CheckpointContents
 from leyden.handlers.checkpoint.errors import CheckpointDamagedError
+from leyden.handlers.checkpoint.guards import is_count
 from leyden.handlers.checkpoint.leaves import TensorInfo
 from leyden.handlers.checkpoint.manifest import Manifest, verify_files
 from leyden.handlers.checkpoint.places import Place, to_place
@@ -24,6 +26,8 @@ from leyden.handlers.checkpoint.reading import locate
 from leyden.handlers.checkpoint.tensors import read_tensors
 from leyden.handlers.checkpoint.weight_files import SUFFIX, WeightFile, find_weight_file
 
+EVALUATED = "evaluated"
+"""The weights that the run's evaluations saw."""
 VERSIONS = "leyden.versions"
 """The key of a file's metadata with the versions of modules, as JSON; of those that are not {"version": 1}."""
 
@@ -49,14 +53,15 @@ def load_weights(
     *,
     name: str | None = None,
     strict: bool = True,
-    averaged: str | None = None,
+    averaged: str | None = EVALUATED,
 ) -> None:
     """Copies weights into a model, which needs no engine, and may be sharded.
 
     `path`: a checkpoint, or a directory of them for the newest, which is verified first; or a safetensors file, the
     index of several, or a folder with `model.safetensors`, as `export_weights` and other libraries write them.
-    `name`: which model, as "<update>/<module>", where a checkpoint holds several. `averaged`: the handler whose
-    averages are to be loaded in the place of the weights ("EMA"). `strict=False` leaves alone the parameters and
+    `name`: which model, as "<update>/<module>", where a checkpoint holds several. `averaged`: by default the weights
+    are those that the run evaluated, and a printed line tells where these are averages (of an EMA, say); None takes
+    the model's own, and the name of a handler ("EMA") its averages. `strict=False` leaves alone the parameters and
     buffers that only one of them has; a warning tells if these are all.
 
     Raises ValueError if the model does not fit, before it is changed; CheckpointDamagedError if a file is not whole.
@@ -82,8 +87,8 @@ def find_weights(path: str | os.PathLike[str], name: str | None, averaged: str |
     file = find_weight_file(place) if isinstance(place, Path) else None
     if file is None:
         return _of_checkpoint(locate(path), name, averaged)
-    if name is not None or averaged is not None:
-        given = f"name={name!r}" if averaged is None else f"averaged={averaged!r}"
+    if name is not None or averaged not in (None, EVALUATED):
+        given = f"name={name!r}" if averaged in (None, EVALUATED) else f"averaged={averaged!r}"
         raise ValueError(f"{file} holds the weights of one model; {given} is for a checkpoint")
     opened = WeightFile(file)
     return Weights(file, opened.shapes, _file_versions(opened), opened.metadata, opened.load)
@@ -99,6 +104,8 @@ def _of_checkpoint(folder: Place, name: str | None, averaged: str | None) -> Wei
         asked = "has several models; name= says which" if name is None else f"has no model {name!r}"
         raise ValueError(f"{folder} {asked}: {', '.join(models) or 'none'}")
     update, key = models[name]
+    if averaged == EVALUATED:
+        averaged = _evaluated(contents, update)
     outline: dict[str, Any] = dict(contents.outline["models"][update][key])
     averages = {} if averaged is None else _averages(contents, update, key, averaged)
 
@@ -122,13 +129,43 @@ def _of_checkpoint(folder: Place, name: str | None, averaged: str | None) -> Wei
     return Weights(folder, outline, contents.outline["versions"][update][key], metadata, load)
 
 
-def _averages(contents: CheckpointContents, update: str, key: str, handler: str) -> dict[str, TensorInfo]:
-    """The averages of one model's parameters, by the names of the tensors in whose place they come."""
-    kept = {
+def _evaluated(contents: CheckpointContents, update: str) -> str | None:
+    """The handler whose averages evaluations saw in the place of the model's weights; tells it on rank 0."""
+    engine = contents.outline["engine"]
+    kept = _with_averages(contents, update)
+    found = [name for name, state in kept.items() if is_count(state.get("count")) and state["count"] > 0]
+    if engine.get("handler_marks") is None:
+        if found and dist.rank() == 0:
+            warnings.warn(
+                f"{contents.path} was written by an earlier version, and does not tell whether its run evaluated the "
+                f"averages of {found[0]}; these are the model's own weights. averaged={found[0]!r} takes the averages, "
+                "or averaged=None",
+                stacklevel=2,
+            )
+        return None
+    settings = {name: engine["handler_marks"].get(name, {}).get("settings", {}) for name in found}
+    handler = next((name for name in found if settings[name].get("evaluate") is True), None)
+    if handler is not None and dist.rank() == 0:
+        print(
+            f"the weights from {contents.path} are the averages of {handler}, which its run evaluated; averaged=None "
+            "takes the model's own",
+            flush=True,
+        )
+    return handler
+
+
+def _with_averages(contents: CheckpointContents, update: str) -> dict[str, Any]:
+    """The states of handlers that keep averages of an update's weights, by their names."""
+    return {
         name: state["updates"][update]
         for name, state in contents.outline["engine"]["handlers"].items()
         if isinstance(state, dict) and "averages" in state.get("updates", {}).get(update, {})
     }
+
+
+def _averages(contents: CheckpointContents, update: str, key: str, handler: str) -> dict[str, TensorInfo]:
+    """The averages of one model's parameters, by the names of the tensors in whose place they come."""
+    kept = _with_averages(contents, update)
     if handler not in kept:
         there = ", ".join(kept) or "none"
         raise ValueError(f"{contents.path} has no averages of {handler!r}; handlers that kept some: {there}")

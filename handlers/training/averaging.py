@@ -27,6 +27,9 @@ class Averaging:
     its STARTED to its CLOSED, also when it is run by hand later.
     """
 
+    told_apart_by = ("update",)
+    settings: tuple[str, ...] = ("evaluate",)
+
     def __init__(self, *, evaluate: bool, update: str | None) -> None:
         self.evaluate = evaluate
         self.update = update

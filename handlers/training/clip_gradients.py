@@ -33,6 +33,9 @@ class ClipGradients:
     one of its kind on an update, and at the start of a run for more or fewer bounds than groups.
     """
 
+    told_apart_by = ("update", "kind")
+    settings = ("norm", "value", "norm_type", "per_group")
+
     def __init__(
         self,
         norm: Bound | None = None,

@@ -33,6 +33,8 @@ class EMA(Averaging):
     weights, where evaluations would want both.
     """
 
+    settings = ("decay", "warmup", "every", "start_step", "evaluate")
+
     def __init__(
         self,
         decay: float = 0.999,

@@ -32,6 +32,9 @@ class GradientAccumulation:
     Raises ValueError for a number below 1, a second one on the same update, an engine without an Update.
     """
 
+    told_apart_by = ("update",)
+    settings = ("steps", "tail", "divide_by")
+
     def __init__(
         self,
         steps: int | Mapping[int, int],

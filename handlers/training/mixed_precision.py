@@ -39,6 +39,9 @@ class MixedPrecision:
     the run starts, for a device that has no such precision.
     """
 
+    told_apart_by = ("update",)
+    settings = ("precision",)
+
     def __init__(self, precision: str | None = None, *, update: str | None = None, **options: Any) -> None:
         known = [*AUTOCAST, *TRUE]
         if precision is not None and precision not in known:

@@ -11,7 +11,9 @@ import torch
 from torch.optim import lr_scheduler
 
 from leyden.engine import Engine, Events, Order, RemovableEventHandle, Stage, Update, UpdateEvents
+from leyden.engine.handler_states import UNKNOWN
 from leyden.handlers.training.schedule_totals import run_counts, warn_of_misfits
+from leyden.handlers.training.scheduler_settings import kind_of, made_with
 from leyden.handlers.training.torch_schedulers import (
     ABSOLUTE,
     MOMENTA,
@@ -57,6 +59,8 @@ class Schedule:
     others; for a function, when the run starts, where the data does not tell how many steps there will be.
     """
 
+    told_apart_by = ("kind", "optimizer_of", "metric")
+
     def __init__(
         self,
         scheduler: Scheduler | MakeScheduler,
@@ -82,6 +86,8 @@ class Schedule:
         self.scheduler: Scheduler | None = None
         """None as long as its function has not made it."""
         self.metric = metric
+        self.settings: dict[str, Any] = {"per": per, "every": every}
+        """What it was made with, and its scheduler."""
         self._warmup = (warmup, warmup_start)
         self._rise: lr_scheduler.LinearLR | None = None
         """The warm-up of a scheduler on a metric, which torch can't put in a row with others."""
@@ -110,6 +116,16 @@ class Schedule:
             return self.scheduler.optimizer
         return None if self._target is None else self._target.optimizer
 
+    @property
+    def kind(self) -> str:
+        """The class of its scheduler; that of one which is not made yet is not known."""
+        return UNKNOWN if self.scheduler is None else kind_of(self.scheduler)
+
+    @property
+    def optimizer_of(self) -> str | None:
+        """The name of the update whose learning rate it sets."""
+        return None if self._target is None else self._target.name
+
     def _take(self, scheduler: Scheduler) -> None:
         """Makes it the scheduler of this schedule, after its warm-up."""
         check_metric(scheduler, self.metric)
@@ -119,6 +135,7 @@ class Schedule:
             scheduler = lr_scheduler.SequentialLR(scheduler.optimizer, [rise, scheduler], milestones=[steps])
             rise = None
         self.scheduler, self._rise = scheduler, rise
+        self.settings = {name: self.settings[name] for name in ("per", "every")} | made_with(scheduler)
 
     def attach(self, engine: Engine[Any, Any]) -> None:
         self._target = self._find_target(engine)
@@ -266,12 +283,13 @@ class Schedule:
     def _schedule_state(self) -> dict[str, Any]:
         # Copied, since torch hands out the scheduler's own lists, and takes entries out of what it loads.
         assert self.scheduler is not None
-        state = copy.deepcopy(self.scheduler.state_dict())
+        state = copy.deepcopy(self.scheduler.state_dict()) | {"settings": dict(self.settings)}
         return state if self._rise is None else state | {"warmup": copy.deepcopy(self._rise.state_dict())}
 
     def _load_schedule(self, state_dict: dict[str, Any]) -> None:
         assert self.scheduler is not None
         state = copy.deepcopy(state_dict)
+        self.settings = state.pop("settings", self.settings)  # a scheduler takes over how it was made, too
         if self._rise is not None and "warmup" in state:
             self._rise.load_state_dict(state.pop("warmup"))
         self.scheduler.load_state_dict(state)

@@ -52,6 +52,8 @@ class SWA(Averaging):
     2018.
     """
 
+    settings = ("start", "lr", "anneal_epochs", "anneal", "every", "update_batch_norm", "evaluate")
+
     def __init__(
         self,
         start: float,
@@ -85,6 +87,8 @@ class SWA(Averaging):
         self.update_batch_norm = update_batch_norm
         self._refresh = NormRefresh(data, forward)
         self._first = 0
+        self.times_put = 0
+        """How often the average was put into the model: a checkpoint of before is not one of after."""
         self._annealing: dict[str, SWALR] = {}
 
     def refuses(self, other: object) -> str | None:
@@ -195,6 +199,7 @@ class SWA(Averaging):
         averaged = [weights for weights in self._weights.values() if weights.count > 0]
         for weights in averaged:
             weights.put()
+            self.times_put += 1
         if averaged and (models := self._with_norms()):
             autocasts = [weights.update.slots.autocast for weights in self._weights.values()]
             self._refresh(engine, models, next((each for each in autocasts if each is not None), None))

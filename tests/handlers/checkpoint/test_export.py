@@ -57,7 +57,7 @@ def saved(make_run, tmp_path):
 
 
 def test_out_of_a_checkpoint_without_model_or_engine(saved, tmp_path) -> None:
-    file = export_weights(tmp_path / "kept", tmp_path / "out" / "model.safetensors")
+    file = export_weights(tmp_path / "kept", tmp_path / "out" / "model.safetensors", averaged=None)
     assert file == tmp_path / "out" / "model.safetensors"
     assert equal(load_file(file), saved.model.state_dict())
     model = bare()

@@ -85,8 +85,9 @@ def test_a_path_that_is_no_checkpoint(make, found, make_run, tmp_path) -> None:
 
 
 def test_a_directory_of_another_run_is_not_mixed_up_with_this_one(make_run, kept) -> None:
+    run = make_run(Checkpoint(kept))
     with pytest.raises(ValueError, match=r'kept has 3 checkpoints of an earlier run .*resume="auto"'):
-        make_run(Checkpoint(kept))
+        run.trainer.run(run.data, max_epochs=4)
 
 
 def mismatch(make_run, kept, **kinds):

@@ -241,7 +241,10 @@ def test_the_states_of_two_schedules_are_kept_apart():
     schedules = [Schedule(MAKE["ExponentialLR"](optimizer)), Schedule(MAKE["StepLR"](optimizer), per="epoch")]
     trainer = train_with(*schedules, model=model, optimizer=optimizer, data=batches(10), epochs=2)
     handlers = trainer.state_dict()["handlers"]
-    assert {name: state["last_epoch"] for name, state in handlers.items()} == {"Schedule": 20, "Schedule-2": 2}
+    assert {name: state["last_epoch"] for name, state in handlers.items()} == {
+        "Schedule(ExponentialLR)": 20,
+        "Schedule(StepLR)": 2,
+    }
 
 
 def test_several_go_on_from_their_checkpoint(tmp_path):

@@ -1,0 +1,105 @@
+"""One save after the other of a run: begun, followed to its end, and told of as the user wants it."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from typing import Any
+
+from leyden import distributed as dist
+from leyden.engine import Engine
+from leyden.handlers.checkpoint.directory import CheckpointDirectory
+from leyden.handlers.checkpoint.exchange import Exchange
+from leyden.handlers.checkpoint.lock import DirectoryLock
+from leyden.handlers.checkpoint.places import Place
+from leyden.handlers.checkpoint.record import SaveRecord
+from leyden.handlers.checkpoint.retention import Keeping
+from leyden.handlers.checkpoint.saving import take, write
+from leyden.handlers.checkpoint.staging import HostBuffer
+from leyden.handlers.checkpoint.telling import tell_failure, tell_remarks
+from leyden.handlers.checkpoint.training_state import Stateful
+from leyden.handlers.checkpoint.writer import Ended, Writer
+
+
+class Saver:
+    """`raises`: a save that failed ends the run; else a warning tells of it. Every rank calls the same methods."""
+
+    def __init__(self, shelf: CheckpointDirectory, lock: DirectoryLock, keeping: Keeping, *, raises: bool) -> None:
+        self.record = SaveRecord()
+        self.writer = Writer()
+        self.exchange = Exchange()
+        self._shelf = shelf
+        self._lock = lock
+        self._keeping = keeping
+        self._raises = raises
+        self._buffer = HostBuffer()
+
+    def begin(
+        self,
+        engine: Engine[Any, Any],
+        extra: Mapping[str, Stateful],
+        script: Mapping[str, Any],
+        *,
+        beside: bool,
+        buffered: bool,
+    ) -> Place:
+        """Begins to save this moment, in a thread with `beside`; `buffered`: from a copy in host memory."""
+        new = self.record.new_metrics(engine)
+        taken = take(engine, extra, self._shelf, self._keeping.best, new, self._buffer if buffered else None, script)
+        if taken.together:
+            self.exchange.set_up()
+        job = functools.partial(
+            write,
+            taken,
+            self._shelf,
+            self._lock,
+            self._keeping,
+            self.record.superseded(engine),
+            self.exchange if taken.together else Exchange(),
+        )
+        path = self._shelf.path / taken.name
+        self.writer.begin(path, job if taken.together or dist.rank() == 0 else None, beside=beside)
+        self.record.note_begun(engine, path, new)
+        return path
+
+    def heed_failed_beginning(self, engine: Engine[Any, Any], error: Exception) -> None:
+        """A save came to nothing before anything was written: the store could not be looked at, say."""
+        self.record.note_not_begun(engine, error)
+        self._heed(Ended(self._shelf.path, error))
+
+    def settle(self, *, wait: bool = True) -> None:
+        """Takes note of how the last write ended, and tells of it."""
+        ended = self.writer.ended(wait=wait)
+        if ended is not None:
+            self._note(ended)
+            self._heed(ended)
+
+    def settle_here(self) -> None:
+        """The same for this rank's own part, without asking the others."""
+        ended = self.writer.ended_here()
+        if ended is not None:
+            self._note(ended)
+            if ended.error is not None:
+                tell_failure(ended, self._keeping)
+
+    def wait(self) -> None:
+        """Waits for the last write. Raises what kept it from being written."""
+        ended = self.writer.ended()
+        if ended is not None:
+            self._note(ended)
+            if ended.error is not None:
+                raise ended.error
+
+    def free(self) -> None:
+        """Gives the memory of the copy back."""
+        self._buffer = HostBuffer()
+
+    def _heed(self, ended: Ended) -> None:
+        if ended.error is not None:
+            if self._raises or ended.fatal:
+                raise ended.error
+            tell_failure(ended, self._keeping)
+
+    def _note(self, ended: Ended) -> None:
+        self.record.note_ended(ended)
+        tell_remarks(ended)
