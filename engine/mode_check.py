@@ -54,9 +54,9 @@ class ModeCheck:
             self._told = True
             if dist.rank() == 0:
                 warnings.warn(
-                    f"an engine with training=False calls a {type(module).__name__} in train mode: dropout drops, and "
-                    "batch norms take these batches into their statistics. custom_evaluator(model, step) sets eval "
-                    "mode, turns gradients off and puts the modes back; or call model.eval() in the process function",
+                    f"an engine that evaluates calls a {type(module).__name__} in train mode: dropout drops, and batch "
+                    "norms take these batches into their statistics. custom_evaluator(model, step) sets eval mode, "
+                    "turns gradients off and puts the modes back; or call model.eval() in the process function",
                     stacklevel=2,
                 )
 

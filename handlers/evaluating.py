@@ -9,6 +9,7 @@ from leyden import distributed as dist
 from leyden.engine import Engine, Events, EventsList, FilteredEvent, Order, Stage
 from leyden.engine.events import EventEnum, parts_of, without_filter
 from leyden.engine.metric_watch import MetricWatch
+from leyden.engine.mode_check import ModeCheck
 from leyden.engine.parts_state import parts_state, set_parts_state
 from leyden.engine.suspension import GOES_ON_AT
 from leyden.metrics.group import MetricGroup
@@ -82,6 +83,8 @@ class Evaluate:
         if engine is self.evaluator:
             raise ValueError("Evaluate was given the trainer itself as its evaluator; make an engine of its own for it")
         self._check_names(engine)
+        if self.evaluator.training and not self.evaluator.updates:  # made as any engine is
+            self.evaluator.mode_check = self.evaluator.mode_check or ModeCheck(self.evaluator.process)
         engine.declare_metrics(self.names)
         engine.setup.add(Stage.DEVICE, lambda: self._check_names(engine), each_run=True)
         engine.setup.add(Stage.DATA, lambda: self._pass_on(engine), each_run=True)

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from leyden.engine import Engine, Events, custom_evaluator, supervised_evaluator
+from leyden.handlers import Evaluate
 from leyden.metrics import Mean
 
 
@@ -132,6 +133,15 @@ def test_a_forgotten_eval_is_told_once(kind):
     assert "in train mode" in words
     assert "custom_evaluator(model, step)" in words
     assert said(engine) == []
+
+
+def test_an_engine_that_a_trainer_evaluates_by_is_looked_at_too():
+    """Made as any engine is, without training=False."""
+    model = net()
+    evaluator, trainer = Engine(lambda engine, batch: model(batch)), Engine(lambda engine, batch: None)
+    trainer.attach(Evaluate(evaluator, [torch.ones(3, 2)]))
+    (words,) = said(trainer)
+    assert "an engine that evaluates calls a Sequential in train mode" in words
 
 
 def sets_eval_in_its_step():
