@@ -40,9 +40,8 @@ def mover(device: torch.device, non_blocking: bool, pin: bool) -> Move:
         except TypeError as error:
             if options and not isinstance(value, torch.Tensor):
                 error.add_note(
-                    f"{type(value).__name__}.to(device, non_blocking=True) was called, since batches are copied with "
-                    "non_blocking=True; DeviceTransfer(non_blocking=False), or non_blocking=False of the engine, calls "
-                    "to(device)"
+                    f"{type(value).__name__}.to(device, non_blocking=True) was called; "
+                    "DeviceTransfer(non_blocking=False) calls to(device), and so does non_blocking=False of an engine"
                 )
             raise
 
