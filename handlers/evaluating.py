@@ -8,6 +8,7 @@ from typing import Any, Protocol, runtime_checkable
 from leyden import distributed as dist
 from leyden.engine import Engine, Events, EventsList, FilteredEvent, Order, Stage
 from leyden.engine.events import EventEnum, parts_of, without_filter
+from leyden.engine.feed import Feed
 from leyden.engine.metric_watch import MetricWatch
 from leyden.engine.mode_check import ModeCheck
 from leyden.engine.parts_state import parts_state, set_parts_state
@@ -212,6 +213,20 @@ class Evaluate:
             if isinstance(handler, ConcernsEvaluators) and id(handler) not in reached:
                 reached.add(id(handler))
                 handler.attach_to_evaluator(self.evaluator)
+        self._check_data()
+
+    def _check_data(self) -> None:
+        """Before training begins: what the first evaluation would raise about its data."""
+        if self.data is None and self._epoch_length is None:
+            raise ValueError(
+                f"Evaluate(prefix={self.prefix!r}) has no data, so nothing says how many batches to evaluate; give it "
+                "data, or an epoch_length for an evaluator that needs none"
+            )
+        try:
+            Feed(self.data, may_be_empty=self.evaluator.data_setup.may_give_none)
+        except (TypeError, ValueError) as error:
+            error.add_note(f"this is the data of Evaluate(prefix={self.prefix!r}), looked at before training")
+            raise
 
 
 def _quoted(names: Iterable[str]) -> str:

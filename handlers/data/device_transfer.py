@@ -33,7 +33,7 @@ class DeviceTransfer:
     gives, what was used. Samples that are loaded in this process draw their random numbers a batch earlier;
     `Reproducible` makes that no difference.
 
-    Raises TypeError and ValueError for a `prefetch` that is no number of batches.
+    Raises TypeError and ValueError for a `prefetch` that is no number of batches, and for switches that are no bool.
     """
 
     def __init__(
@@ -48,6 +48,9 @@ class DeviceTransfer:
             raise TypeError(f"DeviceTransfer takes a whole number of batches as prefetch, but got {prefetch!r}")
         if prefetch < 0:
             raise ValueError(f"DeviceTransfer can't read {prefetch} batches ahead; prefetch is 0 or more")
+        for name, value in (("non_blocking", non_blocking), ("pin_memory", pin_memory)):
+            if not isinstance(value, bool):
+                raise TypeError(f"DeviceTransfer takes True or False as {name}, but got {value!r}")
         self.device = None if device is None else torch.device(device)
         self.non_blocking = non_blocking
         self.pin_memory = pin_memory

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import Any
 
-from leyden.engine import DataStage, Engine
+from leyden.engine import DataStage, Engine, Events, Order
 from leyden.engine.data_layers import Rest
 from leyden.handlers.data.wrapping import WrappedData
 from leyden.handlers.parallel.dealing import has_length
@@ -19,18 +19,29 @@ class LimitBatches:
     is for the engine it is attached to: evaluators that a trainer runs take one of their own.
 
     Raises TypeError and ValueError for a limit that is neither; when a run starts: ValueError for a fraction of which
-    no batch is left or of data without a length, and for an iterator, which can't begin anew.
+    no batch is left or of data without a length, for an iterator, which can't begin anew, and for an epoch_length
+    above the limit.
     """
 
     def __init__(self, limit: int | float) -> None:
         check_limit(limit, "LimitBatches")
         self.limit = limit
+        self._batches: int | None = None  # of the data of the run
 
     def refuses(self, other: Any) -> str | None:
         return "both say how many batches an epoch has; attach one of them" if isinstance(other, LimitBatches) else None
 
     def attach(self, engine: Engine[Any, Any]) -> None:
         engine.data_setup.add(DataStage.LIMIT, self._limit, owner=self)
+        engine.add_event_handler(Events.STARTED, self._check_length, order=Order.METRICS - 20)
+
+    def _check_length(self, engine: Engine[Any, Any]) -> None:
+        length = engine.state.epoch_length
+        if self._batches is not None and length is not None and length > self._batches:
+            raise ValueError(
+                f"epoch_length={length} asks for more batches an epoch than the {self._batches} of "
+                f"LimitBatches({self.limit}), which would begin them anew within the epoch; give only one of the two"
+            )
 
     def _limit(self, data: Any) -> Any:
         if data is None:
@@ -40,7 +51,8 @@ class LimitBatches:
                 f"LimitBatches begins its data anew in each epoch, which an iterator ({type(data).__name__}) can't; "
                 "run(data, epoch_length=n) takes n batches an epoch from it"
             )
-        return LimitedData(data, batches_of(data, self.limit, "LimitBatches"), is_share=isinstance(self.limit, float))
+        self._batches = batches_of(data, self.limit, "LimitBatches")
+        return LimitedData(data, self._batches, is_share=isinstance(self.limit, float))
 
 
 class LimitedData(WrappedData):

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Iterator
 from itertools import islice
 from typing import Any
 
 import torch
 
+from leyden import distributed as dist
 from leyden.engine import DataStage, Engine
 from leyden.engine.data_layers import Rest
 from leyden.engine.moving import PLAIN
@@ -46,6 +48,12 @@ class Overfit:
     def _keep(self, data: Any) -> Any:
         if data is None:
             return None
+        if isinstance(data, Iterator) and (self._kept is None or self._kept.data is not data) and dist.rank() == 0:
+            warnings.warn(
+                f"Overfit keeps the first batches of an iterator ({type(data).__name__}), which is there only once: a "
+                "run that is resumed takes those that the iterator gives then. Give data that can be iterated again",
+                stacklevel=2,
+            )
         # An iterator can't be gone through again for a second run.
         if self._kept is None or self._kept.data is not data:
             self._kept = KeptBatches(data, batches_of(data, self.batches, "Overfit"))

@@ -46,7 +46,9 @@ class Reproducible:
 
     def __init__(self, seed: int = 0, *, deterministic: bool | str = False, samples: bool = True) -> None:
         check_seed(seed, "Reproducible")
-        if deterministic not in (True, False, "warn"):
+        if not isinstance(samples, bool):
+            raise TypeError(f"Reproducible takes samples=True or False, but got {samples!r}")
+        if not isinstance(deterministic, bool) and deterministic != "warn":
             raise ValueError(f'Reproducible takes deterministic=True, False or "warn", but got {deterministic!r}')
         self.seed = seed
         self.deterministic = deterministic
