@@ -21,6 +21,7 @@ from leyden.handlers.loggers.packages import require_package
 from leyden.handlers.model.finetune import Finetune
 from leyden.handlers.model.freeze import Freeze
 from leyden.handlers.model.quantize import Quantize
+from leyden.handlers.number_checks import require_number
 from leyden.handlers.training.param_schedule import ParamSchedule
 from leyden.handlers.training.schedule import Schedule
 from leyden.handlers.updates import share_update
@@ -59,6 +60,10 @@ class LoRA:
     ) -> None:
         if isinstance(rank, bool) or not isinstance(rank, int) or rank < 1:
             raise ValueError(f"LoRA needs a whole rank of at least 1, but got {rank!r}")
+        require_number("LoRA", "an alpha", alpha, above=0)
+        require_number("LoRA", "a dropout", dropout, least=0, below=1)
+        if lr is not None:
+            require_number("LoRA", "a learning rate (lr)", lr, above=0)
         require_package("peft", "lora", "LoRA")
         import peft
 

@@ -329,4 +329,5 @@ class Update(SavedUpdate):
         self._weight = None
         if self.slots.sync is not None:
             total = dist.all_reduce(total, op="mean")  # the gradients are a mean over ranks too
-        scale_gradients(parameters, torch.where(total > 0, 1 / total, total))
+        # Of a sum below zero, which would turn gradients round, the root is NaN; of zero it is zero.
+        scale_gradients(parameters, torch.where(total > 0, 1 / total, total.sqrt()))

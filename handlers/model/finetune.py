@@ -14,6 +14,7 @@ from leyden.handlers.model.frozen import HeldNorms, set_trainable
 from leyden.handlers.model.groups import complete_first_group, give_group
 from leyden.handlers.model.naming import Outline, require_places
 from leyden.handlers.model.plan import Part, check_plan, read_plan, trained_in
+from leyden.handlers.plans import warn_if_beyond
 from leyden.handlers.training.param_schedule import ParamSchedule
 from leyden.handlers.updates import share_update, trained_elsewhere
 
@@ -81,6 +82,12 @@ class Finetune:
         engine.setup.add(Stage.OPTIMIZER, lambda: self._regroup(engine, updates), owner=self)
         # At STARTED too: a run that is resumed in mid-epoch does not begin that epoch again.
         engine.add_event_handler(Events.STARTED | Events.EPOCH_STARTED, begin, order=Order.METRICS)
+        engine.add_event_handler(Events.STARTED, self._check_reach)
+
+    def _check_reach(self, engine: Engine[Any, Any]) -> None:
+        last = self.parts[-1]
+        never = f"{', '.join(last.names)} is never trained"
+        warn_if_beyond(engine, "Finetune unfreezes in", last.epoch, never)
 
     def _freeze(self, engine: Engine[Any, Any], updates: list[Update]) -> None:
         for update in updates:

@@ -6,10 +6,11 @@ import functools
 from collections.abc import Mapping
 from typing import Any
 
-from leyden.engine import DataStage, Engine
+from leyden.engine import DataStage, Engine, Events
 from leyden.engine.pass_length import known_length
 from leyden.handlers.data.batch_size import check_batch_size, with_batch_size
 from leyden.handlers.number_checks import require_epochs
+from leyden.handlers.plans import warn_if_beyond
 from leyden.handlers.training.shapes import Shape
 
 
@@ -51,6 +52,14 @@ class BatchSizeSchedule:
             owner=self,
             outdated=lambda: self.size_at(_epoch_of(engine)) != self._made,
         )
+
+        if not isinstance(self.sizes, Shape):
+            engine.add_event_handler(Events.STARTED, self._check_reach)
+
+    def _check_reach(self, engine: Engine[Any, Any]) -> None:
+        assert not isinstance(self.sizes, Shape)
+        last = max(self.sizes)
+        warn_if_beyond(engine, "BatchSizeSchedule has a size for", last, "it never comes")
 
     def refuses(self, other: Any) -> str | None:
         return "both set the size of batches; attach only one" if isinstance(other, BatchSizeSchedule) else None

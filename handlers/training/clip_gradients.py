@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from leyden.engine import Engine, Events, Order, Update, UpdateEvents
+from leyden.handlers.number_checks import require_flag, require_number
 from leyden.handlers.updates import share_update
 
 EPSILON = 1e-6  # as in torch.nn.utils.clip_grad_norm_
@@ -50,9 +51,14 @@ class ClipGradients:
             raise ValueError(f"ClipGradients takes either norm or value, but got norm={norm} and value={value}")
         bound = value if norm is None else norm
         assert bound is not None
-        for each in bound if isinstance(bound, Sequence) else (bound,):
+        bounds = bound if isinstance(bound, Sequence) and not isinstance(bound, str) else (bound,)
+        for each in bounds:
+            if isinstance(each, bool) or not isinstance(each, int | float):
+                raise TypeError(f"ClipGradients takes numbers as bounds, but got {each!r}")
             if not each > 0 or math.isnan(each):
                 raise ValueError(f"ClipGradients needs a positive bound, but got {each}")
+        require_number("ClipGradients", "a norm_type", norm_type, above=0, finite=False)
+        require_flag("ClipGradients", "per_group", per_group)
         self.norm = norm
         self.value = value
         self.norm_type = norm_type

@@ -46,8 +46,11 @@ class EMA(Averaging):
         update: str | None = None,
     ) -> None:
         super().__init__(evaluate=evaluate, update=update)
-        if not 0 <= decay <= 1:
-            raise ValueError(f"EMA needs a decay from 0 to 1, but got {decay}")
+        if isinstance(decay, bool) or not isinstance(decay, int | float):
+            raise TypeError(f"EMA takes a decay as a number, but got {decay!r}")
+        if not 0 <= decay < 1:
+            still = ", with which the average would stay what it was at first" if decay == 1 else ""
+            raise ValueError(f"EMA needs a decay from 0 to 1, but got {decay}{still}")
         for name, value, least in (("every", every, 1), ("start_step", start_step, 0)):
             if isinstance(value, bool) or not isinstance(value, int) or value < least:
                 raise ValueError(f"EMA takes {name} as a number of steps, at least {least}, but got {value!r}")

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import warnings
 from bisect import bisect_right
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 
-from leyden.engine import Engine, Tail
+from leyden import distributed as dist
+from leyden.engine import Engine, Events, Tail
 from leyden.handlers.number_checks import require_epochs
+from leyden.handlers.plans import warn_if_beyond
 
 DIVISORS = {"window": False, "steps": True}
 
@@ -69,7 +72,37 @@ class GradientAccumulation:
             update.slots.claim("window", self, self._size_on(engine))
             update.slots.tail = self.tail
             update.slots.full_divisor = DIVISORS[self.divide_by]
-            update.slots.weight = self.weight
+            update.slots.weight = None if self.weight is None else self._checked_weight
+        engine.add_event_handler(Events.STARTED, self._check_reach)
+
+    def _checked_weight(self, batch: Any) -> torch.Tensor | float:
+        """The weight; a tensor, for which nobody waits, makes gradients NaN where it is below 0."""
+        assert self.weight is not None
+        weight = self.weight(batch)
+        if not isinstance(weight, torch.Tensor) and not weight >= 0:
+            raise ValueError(
+                f"GradientAccumulation weighs a batch by {weight}; a weight is a number of things that a batch has "
+                "(tokens, say), so none is below 0"
+            )
+        return weight
+
+    def _check_reach(self, engine: Engine[Any, Any]) -> None:
+        """Tells, when a run starts, of windows that it can't fill."""
+        state, largest = engine.state, max(self._numbers[1:])
+        warn_if_beyond(engine, "the plan of GradientAccumulation changes in", self._epochs[-1], "that never comes")
+        length = state.epoch_length
+        if self.tail is Tail.CARRY and length:
+            length = length * state.max_epochs if state.max_epochs else state.max_iters
+        if not length or largest <= length or state.dry_run or engine.data_setup.varies:
+            return
+        message = (
+            f"GradientAccumulation makes a step of {largest} batches, and "
+            f"{'the run' if self.tail is Tail.CARRY else 'an epoch'} has only {length}: "
+        )
+        if self.tail is Tail.DROP:
+            raise ValueError(message + 'with tail="drop" nothing would be trained; take a smaller number')
+        if dist.rank() == 0:
+            warnings.warn(message + "no window is ever full", stacklevel=2)
 
     def _size_on(self, engine: Engine[Any, Any]) -> Callable[[], int]:
         if self._epochs == [1]:

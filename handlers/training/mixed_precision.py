@@ -11,7 +11,7 @@ from torch.nn.utils.rnn import PackedSequence
 
 from leyden.engine import Engine, Stage, Update
 from leyden.engine.moving import Move, move_nested
-from leyden.handlers.number_checks import require_number
+from leyden.handlers.number_checks import require_number, require_whole
 from leyden.handlers.training.fast_precision import fast_precision, warn_if_slow
 from leyden.handlers.updates import modules_of
 
@@ -51,6 +51,8 @@ class MixedPrecision:
             raise ValueError(f"only fp16 and fp8 have options; {chosen} has no use for: {', '.join(options)}")
         if "init_scale" in options:
             require_number("MixedPrecision", "an init_scale", options["init_scale"], above=0)
+        if "growth_interval" in options:
+            require_whole("MixedPrecision", "a growth_interval", options["growth_interval"], 1)
         self.precision = precision or "fp32"
         self._chooses = precision is None
         self.update = update

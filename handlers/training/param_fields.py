@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+
+from leyden.handlers.training.shapes import Shape
 
 
 @dataclass(frozen=True)
@@ -70,6 +73,26 @@ def parse_target(target: Any) -> tuple[bool, Field]:
             f'the state ("state.temperature"), but got {target!r}'
         )
     return False, Field(name, index)
+
+
+NOT_NEGATIVE = {"lr", "weight_decay", "momentum", "betas", "eps", "alpha", "lambd", "dampening", "rho"}
+"""Numbers of torch's optimizers that are refused when an optimizer is made with less than 0."""
+MOST_LOOKED_AT = 1000
+
+
+def check_values(target: str, name: str, shape: Shape) -> None:
+    """Raises ValueError for a shape that takes a number of an optimizer where it can't be meant. Looks at some counts
+    over all of it, its ends among them.
+    """
+    if name not in NOT_NEGATIVE:
+        return
+    last = MOST_LOOKED_AT if math.isinf(shape.duration) else math.ceil(shape.duration)
+    for place in range(min(last, MOST_LOOKED_AT) + 1):
+        count = round(place * last / min(last, MOST_LOOKED_AT))
+        value = shape(count)
+        if value < 0 or (name == "betas" and value >= 1):
+            bounds = "from 0 to 1, 1 not included" if name == "betas" else "at least 0"
+            raise ValueError(f"{target} is {bounds}, but {type(shape).__name__} takes it to {value:g} at count {count}")
 
 
 def _is_number(value: Any) -> bool:

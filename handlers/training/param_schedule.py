@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from leyden.engine import Engine, Events, Order, State, Update, UpdateEvents
 from leyden.handlers.training.drawing import draw
-from leyden.handlers.training.param_fields import Field, parse_target
+from leyden.handlers.training.param_fields import Field, check_values, parse_target
 from leyden.handlers.training.schedule import Schedule
 from leyden.handlers.training.shapes import Shape
 from leyden.handlers.training.torch_schedulers import cycles_momentum
@@ -70,6 +70,9 @@ class ParamSchedule:
             raise ValueError(f"{target} is one number, so it follows one shape, and belongs to no group")
         if self._of_state and per != "step" and update is not None:
             raise ValueError(f"{target} counts each {per} of the engine, whatever its updates do; leave update= out")
+        if not self._of_state:
+            for each in shapes:
+                check_values(str(target), self._field.name, each)
         self.target = target
         self.shapes = tuple(shapes)
         self.per = per

@@ -13,6 +13,8 @@ from torch.optim.swa_utils import SWALR
 
 from leyden.engine import Engine, Events, Order, Update
 from leyden.handlers.checkpoint.parts import unwrapped
+from leyden.handlers.number_checks import require_function, require_number
+from leyden.handlers.plans import warn_if_beyond
 from leyden.handlers.training.averaged_weights import AveragedWeights
 from leyden.handlers.training.averaging import LAST, Averaging
 from leyden.handlers.training.batch_norm import NormRefresh, running_norms
@@ -79,6 +81,11 @@ class SWA(Averaging):
         for name, value, least in (("anneal_epochs", anneal_epochs, 0), ("every", every, 1)):
             if isinstance(value, bool) or not isinstance(value, int) or value < least:
                 raise ValueError(f"SWA takes {name} as a number of epochs, at least {least}, but got {value!r}")
+        for rate in lr if isinstance(lr, Sequence) and not isinstance(lr, str) else () if lr is None else (lr,):
+            require_number("SWA", "a learning rate (lr)", rate, least=0)
+        require_function("SWA", "forward", forward, "the batch")
+        if data is not None and not isinstance(data, Iterable):
+            raise TypeError(f"SWA passes over data= for the statistics of batch norm, but got {data!r}")
         self.start = start
         self.lr = lr if lr is None or isinstance(lr, int | float) else list(lr)
         self.anneal_epochs = anneal_epochs
@@ -149,6 +156,7 @@ class SWA(Averaging):
             )
         else:
             self._first = max(1, int(self.start * state.max_epochs))
+        warn_if_beyond(engine, "SWA starts in", self._first, "no weights are averaged")
         if models := self._with_norms():
             self._refresh.check(engine, models)
 
