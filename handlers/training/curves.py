@@ -17,8 +17,8 @@ class Cosine(Ramp):
     """Half a cosine from `start` to `end`: flat, steep, flat.
 
     torch's CosineAnnealingLR(T_max, eta_min) of the base rate is Cosine(base, eta_min, T_max). Ignite's
-    CosineAnnealingScheduler(start, end, cycle_size) goes there and back: Cyclic(Cosine(start, end, cycle_size / 2) +
-    Cosine(end, start, cycle_size / 2)).
+    CosineAnnealingScheduler(start, end, cycle_size), which jumps back after each cycle, is Cyclic(Cosine(start, end,
+    cycle_size)), with stretch=m for its cycle_mult=m.
     """
 
     def between(self, progress: float) -> float:
@@ -114,8 +114,8 @@ class Cyclic(Shape):
     Each cycle takes `stretch` times as long as the one before it, and swings `damp` times as far from the shape's first
     value. torch's CosineAnnealingWarmRestarts(T_0, T_mult, eta_min) is Cyclic(Cosine(base, eta_min, T_0),
     stretch=T_mult); its CyclicLR(low, high, up, down) is Cyclic(Linear(low, high, up) + Linear(high, low, down)), with
-    damp=0.5 for the mode "triangular2". Ignite's LinearCyclicalScheduler(start, end, cycle_size) is the same with both
-    durations cycle_size / 2.
+    damp=0.5 for the mode "triangular2". Ignite's LinearCyclicalScheduler(start, end, cycle_size) goes there and back
+    likewise, with both durations cycle_size / 2; with monotonic=True it is Cyclic(Linear(start, end, cycle_size)).
 
     Raises ValueError for a shape without end.
     """

@@ -176,7 +176,7 @@ def test_it_is_the_scheduler_of_torch(name):
         scheduler.step()
 
 
-def test_cycles_there_and_back_as_ignite_has_them():
+def test_cycles_there_and_back():
     """Of five counts too, whose half is no whole number."""
     cosine = Cyclic(Cosine(1.0, 0.0, 2.5) + Cosine(0.0, 1.0, 2.5))
     expected = [1 - 0.5 * (1 - math.cos(2 * math.pi * count / 5)) for count in range(5)]
