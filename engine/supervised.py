@@ -95,6 +95,7 @@ def supervised_trainer(
     trainer.device = inputs.device
     trainer.setup.add(Stage.DEVICE, place)
     update = Update(trainer, model, optimizer)
+    update.predict = lambda batch: call(inputs(batch)[0])
     attach_metrics(trainer, metrics)
     if metrics and measured is not None:
         for metric in metrics.values():

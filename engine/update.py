@@ -55,6 +55,8 @@ class Update(SavedUpdate):
         self.steps = 0
         """Optimizer steps done in the run."""
         self.slots = Slots()
+        self.predict: Callable[[Any], Any] | None = None
+        """From a batch to what the model makes of it; None where the process function alone knows how."""
         self.tables: dict[Event, Table] = {event: Table(engine, event, source=self) for event in UpdateEvents}
         self._names = ParameterNames(self.modules, optimizer, name)
         self._full = 1  # batches in a window that no epoch's end cuts short

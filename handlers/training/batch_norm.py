@@ -15,6 +15,12 @@ from leyden import distributed as dist
 from leyden.engine import Engine, to_device
 from leyden.handlers.checkpoint.rng import rng_state, set_rng_state
 
+Predict = Callable[[Any], Any] | None
+HOW = (
+    "the statistics of batch norm are made anew from batches, and forward=, a function of the batch, says how that is "
+    "done (update_batch_norm=False leaves it out)"
+)
+
 
 def running_norms(model: nn.Module) -> list[_BatchNorm]:
     """The batch norms that keep statistics and are not frozen: one in eval mode in a model in train mode is."""
@@ -56,8 +62,8 @@ def refresh_batch_norm(models: Sequence[nn.Module], batches: Iterable[Any], forw
 class NormRefresh:
     """One more pass over the data of a run, or over other data, that leaves nothing but new statistics.
 
-    `data`: None for the run's own. `forward(batch)`: how a batch is passed through; None for model(batch), or
-    model(batch[0]) where it is a tuple or list.
+    `data`: None for the run's own. `forward(batch)`: how a batch is passed through; None for what the trainer itself
+    does (`predict`), or, where nobody says, model(batch), or model(batch[0]) where it is a tuple or list.
     """
 
     def __init__(self, data: Iterable[Any] | None, forward: Callable[[Any], Any] | None) -> None:
@@ -79,20 +85,56 @@ class NormRefresh:
                 f"that of the run ({type(data).__name__}) comes only once: give data=, or update_batch_norm=False"
             )
 
-    def __call__(
-        self, engine: Engine[Any, Any], models: Sequence[nn.Module], autocast: AbstractContextManager[Any] | None
+    def try_out(
+        self, batch: Any, models: Sequence[nn.Module], autocast: AbstractContextManager[Any] | None, predict: Predict
     ) -> None:
-        """Makes the statistics; random numbers are then as before."""
+        """Passes a batch through, in eval mode, before the first step: what can't be passed is told now, not at the
+        end of the run. Random numbers are then as before. Raises the model's own error, with a note.
+        """
+        forward = self._forward(models, autocast, predict)
+        modes = [(module, module.training) for model in models for module in model.modules()]
+        random = rng_state()
+        try:
+            for model in models:
+                model.eval()
+            with torch.no_grad():
+                forward(batch)
+        except Exception as error:
+            error.add_note(f"raised while SWA tried with the first batch what it is to do at the end: {HOW}")
+            raise
+        finally:
+            for module, mode in modes:
+                module.training = mode
+            set_rng_state(random)
+
+    def _forward(
+        self, models: Sequence[nn.Module], autocast: AbstractContextManager[Any] | None, predict: Predict
+    ) -> Callable[[Any], None]:
         device = next(models[0].parameters()).device
 
         def forward(batch: Any) -> None:
-            batch = to_device(batch, device)
             with autocast or nullcontext():
+                bare = self.data is not None and isinstance(batch, torch.Tensor)  # inputs without targets
+                if self.forward is None and predict is not None and not bare:
+                    predict(batch)
+                    return
+                batch = to_device(batch, device)
                 if self.forward is not None:
                     self.forward(batch)
                 else:
                     models[0](batch[0] if isinstance(batch, list | tuple) else batch)
 
+        return forward
+
+    def __call__(
+        self,
+        engine: Engine[Any, Any],
+        models: Sequence[nn.Module],
+        autocast: AbstractContextManager[Any] | None,
+        predict: Predict,
+    ) -> None:
+        """Makes the statistics; random numbers are then as before."""
+        forward = self._forward(models, autocast, predict)
         own = self.data is None
         data = engine.state.dataloader if own else engine.data_setup(self.data)
         random = rng_state()
@@ -100,10 +142,7 @@ class NormRefresh:
             refresh_batch_norm(models, islice(data, engine.state.epoch_length if own else None), forward)
         except Exception as error:
             if self.forward is None:
-                error.add_note(
-                    "raised while SWA passed batches through the model for the statistics of batch norm; forward=, a "
-                    "function of the batch, says how that is done"
-                )
+                error.add_note(f"raised while SWA passed batches through the model at the end of the run: {HOW}")
             raise
         finally:
             set_rng_state(random)

@@ -41,8 +41,9 @@ class SWA(Averaging):
     At COMPLETED (the run has reached its limit, or was terminated) batch norm statistics are made anew by one pass of
     an epoch's batches through the averaged model, in train mode without gradients; random numbers and modes are then as
     before. `data`: other batches for it (needed where the run's own come only once); `forward(batch)`: how a batch is
-    passed through, by default model(batch), or model(batch[0]) where it is a tuple or list. `update_batch_norm=False`
-    leaves it out. A checkpoint of that moment has the average as its weights; a run that goes on, goes on from them and
+    passed through, by default as supervised_trainer does it or, for a process function of one's own, model(batch), or
+    model(batch[0]) where it is a tuple or list; that is tried on the first batch. `update_batch_norm=False` leaves it
+    out. A checkpoint of that moment has the average as its weights; a run that goes on, goes on from them and
     begins a new average.
 
     `evaluate`: evaluations before that are of the average of then, with the batch norm statistics of the model; by
@@ -110,6 +111,8 @@ class SWA(Averaging):
         super().attach(engine)
         engine.add_event_handler(Events.STARTED, self._check_company, engine, optimizers)
         engine.add_event_handler(Events.STARTED, self.start_run)
+        if self._refresh.forward is None and self.update_batch_norm:
+            engine.add_event_handler(Events.ITERATION_STARTED(once=1), self.try_out)
         # Before evaluations, which may want the average.
         engine.add_event_handler(Events.EPOCH_COMPLETED, self.end_epoch, order=Order.EVALUATION - 1)
         engine.add_event_handler(Events.COMPLETED, self.finish, order=Order.EVALUATION - 1)
@@ -209,10 +212,24 @@ class SWA(Averaging):
             weights.put()
             self.times_put += 1
         if averaged and (models := self._with_norms()):
-            autocasts = [weights.update.slots.autocast for weights in self._weights.values()]
-            self._refresh(engine, models, next((each for each in autocasts if each is not None), None))
+            self._refresh(engine, models, self._autocast(), self._predict())
         for weights in averaged:
             weights.count = 0
+
+    def try_out(self, engine: Engine[Any, Any]) -> None:
+        """Tries with the first batch what is to be done at the end of the run."""
+        models = self._with_norms()
+        if models and self._refresh.data is None and self._predict() is None:
+            self._refresh.try_out(engine.state.batch, models, self._autocast(), None)
+
+    def _autocast(self) -> Any:
+        autocasts = [weights.update.slots.autocast for weights in self._weights.values()]
+        return next((each for each in autocasts if each is not None), None)
+
+    def _predict(self) -> Callable[[Any], Any] | None:
+        """How the trainer passes a batch through its model, where there is one and it says so."""
+        updates = [weights.update for weights in self._weights.values()]
+        return updates[0].predict if len(updates) == 1 else None
 
     def _with_norms(self) -> list[nn.Module]:
         models = {id(model): unwrapped(model) for weights in self._weights.values() for model in weights.modules}
