@@ -48,7 +48,7 @@ WINDOWS = {
     "3, carried": (GradientAccumulation(3, tail="carry"),),
     "3, dropped": (GradientAccumulation(3, tail="drop"),),
     "17, carried": (GradientAccumulation(17, tail="carry"),),
-    "17, dropped": (GradientAccumulation(17, tail="drop"),),
+    "7, dropped": (GradientAccumulation(7, tail="drop"),),
     "by epoch": (GradientAccumulation({1: 1, 3: 4}),),
     "by epoch, carried": (GradientAccumulation({1: 3, 2: 4}, tail="carry"),),
     "limited": (LimitBatches(7), GradientAccumulation(3)),
