@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from leyden.engine.dispatch import Table
 from leyden.engine.events import Event, Events
+from leyden.engine.generators import GeneratorsKept
 from leyden.engine.registry import Registry
 from leyden.engine.stopping import Stop, Suspended
 from leyden.engine.suspension import Suspension
@@ -18,6 +20,8 @@ class Control(Registry):
 
     def __init__(self) -> None:
         super().__init__()
+        self.logger = logging.getLogger("leyden.engine")
+        """Gets a line for each run and epoch, at level INFO; another logger may be put here."""
         self._wishes = Wishes(self.state)
         self.interrupted = False
         """The last run was stopped by `interrupt`, and the next one goes on from there."""
@@ -29,29 +33,72 @@ class Control(Registry):
         self._host: Control | None = None
         self._interrupt_wished = False
 
-    def terminate(self, *, diverged: bool = False) -> None:
-        """Ends the run after the event or the step it is called in: TERMINATE, COMPLETED, CLOSED follow.
+    def terminate(self, skip_completed: bool = False, *, diverged: bool = False) -> None:
+        """Ends the run after the event or the step it is called in: TERMINATE, COMPLETED, CLOSED follow; with
+        `skip_completed` no COMPLETED. Where that is before the step of a batch, the next `run` begins with this batch.
 
         Where ranks share their stops, all end after the same iteration, at most 128 iterations later. `diverged` says
         that the numbers are lost, and sets `state.diverged` on all of them.
         """
         if diverged:
-            self.state.diverged = True
             self._wishes.add(Stop.DIVERGED)
+        if skip_completed:
+            self._wishes.add(Stop.SKIP_COMPLETED)
         self._wishes.add(Stop.TERMINATE)
 
-    def terminate_epoch(self) -> None:
+    def terminate_epoch(self, skip_epoch_completed: bool = False) -> None:
         """Ends the epoch after the event or the step it is called in: TERMINATE_SINGLE_EPOCH, EPOCH_COMPLETED
-        follow.
+        follow; with `skip_epoch_completed` no EPOCH_COMPLETED.
         """
+        if skip_epoch_completed:
+            self._wishes.add(Stop.SKIP_EPOCH_COMPLETED)
         self._wishes.add(Stop.EPOCH)
 
     def interrupt(self) -> None:
-        """Stops the run after the running iteration: INTERRUPT, CLOSED follow; the next `run` goes on from there."""
+        """Stops the run after the event or the step it is called in: INTERRUPT, CLOSED follow. The next `run` goes on
+        from there; where that is before the step of a batch, with this batch.
+        """
         self._interrupt_wished = True
         self._wishes.add(Stop.INTERRUPT)
         for guest in tuple(self._guests):
             guest.interrupt()
+
+    @property
+    def should_terminate(self) -> bool:
+        """Whether the run was told to terminate. Setting it to True is `terminate()`; to False, taking that back."""
+        return self._wishes.asks(Stop.TERMINATE)
+
+    @should_terminate.setter
+    def should_terminate(self, value: bool) -> None:
+        if value:
+            self.terminate()
+        else:
+            self._wishes.take_back(Stop.TERMINATE, Stop.SKIP_COMPLETED)
+
+    @property
+    def should_terminate_single_epoch(self) -> bool:
+        """The same for `terminate_epoch()`."""
+        return self._wishes.asks(Stop.EPOCH)
+
+    @should_terminate_single_epoch.setter
+    def should_terminate_single_epoch(self, value: bool) -> None:
+        if value:
+            self.terminate_epoch()
+        else:
+            self._wishes.take_back(Stop.EPOCH, Stop.SKIP_EPOCH_COMPLETED)
+
+    @property
+    def should_interrupt(self) -> bool:
+        """The same for `interrupt()`."""
+        return self._wishes.asks(Stop.INTERRUPT)
+
+    @should_interrupt.setter
+    def should_interrupt(self, value: bool) -> None:
+        if value:
+            self.interrupt()
+        else:
+            self._interrupt_wished = False
+            self._wishes.take_back(Stop.INTERRUPT)
 
     @contextmanager
     def hosting(self, guest: Control) -> Iterator[None]:
@@ -115,7 +162,10 @@ class Control(Registry):
         self.resumed_at = table.event
         try:
             if table.event is Events.STARTED:
-                table.fire(count)
+                index = 0 if self.state.iteration else suspended.find(table)
+                with GeneratorsKept():  # what comes before has been drawn already
+                    table.fire_before(index, count)
+                table.fire_from(index, count)
             else:
                 table.fire_from(suspended.find(table), count)
         finally:

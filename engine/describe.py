@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from leyden.engine.dispatch import Table, describe_handler
+from leyden.engine.dispatch import Table
+from leyden.engine.signatures import describe_handler
 
 if TYPE_CHECKING:
     from leyden.engine.engine import Engine

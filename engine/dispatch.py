@@ -1,95 +1,14 @@
-"""From an event to its handlers: order, filters and arguments are settled when a handler is added; firing walks a
-list.
-"""
+"""From an event to its handlers: order, filters and arguments are settled when one is added; firing walks a list."""
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
-
-from torch import nn
 
 from leyden.engine.events import Event
 from leyden.engine.filters import NEVER, Filter
+from leyden.engine.signatures import Handler
 from leyden.engine.stopping import Suspended
-
-Handler = Callable[..., Any]
-
-
-def describe_handler(handler: Handler) -> str:
-    """The name a reader would look for: `EarlyStopping.check`, `train.<locals>.note`."""
-    owner = getattr(handler, "__self__", None)
-    if owner is not None and not inspect.ismodule(owner) and not inspect.isclass(owner):
-        return f"{type(owner).__name__}.{handler.__name__}"
-    function = getattr(handler, "func", handler)
-    return str(getattr(function, "__qualname__", type(function).__name__))
-
-
-def leading_arguments(
-    handler: Handler, offered: Sequence[Any], args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> tuple[Any, ...]:
-    """How many of the offered arguments (the engine, then what the event brings) the handler takes before its own
-    `args`.
-
-    An offered argument goes only into a required positional parameter (or into `*args`), never into one with a default.
-
-    Raises TypeError if no number of them makes a valid call.
-    """
-    if not callable(handler):
-        raise TypeError(
-            f"a handler must be callable, but {handler!r} is not; objects with attach() go to engine.attach()"
-        )
-    try:
-        signature = inspect.signature(handler)
-    except (TypeError, ValueError):
-        raise TypeError(
-            f"the parameters of {describe_handler(handler)} can't be read; wrap it: lambda engine: ..."
-        ) from None
-    room = 0
-    for parameter in signature.parameters.values():
-        if parameter.kind is parameter.VAR_POSITIONAL:
-            room = len(offered)
-        if parameter.kind not in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD):
-            break
-        if parameter.default is not parameter.empty or parameter.name in kwargs:
-            break
-        room += 1
-    for taken in range(min(room, len(offered)), -1, -1):
-        try:
-            signature.bind(*offered[:taken], *args, **kwargs)
-        except TypeError:
-            continue
-        return tuple(offered[:taken])
-    given = ", ".join([*(repr(arg) for arg in args), *(f"{name}=..." for name in kwargs)]) or "nothing"
-    names = " and ".join(type(item).__name__ if not isinstance(item, str) else item for item in offered)
-    raise TypeError(
-        f"{describe_handler(handler)}{signature} can't be called as a handler here: "
-        f"the event offers {names}, and {given} was given with it"
-    )
-
-
-def check_process(process: Any) -> None:
-    """Raises TypeError unless it can be called with (engine, batch); a model is called with neither."""
-    if isinstance(process, nn.Module):
-        name = type(process).__name__
-        raise TypeError(
-            f"an engine needs a process function of (engine, batch), but got the model {name} itself: "
-            f"supervised_trainer({name.lower()}, optimizer, loss_fn) trains it, supervised_evaluator({name.lower()}) "
-            "evaluates it, and a step of one's own calls it"
-        )
-    if not callable(process):
-        raise TypeError(f"an engine needs a process function of (engine, batch), but got {process!r}")
-    try:
-        signature = inspect.signature(process)
-    except (TypeError, ValueError):
-        return  # built-ins may not tell their parameters
-    try:
-        signature.bind(None, None)
-    except TypeError as error:
-        raise TypeError(
-            f"the process function must take (engine, batch), but is {describe_handler(process)}{signature}: {error}"
-        ) from None
 
 
 class Entry:
@@ -117,6 +36,15 @@ class Entry:
         self.due = 0
 
 
+class Fired:
+    """The event of an engine whose handlers run, or ran last."""
+
+    __slots__ = ("event",)
+
+    def __init__(self) -> None:
+        self.event: Event | None = None
+
+
 class Table:
     """The handlers of one event in the order they run, and the next count at which any of them may.
 
@@ -124,11 +52,12 @@ class Table:
     handlers all wait for a later count.
     """
 
-    __slots__ = ("due", "engine", "entries", "event", "last", "source")
+    __slots__ = ("due", "engine", "entries", "event", "fired", "last", "source")
 
     def __init__(self, engine: Any, event: Event, source: Any = None) -> None:
         self.engine = engine
         self.event = event
+        self.fired: Fired = engine.fired
         self.source = source
         self.entries: tuple[Entry, ...] = ()
         self.due = NEVER
@@ -167,6 +96,7 @@ class Table:
         """Runs the handlers that are due at this count."""
         due = NEVER
         entries = self.entries
+        self.fired.event = self.event
         try:
             for entry in entries:
                 if count >= entry.due:
@@ -190,26 +120,48 @@ class Table:
         if self.entries is not entries:
             self.settle()
 
+    def pass_over(self, count: int) -> None:
+        """Lets no handler run at this count: they have."""
+        for entry in self.entries:
+            entry.due = max(entry.due, count + 1)
+        self.settle()
+
+    def fire_before(self, index: int, count: int) -> None:
+        """Runs those handlers that are due, up to the one before the `index`-th."""
+        self._fire_without(self.entries[index:], count)
+
     def fire_from(self, index: int, count: int) -> None:
         """Runs those handlers that are due, from the `index`-th on: the ones before it have run."""
-        before = self.entries[:index]
-        dues = [entry.due for entry in before]
-        for entry in before:
+        self._fire_without(self.entries[:index], count)
+
+    def _fire_without(self, others: Sequence[Entry], count: int) -> None:
+        dues = [entry.due for entry in others]
+        for entry in others:
             entry.due = NEVER
         try:
             self.fire(count)
         finally:
-            for entry, due in zip(before, dues, strict=True):
+            for entry, due in zip(others, dues, strict=True):
                 entry.due = due
             self.settle()
 
-    def fire_all(self) -> list[Exception | SystemExit]:
-        """Runs every handler, also after one failed, and gives back what they raised: for the event that cleans up."""
-        errors: list[Exception | SystemExit] = []
+    def fire_all(self, event_args: tuple[Any, ...] = ()) -> list[BaseException]:
+        """Runs every handler, also after one failed, and gives back what they raised: for the events that clean up.
+
+        A handler may raise what it was given, which is no failure of its own. KeyboardInterrupt and its like are raised
+        at once.
+        """
+        if self.entries:
+            self.fired.event = self.event
+        errors: list[BaseException] = []
         for entry in self.entries:
             try:
-                entry.function(*entry.args, **entry.kwargs)
-            except (Exception, SystemExit) as error:  # who ends the process lets the others clean up, too
+                entry.function(*entry.args, *event_args[: entry.event_args], *entry.trailing, **entry.kwargs)
+            except BaseException as error:
+                if any(error is each for each in event_args):
+                    continue
+                if not isinstance(error, Exception | SystemExit):  # who ends the process lets the others clean up, too
+                    raise
                 errors.append(error)
         return errors
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Sequence
+from difflib import get_close_matches
 from typing import Any, Generic, TypeVar
 
 from leyden import distributed as dist
 from leyden.engine.describe import describe
-from leyden.engine.dispatch import check_process
 from leyden.engine.events import Events
 from leyden.engine.exchange import require_exchange
 from leyden.engine.feed import Cursor, Feed
@@ -16,10 +16,11 @@ from leyden.engine.loop import Loop
 from leyden.engine.mode_check import ModeCheck
 from leyden.engine.rank_state import copied, of_this_rank, rank_snapshot, restore_ranks
 from leyden.engine.setup import Setup, Stage
+from leyden.engine.signatures import check_process
 from leyden.engine.snapshot import restore, snapshot
 from leyden.engine.state import State
 from leyden.engine.step_count import RunArguments, total_steps
-from leyden.engine.stopping import Interrupted, Suspended, Terminated
+from leyden.engine.stopping import Interrupted, Stop, Suspended, Terminated
 
 Batch = TypeVar("Batch")
 Output = TypeVar("Output")
@@ -27,18 +28,23 @@ Process = Callable[["Engine[Batch, Output]", Batch], Output]
 
 
 class Engine(Loop, Generic[Batch, Output]):
-    """Runs `process(engine, batch)` over data, epoch after epoch, and fires events around it.
+    """Runs `process_function(engine, batch)` over data, epoch after epoch, and fires events around it.
 
-    `process` returns the output of an iteration, which is then `engine.state.output`. `training=False` says that it
-    runs forward passes only, so that handlers of the forward pass (MixedPrecision) know that no `Update` belongs to it.
+    The function returns the output of an iteration, which is then `engine.state.output`. `training=False` says that it
+    runs forward passes only: handlers of the forward pass (MixedPrecision) know that no `Update` belongs to it, and a
+    run that was ended within an epoch is not gone on with.
 
-    Raises TypeError if `process` can't be called with (engine, batch).
+    Raises TypeError if the function can't be called with (engine, batch), or if a call would run nothing (async and
+    generator functions); AttributeError where an attribute is set that an engine does not have: those of a user's own
+    go to `engine.state`, or to a class derived from this one.
     """
 
-    def __init__(self, process: Process[Batch, Output], *, training: bool = True) -> None:
+    _made = False
+
+    def __init__(self, process_function: Process[Batch, Output], *, training: bool = True) -> None:
         super().__init__()
-        check_process(process)
-        self.process = process
+        check_process(process_function)
+        self.process: Process[Batch, Output] = process_function
         self.training = training
         self.device = dist.device()
         """Where the engine computes: the process's own device, unless who made the engine says otherwise."""
@@ -49,6 +55,17 @@ class Engine(Loop, Generic[Batch, Output]):
         self._running = False
         self.asked = RunArguments()
         """What the last `run` was called with."""
+        self._made = True
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        known = name in vars(self) or hasattr(Engine, name) or name.startswith("__")
+        if self._made and not known and type(self) is Engine:
+            close = get_close_matches(name, [each for each in dir(self) if not each.startswith("_")], n=1)
+            meant = f"did you mean {close[0]!r}? A" if close else "a"
+            raise AttributeError(
+                f"an engine has no attribute {name!r} to set; {meant} value of your own goes to engine.state.{name}"
+            )
+        super().__setattr__(name, value)
 
     def run(
         self,
@@ -63,8 +80,9 @@ class Engine(Loop, Generic[Batch, Output]):
         one pass over the data does. Data shorter than that is begun anew; data without end needs it (or `max_iters`).
         `data=None` takes the data of the run before; where there was none, each batch is None.
 
-        A run that was interrupted, terminated or restored goes on with the next batch; a larger limit continues; the
-        same limit again, or `state.max_epochs = None`, starts from the beginning.
+        A run that was interrupted, terminated, failed or restored goes on with the next batch, in its last epoch too;
+        a larger limit continues; the same limit again after its end, or `state.max_epochs = None`, starts from the
+        beginning. An evaluation (`training=False`) goes on only if it was interrupted or restored.
 
         Raises ValueError for limits that contradict each other or the state and for empty data, TypeError for data that
         can't be iterated, RuntimeError for several ranks whose gradients nothing exchanges, and whatever the process
@@ -75,27 +93,30 @@ class Engine(Loop, Generic[Batch, Output]):
         for update in self.updates.values():
             require_exchange(update)
         limits, source = self._limits, self.run_data
-        limits.check(max_epochs, max_iters, epoch_length)
+        max_epochs, max_iters, epoch_length = limits.check(max_epochs, max_iters, epoch_length)
         data = source.given if data is None else data
         self.asked = RunArguments(data, max_epochs, max_iters, epoch_length)
         limits.check_data(Feed(data), self.state, max_iters, epoch_length)
-        if limits.restarts(self.state, max_epochs, max_iters):
+        open_still = self.cursor.epoch_open
+        if limits.restarts(self.state, max_epochs, max_iters, epoch_open=open_still, training=self.training):
             self._reset()
         continues = source.is_open_on(data)
         self._running = True
         self._forget_wishes()
+        self.state.diverged = False
         failure: BaseException | None = None
         started_at = time.perf_counter()
         try:
             # What is restored may say how data is dealt and batched, so the data comes last.
             self.settle_handler_states()
-            self.setup.run(Stage.DEVICE, Stage.RESTORE)
+            self.setup.run(Stage.DEVICE, Stage.SEED)
             if not continues:
                 source.open(data)
             open_still = self.cursor.epoch_open or self.suspended is not None
             limits.settle(self.state, source.feed, max_epochs, max_iters, epoch_length, open_still)
             self.asked = RunArguments(data, max_epochs, max_iters, epoch_length, source.feed.length)
             self._ready()
+            self.logger.info("a run starts: max_epochs=%s, max_iters=%s", self.state.max_epochs, self.state.max_iters)
             try:
                 terminated = self.suspended is not None and self.suspended.terminated
                 try:
@@ -105,7 +126,9 @@ class Engine(Loop, Generic[Batch, Output]):
                     self._fire(Events.TERMINATE)
                 self.state.times["COMPLETED"] = time.perf_counter() - started_at
                 limits.ended = True
-                self._fire(Events.COMPLETED, self.state.epoch)
+                self.logger.info("the run is complete, after %.1f s", self.state.times["COMPLETED"])
+                if not (terminated and self._wishes.asks(Stop.SKIP_COMPLETED)):
+                    self._fire(Events.COMPLETED, self.state.epoch)
             except Interrupted as stop:
                 limits.ended = False
                 self.interrupted = True
@@ -116,7 +139,13 @@ class Engine(Loop, Generic[Batch, Output]):
         except BaseException as error:
             failure = error
             limits.ended = True
-            self._tables[Events.EXCEPTION_RAISED].fire(0, (error,))
+            for raised in self._tables[Events.EXCEPTION_RAISED].fire_all((error,)):
+                if failure is error:
+                    failure = raised  # in the place of the error, which is its context
+                else:
+                    failure.add_note(f"another handler of EXCEPTION_RAISED raised {type(raised).__name__}: {raised}")
+            if failure is not error:
+                raise failure from (failure.__cause__ or error)
             raise
         finally:
             self._running = False
@@ -161,7 +190,6 @@ class Engine(Loop, Generic[Batch, Output]):
     def _reset(self) -> None:
         state = self.state
         state.epoch = state.iteration = state.step = 0
-        state.diverged = False
         state.epoch_length = None
         self.cursor.take_over(Cursor())
         self.suspended = None
@@ -222,3 +250,5 @@ class Engine(Loop, Generic[Batch, Output]):
 
     def __str__(self) -> str:
         return describe(self)
+
+    __repr__ = __str__  # what a notebook shows of an engine

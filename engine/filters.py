@@ -4,22 +4,16 @@ from __future__ import annotations
 
 import sys
 from bisect import bisect_left
-from collections.abc import Callable, Sequence, Set
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+from leyden.engine.whole_numbers import whole_number
 
 NEVER = sys.maxsize
 """A count that no run reaches."""
 
 EventFilter = Callable[[Any, int], bool]
-
-
-def _whole_number(name: str, value: object, least: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"{name} of an event must be a whole number, but is {value!r} ({type(value).__name__})")
-    if value < least:
-        raise ValueError(f"{name} of an event must be at least {least}, but is {value}")
-    return value
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,15 +53,16 @@ class Filter:
             raise TypeError(f"event_filter must be a function of (engine, count), but is {event_filter!r}")
         counts: tuple[int, ...] | None = None
         if once is not None:
-            numbers = list(once) if isinstance(once, Sequence | Set) and not isinstance(once, str) else [once]
+            several = isinstance(once, Iterable) and not isinstance(once, str) and getattr(once, "ndim", 1) > 0
+            numbers: list[Any] = list(once) if several else [once]  # type: ignore[arg-type]
             if not numbers:
                 raise ValueError("once of an event names no count: give a number or a sequence of numbers")
-            counts = tuple(sorted({_whole_number("once", number, 1) for number in numbers}))
+            counts = tuple(sorted({whole_number("once of an event", number, 1) for number in numbers}))
         return cls(
-            every=None if every is None else _whole_number("every", every, 1),
+            every=None if every is None else whole_number("every of an event", every, 1),
             once=counts,
-            before=None if before is None else _whole_number("before", before, 0),
-            after=None if after is None else _whole_number("after", after, 0),
+            before=None if before is None else whole_number("before of an event", before, 0),
+            after=None if after is None else whole_number("after of an event", after, 0),
             event_filter=event_filter,
         )
 

@@ -4,21 +4,14 @@ from __future__ import annotations
 
 import logging
 import warnings
+from typing import Any
 
 from leyden.engine.feed import Feed
 from leyden.engine.filters import NEVER
 from leyden.engine.state import State
+from leyden.engine.whole_numbers import whole_number
 
 logger = logging.getLogger(__name__)
-
-
-def _check_number(name: str, value: int | None) -> None:
-    if value is None:
-        return
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"{name} must be a whole number, but is {value!r} ({type(value).__name__})")
-    if value < 1:
-        raise ValueError(f"{name} must be at least 1, but is {value}")
 
 
 class Limits:
@@ -36,15 +29,17 @@ class Limits:
         self.length: int | None = None
         """Batches in each epoch of the run; None where each pass over the data is an epoch, and ends when it does."""
 
-    def check(self, max_epochs: int | None, max_iters: int | None, epoch_length: int | None) -> None:
-        """Raises what is wrong with the arguments alone."""
+    def check(self, max_epochs: Any, max_iters: Any, epoch_length: Any) -> tuple[int | None, int | None, int | None]:
+        """The arguments of `run` as numbers. Raises what is wrong with them alone."""
         if max_epochs is not None and max_iters is not None:
             raise ValueError(
                 f"a run has one limit, but got max_epochs={max_epochs} and max_iters={max_iters}: give only one of them"
             )
-        _check_number("max_epochs", max_epochs)
-        _check_number("max_iters", max_iters)
-        _check_number("epoch_length", epoch_length)
+        return (
+            None if max_epochs is None else whole_number("max_epochs", max_epochs, 1),
+            None if max_iters is None else whole_number("max_iters", max_iters, 1),
+            None if epoch_length is None else whole_number("epoch_length", epoch_length, 1),
+        )
 
     def check_data(self, feed: Feed, state: State, max_iters: int | None, epoch_length: int | None) -> None:
         """Raises ValueError for a run without data whose epochs have no length."""
@@ -58,15 +53,17 @@ class Limits:
         self.restored = True
         self.epoch_length = state.epoch_length if fixed_length else None
 
-    def restarts(self, state: State, max_epochs: int | None, max_iters: int | None) -> bool:
+    def restarts(
+        self, state: State, max_epochs: int | None, max_iters: int | None, *, epoch_open: bool, training: bool
+    ) -> bool:
         """True if the run begins from the beginning: the state has no limit, or this process has reached the one
-        given.
+        given. A run that was stopped within its last epoch has not; an evaluation that was ended is not gone on with.
         """
         if self.restored:
             return False
         if state.max_epochs is None and state.max_iters is None:
             return True
-        if not self.ended:
+        if not self.ended or (epoch_open and training):
             return False
         if max_iters is not None:
             return state.iteration == max_iters

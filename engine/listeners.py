@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from enum import IntEnum
 from functools import partial
 from typing import Any, TypeVar
 
-from leyden.engine.dispatch import Entry, Handler, RemovableEventHandle, Table, describe_handler, leading_arguments
+from leyden.engine.dispatch import Entry, Fired, RemovableEventHandle, Table
 from leyden.engine.events import (
     COUNTERS,
     AnyEvent,
@@ -19,6 +20,7 @@ from leyden.engine.events import (
     parts_of,
 )
 from leyden.engine.filters import Filter
+from leyden.engine.signatures import Handler, describe_handler, leading_arguments
 from leyden.engine.state import State
 
 F = TypeVar("F", bound=Handler)
@@ -40,6 +42,8 @@ class Listeners:
 
     def __init__(self) -> None:
         self.state = State()
+        self.fired = Fired()
+        self._uncounted: dict[Event, int] = {}  # how often an event of one's own was fired at a count of zero
         self._tables: dict[Event, Table] = {event: Table(self, event) for event in Events}
         self._counters = dict(COUNTERS)
         self._update_tables: list[dict[Event, Table]] = []
@@ -48,8 +52,10 @@ class Listeners:
     def register_events(self, *events: EventEnum | str, event_to_attr: dict[Any, str] | None = None) -> None:
         """Makes events of one's own known to this engine, to be fired with `fire_event`.
 
-        `event_to_attr` names the state's attribute that an event counts (made as 0 if it is not there), so that it can
-        be filtered. Raises TypeError for what is neither an EventEnum member nor a string, ValueError for a name taken.
+        `event_to_attr` names the attribute of the state that is an event's count (made as 0 if it is not there), so
+        that it can be filtered. Who fires the event counts: `engine.state.episode += 1`, then `fire_event`.
+
+        Raises TypeError for what is neither an EventEnum member nor a string, ValueError for a name taken.
         """
         counters = event_to_attr or {}
         for event in counters:
@@ -68,7 +74,7 @@ class Listeners:
                 setattr(self.state, attribute, 0)
 
     def add_event_handler(
-        self, event: AnyEvent, handler: Handler, *args: Any, order: int = Order.DEFAULT, **kwargs: Any
+        self, event_name: AnyEvent, handler: Handler, *args: Any, order: int = Order.DEFAULT, **kwargs: Any
     ) -> RemovableEventHandle:
         """Adds a handler; it is called as `handler(engine, *args, **kwargs)`.
 
@@ -76,10 +82,10 @@ class Listeners:
         event run by `order`, then as they were added.
 
         Raises ValueError for an event this engine does not know and for a filter on an event without a count, TypeError
-        for a handler that can't be called so.
+        for a handler that can't be called so, or of which a call would run nothing (async and generator functions).
         """
         places: list[tuple[Table, Entry]] = []
-        for key, rule in [self._resolve(part) for part in parts_of(event)]:
+        for key, rule in [self._resolve(part) for part in parts_of(event_name)]:
             make = partial(self._entry, handler, args, kwargs, rule, order)
             if isinstance(key, UpdateEvents):
                 places.extend((tables[key], make(tables[key])) for tables in self._update_tables)
@@ -90,35 +96,54 @@ class Listeners:
             table.add(entry)
         return RemovableEventHandle(places)
 
-    def on(self, event: AnyEvent, *args: Any, order: int = Order.DEFAULT, **kwargs: Any) -> Callable[[F], F]:
+    def on(self, event_name: AnyEvent, *args: Any, order: int = Order.DEFAULT, **kwargs: Any) -> Callable[[F], F]:
         """Decorator form of `add_event_handler`."""
 
         def add(handler: F) -> F:
-            self.add_event_handler(event, handler, *args, order=order, **kwargs)
+            self.add_event_handler(event_name, handler, *args, order=order, **kwargs)
             return handler
 
         return add
 
-    def has_event_handler(self, handler: Handler, event: AnyEvent | None = None) -> bool:
+    def has_event_handler(self, handler: Handler, event_name: AnyEvent | None = None) -> bool:
         """True if the handler listens to the event, or to any event."""
-        return bool(self._find(handler, event))
+        return bool(self._find(handler, event_name))
 
-    def remove_event_handler(self, handler: Handler, event: AnyEvent) -> None:
+    def remove_event_handler(self, handler: Handler, event_name: AnyEvent) -> None:
         """Removes the handler from the event. Raises ValueError if it is not there."""
-        found = self._find(handler, event)
+        found = self._find(handler, event_name)
         if not found:
-            raise ValueError(f"{describe_handler(handler)} does not listen to {event} on this engine")
+            raise ValueError(f"{describe_handler(handler)} does not listen to {event_name} on this engine")
         for table, entry in found:
             table.remove([entry])
 
-    def fire_event(self, event: Event) -> None:
+    @property
+    def last_event_name(self) -> Event | None:
+        """The event whose handlers run now, or ran last; one without handlers is not noted."""
+        return self.fired.event
+
+    def fire_event(self, event_name: Event) -> None:
         """Runs the handlers of an event now; for events of one's own."""
-        key, rule = self._resolve(event)
+        key, rule = self._resolve(event_name)
         if rule is not None or isinstance(key, UpdateEvents):
-            raise ValueError(f"fire_event takes an event of the engine without a filter, but got {event}")
+            raise ValueError(f"fire_event takes an event of the engine without a filter, but got {event_name}")
         counter = self._counters.get(key)
         count = 0 if counter is None else getattr(self.state, counter)
+        if count == 0 and counter is not None and not isinstance(key, Events):
+            self._tell_uncounted(key, counter)
         self._tables[key].fire_at(count)
+
+    def _tell_uncounted(self, event: Event, counter: str) -> None:
+        waiting = next((entry for entry in self._tables[event].entries if entry.filter is not None), None)
+        fired = self._uncounted[event] = self._uncounted.get(event, 0) + 1
+        if fired == 2 and waiting is not None:
+            warnings.warn(
+                f"{event} was fired twice, but its count, state.{counter}, is still 0, so that "
+                f"{event}({waiting.filter}) never comes to {describe_handler(waiting.function)}. Who fires an event "
+                "counts it: "
+                f"engine.state.{counter} += 1 before fire_event(...)",
+                stacklevel=3,
+            )
 
     def _resolve(self, event: AnyEvent) -> tuple[Event, Filter | None]:
         key, rule = (event.event, event.filter) if isinstance(event, FilteredEvent) else (event, None)

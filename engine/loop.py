@@ -10,9 +10,10 @@ from leyden.engine.control import Control
 from leyden.engine.data_setup import DataSetup
 from leyden.engine.events import Events
 from leyden.engine.filters import NEVER
+from leyden.engine.generators import GeneratorsKept
 from leyden.engine.limits import Limits
 from leyden.engine.run_data import RunData
-from leyden.engine.stopping import ANY_STOP, BEFORE_STEP, ENDS_RUN, EpochTerminated, Stop
+from leyden.engine.stopping import ANY_STOP, ENDS_RUN, EpochTerminated, Interrupted, Stop, Terminated
 
 
 class Loop(Control):
@@ -34,12 +35,13 @@ class Loop(Control):
 
     def _run_epochs(self) -> None:
         state, limits, cursor, wishes = self.state, self._limits, self.cursor, self._wishes
-        self._fire(Events.STARTED, state.epoch)
+        self._fire_started()
         if self._ends_suspended():
             return
         wishes.heed(ENDS_RUN)
         while self._is_suspended_at(Events.EPOCH_COMPLETED) or not limits.reached(state, cursor.epoch_open):
             started_at = time.perf_counter()
+            skips = False
             if not self._is_suspended_at(Events.EPOCH_COMPLETED):
                 try:
                     if not cursor.epoch_cut:
@@ -50,13 +52,16 @@ class Loop(Control):
                 except EpochTerminated:
                     cursor.epoch_cut = True
                     self._fire(Events.TERMINATE_SINGLE_EPOCH)
+                skips = cursor.epoch_cut and Stop.SKIP_EPOCH_COMPLETED in wishes.heard
                 wishes.heed(ENDS_RUN)
                 ends = limits.reached(state, epoch_open=False)
                 for update in self.updates.values():
                     update.flush(run_ends=ends)
                 cursor.epoch_open = cursor.epoch_cut = False
                 state.times["EPOCH_COMPLETED"] = time.perf_counter() - started_at
-            self._fire(Events.EPOCH_COMPLETED, state.epoch)
+                self.logger.info("epoch %d took %.1f s", state.epoch, state.times["EPOCH_COMPLETED"])
+            if not skips:
+                self._fire(Events.EPOCH_COMPLETED, state.epoch)
             if limits.exhausted and limits.epoch_length is None:
                 self._ask_for_data()
             if wishes.poll is not None and limits.reached(state, epoch_open=False):
@@ -64,6 +69,16 @@ class Loop(Control):
             wishes.heed(ENDS_RUN)
             if Stop.FINISH in wishes.heard:
                 break
+
+    def _fire_started(self) -> None:
+        """A run that goes on fires STARTED once more, but its random numbers go on where they were: what handlers draw
+        there would not have been drawn by a run that never stopped.
+        """
+        if self._is_suspended_at(Events.STARTED) or not (self.state.iteration or self.cursor.epoch_open):
+            self._fire(Events.STARTED, self.state.epoch)
+        else:
+            with GeneratorsKept():
+                self._fire(Events.STARTED, self.state.epoch)
 
     def _open_epoch(self) -> None:
         """Begins the next epoch, unless one is open already, and makes its data ready."""
@@ -91,6 +106,8 @@ class Loop(Control):
         wishes.heed(ANY_STOP)
         if wishes.poll is not None:
             wishes.poll.start_epoch(state.iteration)
+        for event in source.take_held():
+            self._tables[event].pass_over(state.iteration + 1)
         if self._is_suspended_at(Events.ITERATION_COMPLETED):
             self._fire(Events.ITERATION_COMPLETED, state.iteration)
             wishes.obey(ANY_STOP)
@@ -115,7 +132,7 @@ class Loop(Control):
             if iteration >= get_batch_started.due:
                 get_batch_started.fire(iteration)
                 if stops:
-                    wishes.obey(BEFORE_STEP)
+                    self._stop_before_step(Events.GET_BATCH_STARTED)
             try:
                 state.batch = next(source.feed.iterator)  # type: ignore[arg-type]
             except StopIteration:
@@ -129,12 +146,12 @@ class Loop(Control):
                 finally:
                     source.batch_waits = False
                 if stops:
-                    wishes.obey(BEFORE_STEP)
+                    self._stop_before_step(Events.GET_BATCH_COMPLETED)
             state.iteration = iteration
             if iteration >= iteration_started.due:
                 iteration_started.fire(iteration)
                 if stops:
-                    wishes.obey(BEFORE_STEP)
+                    self._stop_before_step(Events.ITERATION_STARTED)
             state.output = process(self, state.batch)
             if iteration >= iteration_completed.due:
                 iteration_completed.fire(iteration)
@@ -159,6 +176,16 @@ class Loop(Control):
         if limits.exhausted:
             limits.tell_exhausted(state, feed)
 
+    def _stop_before_step(self, event: Events) -> None:
+        """Obeys a stop after an event that comes before the step: the next run begins with this very batch."""
+        try:
+            self._wishes.obey(ANY_STOP)
+        except (Terminated, Interrupted):
+            if event is Events.ITERATION_STARTED:
+                self.state.iteration -= 1  # it is counted when it is done
+            self.run_data.hold(event)
+            raise
+
     def _refill(self, iteration: int) -> bool:
         """Gets `state.batch` after the pass over the data ended; False if the epoch is over."""
         state, limits, source = self.state, self._limits, self.run_data
@@ -171,7 +198,8 @@ class Loop(Control):
                 limits.exhausted = feed.one_shot or length == 0
                 return False
         self._fire(Events.DATALOADER_STOP_ITERATION, iteration)
-        self._wishes.obey(BEFORE_STEP)
+        if self._wishes.heard:
+            self._stop_before_step(Events.DATALOADER_STOP_ITERATION)
         if source.feed is feed and not feed.one_shot:
             source.begin_pass()
         try:

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from leyden import distributed as dist
+from leyden.engine.held import Held
+from leyden.engine.plain_data import given, kept
 from leyden.engine.registry import PerRank
 from leyden.engine.stopping import Stop
 
@@ -30,6 +32,8 @@ def rank_snapshot(engine: Engine[Any, Any]) -> dict[str, Any]:
         "metrics": dict(engine.state.metrics) if dist.world_size() > 1 else {},
         "data": engine.run_data.state_dict(),
     }
+    if engine.run_data.held is not None:
+        own["held"] = engine.run_data.held.state_dict()
     if engine.suspended is not None:
         state = engine.state
         own["suspended"] = {
@@ -62,6 +66,8 @@ def restore_ranks(engine: Engine[Any, Any], states: Sequence[Any]) -> None:
     if data := ((mine if same else states[0]) or {}).get("data"):
         engine.run_data.load_state_dict(data)
     if same:
+        if held := mine.get("held"):
+            engine.run_data.held = Held.of(held, engine.device)
         times_set = dict(engine.state.metrics.times_set)
         engine.state.metrics.update(mine.get("metrics", {}))
         engine.state.metrics.times_set = times_set
@@ -70,8 +76,8 @@ def restore_ranks(engine: Engine[Any, Any], states: Sequence[Any]) -> None:
         wishes = frozenset(map(Stop, saved["wishes"]))
         engine.suspended = dataclasses.replace(engine.suspended, wishes=wishes)
         engine.state.times.update(saved["times"])
-        engine.state.output = _given(saved["output"], engine.device)
-        engine.state.batch = _given(saved["batch"], engine.device)
+        engine.state.output = given(saved["output"], engine.device)
+        engine.state.batch = given(saved["batch"], engine.device)
 
 
 def of_this_rank(own: Mapping[str, Any] | None) -> list[Any] | None:
@@ -106,42 +112,11 @@ def copied(data: Any) -> Any:
 def _kept(value: Any, name: str) -> dict[str, Any]:
     """The output or the batch of the iteration whose handlers are not done, if it is plain data."""
     try:
-        return {"value": _plain(value), "moved": _on_accelerator(value)}
+        return kept(value)
     except TypeError as error:
         warnings.warn(
             f"state.{name} is not saved: {error}. Handlers of this iteration that are still to run will find None "
             "there when another process goes on",
             stacklevel=2,
         )
-        return {"value": None, "moved": False}
-
-
-def _given(saved: Mapping[str, Any], device: torch.device) -> Any:
-    return _moved(saved["value"], device) if saved["moved"] else saved["value"]
-
-
-def _moved(value: Any, device: torch.device) -> Any:
-    if isinstance(value, torch.Tensor):
-        return value.to(device)
-    if isinstance(value, dict):
-        return {key: _moved(item, device) for key, item in value.items()}
-    return type(value)(_moved(item, device) for item in value) if type(value) in (list, tuple) else value
-
-
-def _plain(value: Any) -> Any:
-    if value is None or isinstance(value, bool | int | float | str | bytes):
-        return value
-    if type(value) is torch.Tensor or isinstance(value, torch.nn.Parameter):
-        return value.detach()
-    if isinstance(value, dict) and all(isinstance(key, str | int) for key in value):
-        return {key: _plain(item) for key, item in value.items()}
-    if type(value) in (list, tuple):
-        return type(value)(_plain(item) for item in value)
-    raise TypeError(f"it has a {type(value).__name__}")
-
-
-def _on_accelerator(value: Any) -> bool:
-    if isinstance(value, torch.Tensor):
-        return value.device.type != "cpu"
-    items = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else ()
-    return any(map(_on_accelerator, items))
+        return kept(None)

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterable
+from itertools import chain
 from typing import Any
 
 from leyden import distributed as dist
 from leyden.engine.data_setup import DataSetup
+from leyden.engine.events import Events
 from leyden.engine.feed import Cursor, Feed
 from leyden.engine.filters import NEVER
+from leyden.engine.held import Held
 from leyden.engine.limits import Limits
 from leyden.engine.pass_length import known_length
 from leyden.engine.state import State
@@ -32,6 +35,8 @@ class RunData:
         """A batch is there, and its iteration has not begun."""
         self._is_begun = False  # a pass over the data, in this process
         self._in_use: str | None = None  # the data, if `set_data` put it in the place of what the run began with
+        self.held: Held | None = None
+        """Where the last run was stopped within an iteration, before its step."""
         self._restored: dict[str, Any] | None = None  # for the feed of the next run
         self._between: dict[str, Any] | None = None  # the same, for a run that begins anew
 
@@ -55,12 +60,26 @@ class RunData:
         between, self._between = self._between, None
         self._take(data, state, between)
 
+    def hold(self, event: Events) -> None:
+        """The run stops after this event; the batch, if it is there, is for the next one."""
+        self.held = Held(event, self._state.batch)
+
+    def take_held(self) -> tuple[Events, ...]:
+        """Lets the pass begin with the batch that is held, if there is one. Gives the events that were fired for it."""
+        held, self.held = self.held, None
+        if held is None:
+            return ()
+        if held.has_batch:
+            assert self.feed.iterator is not None
+            self.feed.iterator = chain((held.batch,), self.feed.iterator)
+        return held.fired
+
     def replace(self, data: Iterable[Any], *, running: bool) -> None:
         """Takes the next batches from other data; an epoch that has a length keeps it."""
         if not running and "replaced" in (self._restored or {}):
             self.given, self._is_begun = data, False  # the data of a run that was restored, which goes on in it
             return
-        self._restored = None
+        self._restored = self.held = None
         before = self.feed
         self._take(data)
         if running or self.cursor.epoch_open:
@@ -87,7 +106,7 @@ class RunData:
     def forget(self) -> None:
         """Forgets where a run stood: from the beginning, or from what is loaded next."""
         self.close()
-        self._restored = self._in_use = None
+        self._restored = self._in_use = self.held = None
 
     # -- passes ----------------------------------------------------------------------------------------------
 
@@ -152,21 +171,25 @@ class RunData:
         self._between = state
 
     def _position(self) -> int:
-        """Batches of the present pass that were used."""
-        return max(0, self._state.iteration - self.cursor.pass_start)
+        """Batches of the present pass that were used, or are held for the next run."""
+        held = self.held is not None and self.held.has_batch
+        return max(0, self._state.iteration + held - self.cursor.pass_start)
 
     def _take(self, data: Any, state: dict[str, Any] | None = None, between: dict[str, Any] | None = None) -> None:
-        goes_on = data is not None and data is self.given and self._is_begun
+        same = data is not None and data is self.given
+        if not same and not self._limits.restored:
+            self.held = None  # it is a batch of the data before
+        goes_on = same and self._is_begun
         self.given, self._is_begun = data, False
         self._make_feed(between if state is None else state)
         if state is None and not self._limits.restored and not self.cursor.epoch_open:
             self.cursor.pass_start = self._state.iteration
-        elif goes_on and self.feed.one_shot:
-            self.cursor.pass_start = self._state.iteration  # its first batches are gone already
+        elif goes_on and self.feed.one_shot:  # its first batches are gone already
+            self.cursor.pass_start = self._state.iteration + (self.held is not None and self.held.has_batch)
 
     def _make_feed(self, state: dict[str, Any] | None = None) -> None:
         self.feed = Feed(self._setup(self.given), may_be_empty=self._setup.may_give_none, state=state)
-        self._state.dataloader = self.feed.data
+        self._state.note_data(self.feed.data)
 
     def _note_end_of_pass(self) -> None:
         feed = self.feed

@@ -28,6 +28,8 @@ class Stage(IntEnum):
     SCHEDULE = 12
     DATA = 13
     RESTORE = 14
+    SEED = 15
+    """Generators, once it is known where the run stands."""
 
 
 @dataclass

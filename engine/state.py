@@ -29,7 +29,7 @@ class State:
         self.output: Any = None
         vars(self)["metrics"] = MetricValues()
         self.times: dict[str, float | None] = {"EPOCH_COMPLETED": None, "COMPLETED": None}
-        self.dataloader: Any = None
+        self.note_data(None)
         self.seed: int | None = None
         self.diverged: bool = False
         self.dry_run: bool = False
@@ -47,6 +47,22 @@ class State:
         there = self.metrics
         if values is not there:
             there.replace(values)
+
+    @property
+    def dataloader(self) -> Any:
+        """The data of the run, as the engine iterates it."""
+        return vars(self).get("dataloader")
+
+    @dataloader.setter
+    def dataloader(self, data: Any) -> None:
+        raise AttributeError(
+            "state.dataloader shows what the engine iterates, and setting it would change nothing: take the next "
+            "batches from other data by engine.set_data(data), or give them to engine.run(data)"
+        )
+
+    def note_data(self, data: Any) -> None:
+        """For the engine: says what it iterates."""
+        vars(self)["dataloader"] = data
 
     def __getattr__(self, name: str) -> Any:
         # Only asked for what is not there: the class is open, so its attributes of a user's own have any type.

@@ -20,12 +20,15 @@ class Stop(Enum):
     """Goes with TERMINATE: the numbers are lost."""
     FINISH = "finish"
     """A rank has reached its limit; asked by the engine itself, so that no rank begins an epoch alone."""
+    SKIP_COMPLETED = "skip_completed"
+    """Goes with TERMINATE: COMPLETED is not fired."""
+    SKIP_EPOCH_COMPLETED = "skip_epoch_completed"
+    """Goes with EPOCH: EPOCH_COMPLETED is not fired."""
     SAVE = "save"
     """Nothing stops: a checkpoint is asked for, which ranks save after the same iteration."""
 
 
 ANY_STOP = frozenset({Stop.TERMINATE, Stop.EPOCH, Stop.INTERRUPT})
-BEFORE_STEP = frozenset({Stop.TERMINATE, Stop.EPOCH})  # an interrupt lets the running iteration finish
 ENDS_RUN = frozenset({Stop.TERMINATE, Stop.INTERRUPT})
 
 

@@ -10,8 +10,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from leyden.engine.dispatch import Entry, Table, describe_handler
+from leyden.engine.dispatch import Entry, Table
 from leyden.engine.events import Events
+from leyden.engine.signatures import describe_handler
 from leyden.engine.stopping import Stop
 
 GOES_ON_AT = frozenset(

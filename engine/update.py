@@ -12,12 +12,13 @@ import torch
 from torch import nn
 
 from leyden import distributed as dist
-from leyden.engine.dispatch import Handler, RemovableEventHandle, Table
+from leyden.engine.dispatch import RemovableEventHandle, Table
 from leyden.engine.engine import Engine
 from leyden.engine.events import Event, UpdateEvents
 from leyden.engine.forward_pass import ForwardPass
 from leyden.engine.parameters import ParameterNames
 from leyden.engine.saved_update import SavedUpdate
+from leyden.engine.signatures import Handler
 from leyden.engine.slots import Slots, Tail
 from leyden.engine.window import is_sharded, scale_gradients
 

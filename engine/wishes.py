@@ -20,7 +20,18 @@ class Wishes:
 
     def add(self, stop: Stop) -> None:
         """Safe to be called from a signal handler or a thread."""
+        if stop is Stop.DIVERGED:
+            self._state.diverged = True
         (self.heard if self.poll is None else self.poll.wishes).add(stop)
+
+    def asks(self, stop: Stop) -> bool:
+        """True if this rank was asked for it, or all ranks agreed on it, and it is not done."""
+        return stop in self.heard or (self.poll is not None and stop in self.poll.wishes)
+
+    def take_back(self, *stops: Stop) -> None:
+        """Forgets what this rank was asked, as long as the ranks have not agreed on it."""
+        for wishes in (self.heard,) if self.poll is None else (self.poll.wishes,):
+            wishes.difference_update(stops)
 
     def forget(self) -> None:
         self.heard.clear()
@@ -54,7 +65,7 @@ class Wishes:
         if self.poll is not None:
             self._take(self.poll.meet())
         self.obey(allowed)
-        self.heard.discard(Stop.EPOCH)  # where no epoch runs there is none to end
+        self.heard.difference_update((Stop.EPOCH, Stop.SKIP_EPOCH_COMPLETED))  # no epoch runs here that could end
 
     def ask(self, iteration: int) -> int:
         """Lets the ranks' poll advance; gives the iteration at which it is due again."""

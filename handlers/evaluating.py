@@ -114,7 +114,8 @@ class Evaluate:
                 )
 
     def evaluate(self, engine: Engine[Any, Any]) -> None:
-        """Runs the evaluator now, to its end, and brings what it measured."""
+        """Runs the evaluator now, from its beginning to its end, and brings what it measured."""
+        self.evaluator.state.max_epochs = self.evaluator.state.max_iters = None
         self._watch.catch_up(self.evaluator.state.metrics)
         self._finish(engine)
 
@@ -134,10 +135,14 @@ class Evaluate:
     def evaluate_at(self, engine: Engine[Any, Any], event: Events) -> None:
         """Runs the evaluator as a handler of this event, or what is left of an evaluation that was stopped there."""
         if self._open is None:
+            # A run that goes on evaluates once more at its start, of which later evaluations are to see nothing.
+            again = event is Events.STARTED and engine.state.iteration > 0
+            parts = parts_state(self.data) if again else {}
             self._run_at(engine, event, self.evaluate)
+            set_parts_state(self.data, parts)
         elif self._open != event.name:  # the evaluation that was stopped comes later, at its own event
             opened, waiting, seen = self._open, self._waiting or self.evaluator.state_dict(), self._watch.state_dict()
-            self._begin_anew(engine, event)
+            self._run_at(engine, event, self.evaluate)
             self._open, self._waiting = opened, waiting
             self._watch.load_state_dict(seen)
         elif engine.resumed_at is event:
@@ -145,11 +150,7 @@ class Evaluate:
                 self.evaluator.load_state_dict(self._waiting)
             self._run_at(engine, event, self._finish)
         else:
-            self._begin_anew(engine, event)
-
-    def _begin_anew(self, engine: Engine[Any, Any], event: Events) -> None:
-        self.evaluator.state.max_epochs = self.evaluator.state.max_iters = None
-        self._run_at(engine, event, self.evaluate)
+            self._run_at(engine, event, self.evaluate)
 
     def _run_at(self, engine: Engine[Any, Any], event: Events, run: Callable[[Engine[Any, Any]], None]) -> None:
         self._open, self._waiting = event.name, None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import cmath
 import math
 import threading
+import time
 import warnings
 from collections.abc import Callable, Mapping
 from datetime import timedelta
@@ -171,6 +172,8 @@ class TerminateOnNan:
         )
         engine.terminate(diverged=True)
 
+    __call__ = check  # also at an event of one's own: add_event_handler(Events.ITERATION_COMPLETED, TerminateOnNan())
+
 
 def _finite(value: Any) -> bool:
     if isinstance(value, torch.Tensor):
@@ -185,7 +188,9 @@ def _finite(value: Any) -> bool:
 class TimeLimit:
     """Terminates the run when it has taken `limit`: seconds or a timedelta, counted from the start of each run.
 
-    A clock of its own watches the time, so a step pays nothing for it.
+    A clock of its own watches the time, so a step pays nothing for it. Added to an event as a plain function
+    (`add_event_handler(Events.ITERATION_COMPLETED, TimeLimit(3600))`) it looks there whether the time is over, counted
+    from when it was made.
     """
 
     def __init__(self, limit: float | timedelta) -> None:
@@ -199,6 +204,7 @@ class TimeLimit:
         self.seconds = float(seconds)
         self._timer: threading.Timer | None = None
         self._over = False
+        self._made_at = time.monotonic()
 
     def attach(self, engine: Engine[Any, Any]) -> None:
         engine.add_event_handler(Events.STARTED, self.start)
@@ -211,6 +217,12 @@ class TimeLimit:
         self._timer = threading.Timer(self.seconds, self._end, args=(engine,))
         self._timer.daemon = True
         self._timer.start()
+
+    def __call__(self, engine: Engine[Any, Any]) -> None:
+        """Looks once whether the time since this was made is over."""
+        if not self._over and time.monotonic() - self._made_at > self.seconds:
+            self._end(engine)
+            self.tell(engine)
 
     def cancel(self) -> None:
         """Stops the clock."""

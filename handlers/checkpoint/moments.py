@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from leyden.engine import Engine, Events, Order, UpdateEvents
 from leyden.engine.events import AnyEvent, parts_of, without_filter
+from leyden.engine.held import Held
 from leyden.engine.suspension import Suspension
 from leyden.handlers.monitoring.pace import Pace
 
@@ -24,20 +25,21 @@ FIRST, LAST = -1_000_000, 1_000_000
 
 class Moment(NamedTuple):
     """Equal for two moments only if nothing was done between them. suspended: where the run was stopped among the
-    handlers of an event. times_put: how often handlers (SWA) have put other weights into the models.
+    handlers of an event, or before a step. times_put: how often handlers (SWA) have put other weights into the models.
     """
 
     epoch: int
     iteration: int
     epoch_open: bool
-    suspended: Suspension | None
+    suspended: Suspension | Held | None
     times_put: int
 
     @classmethod
     def of(cls, engine: Engine[Any, Any]) -> Moment:
         times_put = sum(getattr(handler, "times_put", 0) for handler in engine.handlers.values())
         state = engine.state
-        return cls(state.epoch, state.iteration, engine.cursor.epoch_open, engine.suspended, times_put)
+        stopped = engine.suspended or engine.run_data.held
+        return cls(state.epoch, state.iteration, engine.cursor.epoch_open, stopped, times_put)
 
     def repeats(self, other: Moment) -> bool:
         """The same iteration with the same weights, of which handlers have done more now."""

@@ -10,12 +10,12 @@ import torch
 
 from leyden import distributed as dist
 from leyden.engine import Engine, GradientScaler
+from leyden.engine.generators import rng_state, set_rng_state
 from leyden.engine.window import is_sharded, parameters_by_name
 from leyden.handlers.checkpoint import parts
 from leyden.handlers.checkpoint.contents import CheckpointContents
 from leyden.handlers.checkpoint.errors import CheckpointDamagedError
 from leyden.handlers.checkpoint.leaves import TensorInfo
-from leyden.handlers.checkpoint.rng import rng_state, set_rng_state
 
 logger = logging.getLogger(__name__)
 

@@ -71,6 +71,7 @@ class Reproducible:
             engine.setup.add(Stage.DEVICE, self._be_deterministic, each_run=True)
             engine.add_event_handler(Events.CLOSED, self._put_back, order=Order.SAVERS + 10)
         engine.setup.add(Stage.DEVICE, functools.partial(self._seed_setup, engine), owner=self, each_run=True)
+        engine.setup.add(Stage.SEED, functools.partial(self._seed_restored, engine), each_run=True)
         engine.add_event_handler(Events.STARTED, self._seed_run, order=FIRST)
         if self.samples:
             engine.setup.add(Stage.DATA, functools.partial(self._heed_overfit, engine), each_run=True)
@@ -88,13 +89,17 @@ class Reproducible:
         if engine.state.iteration == 0:
             seed_generators(self.seed)
 
-    def _seed_run(self, engine: Engine[Any, Any]) -> None:
+    def _seed_restored(self, engine: Engine[Any, Any]) -> None:
+        """Before STARTED, after which the numbers of a run that goes on are as they were before it."""
         rank, ranks = dist.rank(), dist.world_size()
-        if engine.state.iteration == 0:
-            seed_generators(self.seed + rank)
-        elif self._saved_by not in (None, ranks):  # no generator's state was saved for these ranks
+        if engine.state.iteration > 0 and self._saved_by not in (None, ranks):
+            # No generator's state was saved for these ranks.
             seed_generators(derive_seed(self.seed, engine.state.iteration, ranks, rank))
         self._saved_by = None
+
+    def _seed_run(self, engine: Engine[Any, Any]) -> None:
+        if engine.state.iteration == 0:
+            seed_generators(self.seed + dist.rank())
 
     def _heed_overfit(self, engine: Engine[Any, Any]) -> None:
         self._passes.fixed = bool(engine.find_handlers(Overfit))

@@ -15,7 +15,7 @@ from leyden.engine import Engine, Events, Update, UpdateEvents
 from leyden.engine.dispatch import Entry, Table
 from leyden.engine.feed import Feed
 from leyden.engine.filters import NEVER
-from leyden.handlers.checkpoint.rng import rng_state, set_rng_state
+from leyden.engine.generators import rng_state, set_rng_state
 from leyden.handlers.searching.copies import Copies
 from leyden.handlers.searching.data_parts import keep_data
 
@@ -124,7 +124,7 @@ class Rehearsal:
         engine, state = self._engine, self._engine.state
         engine.last_iteration = engine.run_end = NEVER
         state.epoch = max(state.epoch, 1)  # steps belong to an epoch, and those before the first one to the first
-        state.dataloader = self._feed.data
+        state.note_data(self._feed.data)
         for update in engine.updates.values():
             for parameter in _parameters(update):
                 parameter.grad = None

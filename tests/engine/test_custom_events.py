@@ -140,3 +140,12 @@ def test_a_refused_registration_registers_nothing(engine):
         engine.register_events("fresh", BackpropEvents.STEP_DONE)
     with pytest.raises(ValueError, match="unknown event"):
         engine.add_event_handler("fresh", lambda: None)
+
+
+def test_a_count_that_nobody_keeps_is_told_once():
+    engine = Engine(lambda engine, batch: engine.fire_event(BackpropEvents.STEP_DONE))
+    engine.register_events(BackpropEvents.STEP_DONE, event_to_attr={BackpropEvents.STEP_DONE: "steps"})
+    engine.add_event_handler(BackpropEvents.STEP_DONE(every=2), lambda: None)
+    with pytest.warns(UserWarning, match=r"STEP_DONE\(every=2\).*state\.steps \+= 1 before fire_event") as told:
+        engine.run(range(6))
+    assert len(told) == 1

@@ -386,6 +386,7 @@ def test_stages_run_in_their_order_before_started_and_once(engine):
         "SCHEDULE",
         "DATA",
         "RESTORE",
+        "SEED",
     ]
     ran.clear()
     engine.run("ab")

@@ -23,10 +23,23 @@ def set_rng_state(state: dict[str, Any]) -> None:
     """Puts generators back to such a state. A device that is not there now is left out."""
     set_host_state(state)
     accelerator = torch.accelerator.current_accelerator(check_available=True)
-    if accelerator is not None:
+    if accelerator is not None and accelerator.type in state:
         module = torch.get_device_module(accelerator)
-        for place, device_state in zip(_places(accelerator), state.get(accelerator.type, ()), strict=False):
+        for place, device_state in zip(_places(accelerator), state[accelerator.type], strict=False):
             module.set_rng_state(device_state, *place)
+
+
+class GeneratorsKept:
+    """A context after which all global generators are as they were before."""
+
+    def __enter__(self) -> None:
+        accelerator = torch.accelerator.current_accelerator(check_available=True)
+        # Where no device was used, none is to be woken for this.
+        used = accelerator is not None and getattr(torch.get_device_module(accelerator), "is_initialized", bool)()
+        self._state = rng_state() if used else host_state()
+
+    def __exit__(self, *_: object) -> None:
+        set_rng_state(self._state)
 
 
 def _places(accelerator: torch.device) -> list[tuple[int, ...]]:
