@@ -54,14 +54,17 @@ class Control(Registry):
             self._wishes.add(Stop.SKIP_EPOCH_COMPLETED)
         self._wishes.add(Stop.EPOCH)
 
-    def interrupt(self) -> None:
+    def interrupt(self, *, after_step: bool = False) -> None:
         """Stops the run after the event or the step it is called in: INTERRUPT, CLOSED follow. The next `run` goes on
-        from there; where that is before the step of a batch, with this batch.
+        from there; where that is before the step of a batch, with this batch. `after_step`: an iteration that has begun
+        is finished first; for signal handlers and threads, which come at any moment.
         """
         self._interrupt_wished = True
+        if after_step:
+            self._wishes.add(Stop.AFTER_STEP)
         self._wishes.add(Stop.INTERRUPT)
         for guest in tuple(self._guests):
-            guest.interrupt()
+            guest.interrupt(after_step=after_step)
 
     @property
     def should_terminate(self) -> bool:
@@ -98,7 +101,7 @@ class Control(Registry):
             self.interrupt()
         else:
             self._interrupt_wished = False
-            self._wishes.take_back(Stop.INTERRUPT)
+            self._wishes.take_back(Stop.INTERRUPT, Stop.AFTER_STEP)
 
     @contextmanager
     def hosting(self, guest: Control) -> Iterator[None]:
@@ -137,9 +140,8 @@ class Control(Registry):
     def _note_suspension(self, stop: Suspended, terminated: bool) -> None:
         wishes = self._wishes.take_all()
         table, entry = stop.place
-        self.suspended = Suspension.at(
-            table, entry, terminated=terminated, wishes=frozenset(wishes - {Stop.INTERRUPT, Stop.FINISH})
-        )
+        done = {Stop.INTERRUPT, Stop.AFTER_STEP, Stop.FINISH}
+        self.suspended = Suspension.at(table, entry, terminated=terminated, wishes=frozenset(wishes - done))
 
     def _is_suspended_at(self, event: Event) -> bool:
         return self.suspended is not None and self.suspended.event is event

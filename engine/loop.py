@@ -13,7 +13,7 @@ from leyden.engine.filters import NEVER
 from leyden.engine.generators import GeneratorsKept
 from leyden.engine.limits import Limits
 from leyden.engine.run_data import RunData
-from leyden.engine.stopping import ANY_STOP, ENDS_RUN, EpochTerminated, Interrupted, Stop, Terminated
+from leyden.engine.stopping import ANY_STOP, ENDS_NOW, ENDS_RUN, EpochTerminated, Interrupted, Stop, Terminated
 
 
 class Loop(Control):
@@ -179,7 +179,7 @@ class Loop(Control):
     def _stop_before_step(self, event: Events) -> None:
         """Obeys a stop after an event that comes before the step: the next run begins with this very batch."""
         try:
-            self._wishes.obey(ANY_STOP)
+            self._wishes.obey(ANY_STOP if Stop.AFTER_STEP not in self._wishes.heard else ENDS_NOW)
         except (Terminated, Interrupted):
             if event is Events.ITERATION_STARTED:
                 self.state.iteration -= 1  # it is counted when it is done

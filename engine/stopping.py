@@ -16,6 +16,8 @@ class Stop(Enum):
     TERMINATE = "terminate"
     EPOCH = "epoch"
     INTERRUPT = "interrupt"
+    AFTER_STEP = "after_step"
+    """Goes with INTERRUPT: an iteration that has begun is finished first."""
     DIVERGED = "diverged"
     """Goes with TERMINATE: the numbers are lost."""
     FINISH = "finish"
@@ -29,6 +31,7 @@ class Stop(Enum):
 
 
 ANY_STOP = frozenset({Stop.TERMINATE, Stop.EPOCH, Stop.INTERRUPT})
+ENDS_NOW = frozenset({Stop.TERMINATE, Stop.EPOCH})
 ENDS_RUN = frozenset({Stop.TERMINATE, Stop.INTERRUPT})
 
 

@@ -29,7 +29,7 @@ REQUEUE_SECONDS = 60.0
 class Preemption:
     """Ends a run cleanly when a scheduler takes its machine away, or at Ctrl-C: saved at a step's end, to be resumed.
 
-    A signal sets a flag; the run is interrupted (`engine.interrupt()`) once the running iteration is done, and a
+    A signal sets a flag; the run is interrupted (`engine.interrupt`) once the running iteration is done, and a
     Checkpoint beside this saves then. Ranks share it: a signal to one of them is enough, and all end after the same
     iteration, where iterations are long the second at the latest that begins after it. So does an evaluation
     (Evaluate), with which the resumed run goes on. A second Ctrl-C ends the process at once (KeyboardInterrupt).
@@ -103,7 +103,7 @@ class Preemption:
     def start(self, engine: Engine[Any, Any]) -> None:
         """Begins to listen."""
         if self._early:
-            engine.interrupt()
+            engine.interrupt(after_step=True)
         else:
             self.received = None
         self._early = self._ended = False
@@ -145,7 +145,7 @@ class Preemption:
         self.received = signal.Signals(signal_number)
         self._early = not self._runs
         if self._engine is not None:
-            self._engine.interrupt()
+            self._engine.interrupt(after_step=True)
 
     def _hear(self, number: int, frame: FrameType | None) -> None:
         self.notify(number)

@@ -138,3 +138,15 @@ def test_the_rest_of_an_evaluation_that_was_stopped_before_a_step():
     assert evaluator.interrupted
     evaluator.run()
     assert evaluator.state.metrics["mean"] == pytest.approx(3.0)
+
+
+@pytest.mark.parametrize("event", BEFORE_STEP, ids=str)
+def test_who_comes_at_any_moment_lets_the_iteration_finish(event):
+    seen = []
+    engine = Engine(lambda engine, batch: seen.append(batch))
+    engine.add_event_handler(event(once=2), engine.interrupt, after_step=True)
+    engine.run("abc")
+    assert seen == ["a", "b"]
+    engine.add_event_handler(Events.ITERATION_STARTED(once=3), engine.interrupt)
+    engine.run("abc")
+    assert seen == ["a", "b"]
