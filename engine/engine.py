@@ -50,7 +50,7 @@ class Engine(Loop, Generic[Batch, Output]):
         """Where the engine computes: the process's own device, unless who made the engine says otherwise."""
         self.setup = Setup()
         """Functions that prepare models, optimizers and the restored state, by `Stage`."""
-        self.mode_check = None if training else ModeCheck(process)
+        self.mode_check = None if training else ModeCheck(process_function)
         """Looks whether an engine that only evaluates calls its models in eval mode; None where that is seen to."""
         self._running = False
         self.asked = RunArguments()

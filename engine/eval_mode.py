@@ -10,11 +10,11 @@ from torch import nn
 
 from leyden import distributed as dist
 from leyden.engine.attach_metrics import attach_metrics
-from leyden.engine.dispatch import check_process
 from leyden.engine.engine import Engine
 from leyden.engine.events import Events
 from leyden.engine.moving import move_module
 from leyden.engine.setup import Stage
+from leyden.engine.signatures import check_process
 
 
 def custom_evaluator(
