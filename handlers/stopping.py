@@ -76,9 +76,9 @@ class EarlyStopping:
             self._ends_run = True
             engine.terminate()
         self._restored = False
-        if isinstance(self.metric, str) and not self._goes_on:
+        if isinstance(self.metric, str) and (not self._goes_on or engine.state.iteration == 0):
             self._times_set = engine.state.metrics.times_set.get(self.metric, 0)
-        self._goes_on = False
+        self._goes_on = True
 
     def check(self, engine: Engine[Any, Any]) -> None:
         """Compares the newest value with the best one."""

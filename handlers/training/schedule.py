@@ -230,9 +230,9 @@ class Schedule:
 
     def start(self, engine: Engine[Any, Any]) -> None:
         """Takes a metric that is there already, restored perhaps, for an old one; begins anew where the run does."""
-        if self.metric is not None and not self._goes_on:
+        if self.metric is not None and (not self._goes_on or engine.state.iteration == 0):
             self._times_set = engine.state.metrics.times_set.get(self.metric, 0)
-        self._goes_on = False
+        self._goes_on = True
         if engine.state.iteration > 0:
             return
         assert self.scheduler is not None
