@@ -108,21 +108,15 @@ class Preemption:
             self.received = None
         self._early = self._ended = False
         self._runs = True
-        if self.exits and not self._told and not engine.find_handlers(Checkpoint) and dist.rank() == 0:
-            self._told = True
-            warnings.warn(
-                "Preemption is attached without a Checkpoint: when a signal comes, the run ends and the process exits, "
-                'and nothing is saved. Attach Checkpoint("runs/...", resume="auto") too, or say exits=False and save '
-                "what you need when run() returns",
-                stacklevel=2,
-            )
         if threading.current_thread() is not threading.main_thread():
             warnings.warn(
                 "Preemption can't listen for signals, because run() was called in another thread than the main one: a "
                 "signal does what it did before. Call run() in the main thread, or this handler's notify(signal)",
                 stacklevel=2,
             )
+            self._require_checkpoint(engine)
             return
+        self._require_checkpoint(engine)
         for each in self.signals:
             previous = signal.getsignal(each)
             if previous is None:
@@ -137,6 +131,16 @@ class Preemption:
         requeues = self.requeue is not None and dist.rank() == 0 and "SLURM_JOB_ID" in os.environ
         if requeues and shutil.which("scontrol") is None:
             warnings.warn("Preemption can't requeue this job: scontrol is not on PATH", stacklevel=2)
+
+    def _require_checkpoint(self, engine: Engine[Any, Any]) -> None:
+        if self.exits and not self._told and not engine.find_handlers(Checkpoint) and dist.rank() == 0:
+            self._told = True
+            warnings.warn(
+                "Preemption is attached without a Checkpoint: when a signal comes, the run ends and the process exits, "
+                'and nothing is saved. Attach Checkpoint("runs/...", resume="auto") too, or say exits=False and save '
+                "what you need when run() returns",
+                stacklevel=2,
+            )
 
     def notify(self, signal_number: int = signal.SIGTERM) -> None:
         """As if this signal had come: the run is interrupted, or if none goes on, the next one as it starts. To be

@@ -24,27 +24,24 @@ FIRST, LAST = -1_000_000, 1_000_000
 
 
 class Moment(NamedTuple):
-    """Equal for two moments only if nothing was done between them. suspended: where the run was stopped among the
-    handlers of an event, or before a step. times_put: how often handlers (SWA) have put other weights into the models.
+    """Equal for two moments only if nothing was done between them that a run which goes on would not do again.
+    suspended: where the run was stopped among the handlers of an event, or before a step.
     """
 
     epoch: int
     iteration: int
     epoch_open: bool
     suspended: Suspension | Held | None
-    times_put: int
 
     @classmethod
     def of(cls, engine: Engine[Any, Any]) -> Moment:
-        times_put = sum(getattr(handler, "times_put", 0) for handler in engine.handlers.values())
         state = engine.state
         stopped = engine.suspended or engine.run_data.held
-        return cls(state.epoch, state.iteration, engine.cursor.epoch_open, stopped, times_put)
+        return cls(state.epoch, state.iteration, engine.cursor.epoch_open, stopped)
 
     def repeats(self, other: Moment) -> bool:
-        """The same iteration with the same weights, of which handlers have done more now."""
-        one, another = ((each.epoch, each.iteration, each.times_put) for each in (self, other))
-        return one == another
+        """The same iteration, of which handlers have done more now."""
+        return (self.epoch, self.iteration) == (other.epoch, other.iteration)
 
 
 def run_ends_here(engine: Engine[Any, Any]) -> bool:

@@ -95,8 +95,6 @@ class SWA(Averaging):
         self.update_batch_norm = update_batch_norm
         self._refresh = NormRefresh(data, forward)
         self._first = 0
-        self.times_put = 0
-        """How often the average was put into the model: a checkpoint of before is not one of after."""
         self._annealing: dict[str, SWALR] = {}
 
     def refuses(self, other: object) -> str | None:
@@ -210,7 +208,6 @@ class SWA(Averaging):
         averaged = [weights for weights in self._weights.values() if weights.count > 0]
         for weights in averaged:
             weights.put()
-            self.times_put += 1
         if averaged and (models := self._with_norms()):
             self._refresh(engine, models, self._autocast(), self._predict())
         for weights in averaged:

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from leyden.handlers import EMA, SWA, Checkpoint
+from leyden.handlers import EMA, Checkpoint
 from leyden.handlers.checkpoint import export_weights, load_weights
 
 
@@ -62,8 +62,3 @@ def test_of_two_averages_the_evaluated_one(trained, tmp_path) -> None:
     trained(fast, slow)
     assert same(loaded(tmp_path / "kept"), slow.averaged())
     assert same(loaded(tmp_path / "kept", averaged="EMA(decay=0.1, evaluate=False)"), fast.averaged())
-
-
-def test_the_average_that_swa_puts_into_the_model_as_the_run_ends_is_saved(trained, tmp_path) -> None:
-    own = trained(SWA(1))
-    assert same(loaded(tmp_path / "kept"), own)
