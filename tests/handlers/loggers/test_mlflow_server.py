@@ -116,5 +116,5 @@ def test_a_run_outlives_its_server(server: Server) -> None:
     lost = Engine(lambda engine, batch: 1.0)
     lost.attach(MLflowLogger("server", tracking_uri=server.uri, every=1, patience=1.0))
     lost.add_event_handler(Events.STARTED, server.kill)
-    with pytest.warns(UserWarning, match=r"MLflowLogger: 5 values and the end of the run .* within 1 s and are lost"):
+    with pytest.warns(UserWarning, match=r"MLflowLogger: 10 values and the end of the run .* within 1 s and are lost"):
         lost.run(range(5))
