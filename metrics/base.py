@@ -70,9 +70,9 @@ class Metric(Arithmetic):
     _updates: int
 
     def __init_subclass__(cls, **options: Any) -> None:
-        """Surrounds `update` and `compute`, so that a metric of one's own has only plain functions of its states."""
+        """Surrounds `reset`, `update` and `compute`, so that a metric of one's own is plain functions of its states."""
         super().__init_subclass__(**options)
-        for name, surround in (("update", _prepared), ("compute", _checked)):
+        for name, surround in (("reset", _beginning), ("update", _prepared), ("compute", _checked)):
             if name in vars(cls):
                 setattr(cls, name, surround(vars(cls)[name]))
 
@@ -121,7 +121,6 @@ class Metric(Arithmetic):
 
     def reset(self) -> None:
         """Forgets all that was seen. A metric that overrides this calls `super().reset()`."""
-        self._begun = True
         for name, declaration in self.declarations.items():
             setattr(self, name, declaration.begin(self._defaults[name]))
         self._settled = False
@@ -276,6 +275,7 @@ class Metric(Arithmetic):
     def _settle(self, output: Any) -> None:
         """Brings the states to the device of the data, or to where they were wished."""
         if not self._begun:
+            self._begun = True
             self.reset()  # one that is written for Ignite makes its tensors there
         device = device_of(output) if self._wish is None else self._wish
         if device is None:
@@ -292,6 +292,18 @@ class Metric(Arithmetic):
 
     def _check_updated(self) -> None:
         require_samples(self, self._updates)
+
+
+def _beginning(reset: Callable[[Any], None]) -> Callable[[Any], None]:
+    """A reset after which nothing counts as seen, whatever it calls itself."""
+
+    @wraps(reset)
+    def beginning(self: Metric) -> None:
+        reset(self)
+        self._begun = True
+        self._updates = 0
+
+    return beginning
 
 
 def _prepared(update: Callable[[Any, Any], None]) -> Callable[[Any, Any], None]:

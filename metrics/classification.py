@@ -11,6 +11,9 @@ from leyden.metrics.errors import NotComputableError
 from leyden.metrics.label_faults import PLACES, Fault, Found, can_look_at, looks_one_hot, message, not_binary, outside
 from leyden.metrics.outputs import described, tensor_pair
 
+FEWEST_ROWS = 16
+"""Of fewer, binary labels may look one-hot by chance: one positive in each row."""
+
 
 class Labels(NamedTuple):
     """Decided and true labels: class indices or 0 and 1, of shape (M,); for "multilabel" (M, classes)."""
@@ -167,9 +170,10 @@ class ClassificationMetric(Metric):
     def _refuse_one_hot(self, y_pred: torch.Tensor, y: torch.Tensor) -> None:
         if y.ndim < 2 or y.shape[1] < 2:
             return
+        by_chance = y.numel() < FEWEST_ROWS * y.shape[1]
         if not y_pred.is_floating_point():
-            # Of two classes each element tells what the row tells; one row alone may be so by chance.
-            if y.shape[1] > 2 and y.numel() > y.shape[1]:
+            # Of two classes each element tells what the row tells.
+            if y.shape[1] > 2 and not by_chance:
                 self._note(Found(Fault.ONE_HOT, looks_one_hot(y) & looks_one_hot(y_pred), y), classes=0)
         elif y.ndim == 2:
             raise ValueError(
@@ -177,7 +181,7 @@ class ClassificationMetric(Metric):
                 f"{described((y_pred, y))}. For one class a sample give class indices, y.argmax(1); for several labels "
                 "a sample is_multilabel=True; for binary labels of a sequence flatten both"
             )
-        else:
+        elif not by_chance:
             self._note(Found(Fault.ONE_HOT, looks_one_hot(y), y), classes=0)
 
     def _kept(self, y: torch.Tensor) -> torch.Tensor:

@@ -86,7 +86,9 @@ class MetricGroup:
             )
         self._check_private(name, metric)
         for source in _all_of(metric):
-            source.owners.claim(self, source, trains=self._trains)
+            source.owners.check_claim(self, source, trains=self._trains)
+        for source in _all_of(metric):
+            source.owners.claim(self, trains=self._trains)
         self.metrics[name] = metric
         self._arrange()
 

@@ -27,7 +27,7 @@ class Owners:
     def __reduce__(self) -> tuple[type[Owners], tuple[()]]:
         return Owners, ()
 
-    def claim(self, group: MetricGroup, metric: Metric, *, trains: bool) -> None:
+    def check_claim(self, group: MetricGroup, metric: Metric, *, trains: bool) -> None:
         """Raises ValueError if another engine has the metric, and one of the two trains."""
         if self._clashes(group, trains):
             gc.collect()  # engines are circles of references: one that is left behind may still be there
@@ -36,6 +36,9 @@ class Owners:
                 f"this {type(metric).__name__} measures another engine already, and would mix the numbers of both: "
                 f"{CURE}, or detach() this one from the other engine first"
             )
+
+    def claim(self, group: MetricGroup, *, trains: bool) -> None:
+        """From now on the group measures with it."""
         self._groups[group] = trains
 
     def _clashes(self, group: MetricGroup, trains: bool) -> bool:

@@ -105,6 +105,37 @@ def test_a_metric_written_for_ignite() -> None:
     assert by_hand.compute() == 0.75
 
 
+class Total(Metric):
+    """One whose reset calls no other, of plain numbers."""
+
+    def reset(self):
+        self._total, self._count = 0.0, 0
+
+    def update(self, output):
+        self._total += output
+        self._count += 1
+
+    def compute(self):
+        return self._total / self._count
+
+
+def test_a_metric_whose_reset_stands_for_itself() -> None:
+    by_hand = Total()
+    for number in (1.0, 3.0):
+        by_hand.update(number)
+    assert by_hand.compute() == 2
+    engine, seen = Engine(lambda engine, batch: batch, training=False), []
+    Total().attach(engine, "mean")
+
+    @engine.on(Events.EPOCH_STARTED(once=2))
+    def skip(engine):
+        engine.terminate_epoch()
+
+    engine.add_event_handler(Events.EPOCH_COMPLETED, lambda engine: seen.append(dict(engine.state.metrics)))
+    engine.run([1.0, 3.0], max_epochs=3)
+    assert seen == [{"mean": 2.0}, {}, {"mean": 2.0}]
+
+
 def test_a_metric_without_a_device_has_that_of_the_process() -> None:
     assert Accuracy()._device == CPU
 

@@ -76,8 +76,13 @@ CASES = {
     "floating one-hot": (Accuracy, SCORES, ONE_HOT.float(), SAME_SHAPE),
     "scores all zero": (Accuracy, torch.zeros(4, 3), ONE_HOT, SAME_SHAPE),
     "smoothed": (Accuracy, SCORES, ONE_HOT * 0.9 + 0.1 / 3, SAME_SHAPE),
-    "one-hot of whole numbers": (Accuracy, SCORES.long(), ONE_HOT, "always sum to 1, as one-hot"),
-    "one-hot pixels": (Accuracy, torch.rand(4, 3, 2), ONE_HOT[..., None].expand(4, 3, 2), "always sum to 1"),
+    "one-hot of whole numbers": (
+        Accuracy,
+        SCORES.long().repeat(4, 1),
+        ONE_HOT.repeat(4, 1),
+        "always sum to 1, as one-hot",
+    ),
+    "one-hot pixels": (Accuracy, torch.rand(4, 3, 4), ONE_HOT[..., None].expand(4, 3, 4), "always sum to 1"),
     "one-hot for precision": (Precision, SCORES, ONE_HOT, SAME_SHAPE),
     "a label too large": (Accuracy, SCORES, torch.tensor([0, 1, 2, 3]), "found 3 in y, none of the classes 0, ..., 2"),
     "a negative label": (Accuracy, SCORES, torch.tensor([0, 1, 2, -1]), "found -1 in y, none of the classes"),
@@ -120,6 +125,17 @@ def test_masks_that_are_no_one_hot_targets_are_taken() -> None:
     assert value(Accuracy(), torch.tensor([[0, 1], [1, 1]]), torch.tensor([[0, 1], [1, 0]])) == 0.75
     one_sample = torch.tensor([[0, 0, 1, 0]])
     assert value(Accuracy(), one_sample, one_sample) == 1
+
+
+@pytest.mark.parametrize("samples", [0, 1, 4])
+def test_few_sequences_with_one_positive_each_are_taken(samples) -> None:
+    """They look one-hot by chance."""
+    y = torch.zeros(samples, 5, 1)
+    y[:, 2] = 1
+    metric = Accuracy()
+    metric.update((y * 0.9, y))
+    metric.update((torch.full((2, 5, 1), 0.9), torch.zeros(2, 5, 1)))
+    assert metric.compute() == 5 * samples / (5 * samples + 10)
 
 
 def test_class_indices_of_a_sequence_are_taken() -> None:

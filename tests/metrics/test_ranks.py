@@ -21,10 +21,11 @@ def alone():
 
 
 @pytest.fixture(scope="module", params=[2, 3])
-def ranks(request):
+def ranks(request, tmp_path_factory):
     """What each of two and of three processes finds."""
+    found = tmp_path_factory.mktemp("ranks") / "found.json"
     done = subprocess.run(
-        [sys.executable, str(SCRIPT), str(request.param)],
+        [sys.executable, str(SCRIPT), str(request.param), str(found)],
         capture_output=True,
         text=True,
         timeout=100,
@@ -32,7 +33,7 @@ def ranks(request):
         env=os.environ | {"OMP_NUM_THREADS": "1"},
     )
     assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
+    return json.loads(found.read_text())
 
 
 def close(value):

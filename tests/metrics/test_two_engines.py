@@ -62,6 +62,14 @@ def test_it_may_move_from_engine_to_engine() -> None:
     derived.attach(engine, "mean")
 
 
+def test_what_is_refused_claims_nothing() -> None:
+    taken, free, engine, another, third = Mean(), Mean(), trainer(), trainer(), trainer()
+    taken.attach(engine, "mean")
+    with pytest.raises(ValueError, match=MIXED):
+        (free + taken).attach(another, "sum")
+    free.attach(third, "mean")
+
+
 def test_an_engine_that_is_gone_does_not_count() -> None:
     mean = Mean()
     gc.disable()

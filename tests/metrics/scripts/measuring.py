@@ -1,8 +1,9 @@
-"""Measures on each rank what its shard holds. Run: python measuring.py RANKS; prints what each rank found, as JSON."""
+"""Measures on each rank what its shard holds: `python measuring.py RANKS FILE` writes what each found, as JSON."""
 
 import json
 import sys
 from contextlib import contextmanager
+from pathlib import Path
 
 import torch
 import torch.distributed
@@ -181,4 +182,5 @@ def scenarios():
 
 
 if __name__ == "__main__":
-    print(json.dumps(dist.launch(scenarios, int(sys.argv[1]))))
+    # Not printed: where Python's output is unbuffered, a pipe may take only the beginning of a long line.
+    Path(sys.argv[2]).write_text(json.dumps(dist.launch(scenarios, int(sys.argv[1]))))
