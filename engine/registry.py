@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
+from leyden.engine.attachment import check_unattached, mark_attached
 from leyden.engine.handler_states import LoadedStates, Mark, find_twins, labels_of
 from leyden.engine.listeners import Listeners
 
@@ -68,6 +69,8 @@ class Registry(Listeners):
 
         Raises TypeError for what has no `attach`, ValueError for a handler that is attached already, for two that
         can't work together (`refuses`), and for a name that is taken.
+
+        Raises ValueError, too, for a handler of another engine, unless it has `shareable = True`.
         """
         if name is not None:
             self._check_name(name, handlers)
@@ -81,8 +84,10 @@ class Registry(Listeners):
                 )
             if any(handler is other for other in self.handlers.values()):
                 raise ValueError(f"this {type(handler).__name__} is attached to this engine already")
+            check_unattached(handler, self)
             self._check_company(handler)
             handler.attach(self)
+            mark_attached(handler, self)
             self.handlers[name or self._numbered(handler)] = handler
             if name is not None:
                 self._given_names[id(handler)] = name
