@@ -73,6 +73,10 @@ class Listeners:
             if attribute not in vars(self.state):
                 setattr(self.state, attribute, 0)
 
+    def has_registered_events(self, *events: Event) -> bool:
+        """Whether this engine knows all of these events."""
+        return all(event in self._tables for event in events)
+
     def add_event_handler(
         self, event_name: AnyEvent, handler: Handler, *args: Any, order: int = Order.DEFAULT, **kwargs: Any
     ) -> RemovableEventHandle:

@@ -149,3 +149,8 @@ def test_a_count_that_nobody_keeps_is_told_once():
     with pytest.warns(UserWarning, match=r"STEP_DONE\(every=2\).*state\.steps \+= 1 before fire_event") as told:
         engine.run(range(6))
     assert len(told) == 1
+
+
+def test_an_engine_tells_which_events_it_knows(engine):
+    assert engine.has_registered_events(BackpropEvents.STEP_DONE, Events.STARTED)
+    assert not engine.has_registered_events(Events.STARTED, "nothing")
