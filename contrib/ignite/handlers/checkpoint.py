@@ -48,7 +48,6 @@ class Checkpoint:
     """
 
     SAVED_CHECKPOINT = CheckpointEvents.SAVED_CHECKPOINT
-    Item = Item
 
     def __init__(
         self,
@@ -184,15 +183,17 @@ class Checkpoint:
         Raises ValueError for an object that the checkpoint has no state of.
         """
         Checkpoint._check(to_load, "to_load", "load_state_dict")
-        if isinstance(checkpoint, str | os.PathLike):
-            checkpoint = torch.load(checkpoint, weights_only=True, map_location="cpu")
-        if len(to_load) == 1 and next(iter(to_load)) not in checkpoint:
-            _load(next(iter(to_load.values())), checkpoint, kwargs)
+        if isinstance(checkpoint, Mapping):
+            states = checkpoint
+        else:
+            states = torch.load(checkpoint, weights_only=True, map_location="cpu")
+        if len(to_load) == 1 and next(iter(to_load)) not in states:
+            _load(next(iter(to_load.values())), states, kwargs)
             return
-        if missing := [name for name in to_load if name not in checkpoint]:
-            raise ValueError(f"the checkpoint has no {', '.join(missing)}; it has: {', '.join(checkpoint)}")
+        if missing := [name for name in to_load if name not in states]:
+            raise ValueError(f"the checkpoint has no {', '.join(missing)}; it has: {', '.join(states)}")
         for name, each in to_load.items():
-            _load(each, checkpoint[name], kwargs)
+            _load(each, states[name], kwargs)
 
     def reload_objects(
         self, to_load: Mapping[str, Any], load_kwargs: Mapping[str, Any] | None = None, **filename_components: Any

@@ -146,7 +146,7 @@ def create_lr_scheduler_with_warmup(
         elif begins_with == end:  # the scheduler sets that value itself, at its first call
             points[-1:] = [(last - 1, end - (end - warmup_start_value) / last)] if warmup_duration > 2 else []
         lines.append(PiecewiseLinear(then.optimizer, "lr", points, param_group_index=index))
-    schedulers = [ParamGroupScheduler(lines), then]
+    schedulers: list[ParamScheduler | ParamGroupScheduler] = [ParamGroupScheduler(lines), then]
     durations = [points[-1][0] + 1]
     if output_simulated_values is not None:
         simulated = ConcatScheduler.simulate_values(len(output_simulated_values), schedulers, durations=durations)
