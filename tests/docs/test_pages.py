@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
+import torch
 
 DOCS = Path(__file__).parents[2] / "docs"
 
@@ -23,6 +24,14 @@ def test_writing_a_handler(capsys: pytest.CaptureFixture[str]) -> None:
     assert float(printed[8]) > 0
     assert printed[9] == "480"
     assert "ADAPT  SmallWeights" in "\n".join(printed)
+
+
+def test_models_of_transformers(capsys: pytest.CaptureFixture[str]) -> None:
+    torch.manual_seed(1)
+    run_page("transformers.md")
+    accuracy, difference = map(float, capsys.readouterr().out.splitlines()[-2:])
+    assert accuracy > 0.8
+    assert difference < 1e-5
 
 
 @pytest.mark.parametrize("page", sorted(path.name for path in DOCS.glob("*.md")))

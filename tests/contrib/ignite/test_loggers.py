@@ -12,11 +12,11 @@ import torch
 from torch import nn
 
 import leyden.engine
-from leyden.contrib.ignite.log_handlers import OptimizerParamsHandler, OutputHandler, global_step_from_engine
-from leyden.contrib.ignite.loggers import MLflowLogger, TensorboardLogger
-from leyden.contrib.ignite.progress_bar import ProgressBar
-from leyden.contrib.ignite.timer import Timer
-from leyden.contrib.ignite.weight_handlers import (
+from leyden.contrib.ignite.handlers.log_handlers import OptimizerParamsHandler, OutputHandler, global_step_from_engine
+from leyden.contrib.ignite.handlers.loggers import MLflowLogger, TensorboardLogger
+from leyden.contrib.ignite.handlers.timing import Timer
+from leyden.contrib.ignite.handlers.tqdm_logger import ProgressBar
+from leyden.contrib.ignite.handlers.weight_handlers import (
     GradsHistHandler,
     GradsScalarHandler,
     WeightsHistHandler,
@@ -186,7 +186,8 @@ def test_a_logger_that_failed_or_was_never_closed_has_all_its_points(tmp_path: P
     import sys
 
     code = (
-        "from leyden.contrib.ignite.loggers import TensorboardLogger\nfrom leyden.engine import Engine, Events\n"
+        "from leyden.contrib.ignite.handlers.loggers import TensorboardLogger\n"
+        "from leyden.engine import Engine, Events\n"
         f"engine, logger = Engine(lambda engine, batch: 0.5), TensorboardLogger({str(tmp_path)!r})\n"
         "logger.attach_output_handler(engine, Events.ITERATION_COMPLETED, tag='a', output_transform=float)\n"
         "engine.run(range(3))"
@@ -280,7 +281,7 @@ def test_a_bar_over_other_events_is_refused() -> None:
 @pytest.mark.parametrize("whose", ["leyden", "ignite"])
 def test_a_timer_of_the_steps_leaves_out_what_is_between(whose: str, monkeypatch: pytest.MonkeyPatch) -> None:
     house, now = LEYDEN if whose == "leyden" else ignites(), [0.0]
-    module = "leyden.contrib.ignite.timer" if whose == "leyden" else "ignite.handlers.timing"
+    module = "leyden.contrib.ignite.handlers.timing" if whose == "leyden" else "ignite.handlers.timing"
     monkeypatch.setattr(f"{module}.perf_counter", lambda: now[0])
 
     def work(engine: Any, batch: int) -> None:

@@ -35,7 +35,7 @@ def output_of(name: str, folder: Path, *args: str, ported: bool) -> list[str]:
     [
         ("mnist", 22),
         ("mnist_with_tqdm_logger", 2),
-        ("reinforce", 5),
+        ("reinforce", 4),
         ("actor_critic", 7),
         ("siamese", 6),
     ],
@@ -46,14 +46,17 @@ def test_a_script_prints_what_it_prints_under_ignite(name: str, lines: int, tmp_
     assert len(found) >= lines
 
 
-def test_dcgan(tmp_path: Path) -> None:
-    found = output_of("dcgan", tmp_path / "ours", str(tmp_path / "ours" / "out"), ported=True)
-    assert found == output_of("dcgan", tmp_path / "theirs", str(tmp_path / "theirs" / "out"), ported=False)
-    assert len(found) == 8
+@pytest.mark.parametrize(("name", "lines"), [("dcgan", 12), ("mnist_with_tensorboard_logger", 3)])
+def test_a_script_that_writes_files_prints_what_it_prints_under_ignite(name: str, lines: int, tmp_path: Path) -> None:
+    found = output_of(name, tmp_path / "ours", str(tmp_path / "ours" / "out"), ported=True)
+    assert found == output_of(name, tmp_path / "theirs", str(tmp_path / "theirs" / "out"), ported=False)
+    assert len(found) == lines
 
 
 def test_a_run_that_crashes_goes_on_at_the_very_batch(tmp_path: Path) -> None:
-    """Until the crash as Ignite; after it as the run that never crashed, where Ignite draws another order."""
+    """Until the crash as Ignite. The epoch that was open ends as in the run that never crashed, where Ignite begins
+    another order; later ones are drawn anew, since such a file has no state of the generators.
+    """
     name, logs = "mnist_save_resume_engine", tmp_path / "logs"
     straight = output_of(name, tmp_path / "ours", str(logs / "straight"), "0", "", ported=True)
     assert straight == output_of(name, tmp_path / "theirs", str(logs / "theirs"), "0", "", ported=False)
@@ -64,6 +67,6 @@ def test_a_run_that_crashes_goes_on_at_the_very_batch(tmp_path: Path) -> None:
     checkpoint = str(logs / "resumed" / "checkpoint_25.pt")
     resumed = output_of(name, tmp_path / "ours", str(logs / "resumed"), "0", checkpoint, ported=True)
     assert resumed[0] == "Resume from a checkpoint: checkpoint_25.pt"
-    after = [line for line in straight if line.split()[0].isdigit() and int(line.split()[0]) > 25]
-    assert [line for line in resumed if line.split()[0].isdigit()] == after
-    assert [line for line in resumed if "epoch 3" in line] == [line for line in straight if "epoch 3" in line]
+    second_epoch = [line for line in straight if line.startswith(("30 ", "40 ", "Validation - epoch 2"))]
+    assert resumed[1:4] == second_epoch
+    assert [line.split()[0] for line in resumed if line.split()[0].isdigit()] == ["30", "40", "50", "60"]

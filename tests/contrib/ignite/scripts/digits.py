@@ -7,17 +7,18 @@ from torch.utils.data import DataLoader, TensorDataset
 
 
 class Net(nn.Module):
-    def __init__(self):
+    def __init__(self, dropout=0.5):
         super().__init__()
         self.conv = nn.Conv2d(1, 8, kernel_size=3)
-        self.drop = nn.Dropout2d()
+        self.drop = nn.Dropout2d(dropout)
+        self.dropout = dropout
         self.fc1 = nn.Linear(72, 32)
         self.fc2 = nn.Linear(32, 10)
 
     def forward(self, x):
         x = nn.functional.relu(nn.functional.max_pool2d(self.drop(self.conv(x)), 2))
         x = nn.functional.relu(self.fc1(x.flatten(1)))
-        x = nn.functional.dropout(x, training=self.training)
+        x = nn.functional.dropout(x, self.dropout, training=self.training)
         return nn.functional.log_softmax(self.fc2(x), dim=-1)
 
 

@@ -15,7 +15,7 @@ from ignite.utils import manual_seed
 
 def run(log_dir, epochs=3, checkpoint_every=25, crash_iteration=None, resume_from=None):
     train_loader, val_loader = loaders()
-    model = Net()
+    model = Net(dropout=0.0)
     criterion = nn.NLLLoss()
     optimizer = SGD(model.parameters(), lr=0.2, momentum=0.9)
     lr_scheduler = StepLR(optimizer, step_size=1, gamma=0.5)

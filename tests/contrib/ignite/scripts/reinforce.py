@@ -44,7 +44,7 @@ def finish_episode(policy, optimizer, gamma=0.99):
     policy.rewards.clear()
 
 
-def main(env, threshold=25.0, max_episodes=200):
+def main(env, threshold=32.0, max_episodes=200):
     policy = Policy()
     optimizer = torch.optim.Adam(policy.parameters(), lr=1e-2)
     timesteps = range(10000)
@@ -72,7 +72,7 @@ def main(env, threshold=25.0, max_episodes=200):
         trainer.state.running_reward = 0.05 * trainer.state.ep_reward + 0.95 * trainer.state.running_reward
         finish_episode(policy, optimizer)
 
-    @trainer.on(EPISODE_COMPLETED(every=10))
+    @trainer.on(EPISODE_COMPLETED(every=5))
     def log_episode():
         print(f"Episode {trainer.state.epoch}\t{trainer.state.ep_reward:.2f}\t{trainer.state.running_reward:.2f}")
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from leyden import distributed as dist
 from leyden import handlers
-from leyden.contrib.ignite.log_handlers import OptimizerParamsHandler, OutputHandler
+from leyden.contrib.ignite.handlers.log_handlers import OptimizerParamsHandler, OutputHandler
 from leyden.engine import Engine, Events, RemovableEventHandle, UpdateEvents
 from leyden.engine.events import FilteredEvent, parts_of, without_filter
 from leyden.handlers.loggers import Logger

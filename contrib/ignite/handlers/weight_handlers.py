@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import torch
 from torch import nn
 
-from leyden.contrib.ignite.log_handlers import count_of
+from leyden.contrib.ignite.handlers.log_handlers import count_of
 from leyden.engine import Engine
 
 Whitelist = Sequence[str] | Callable[[str, nn.Parameter], bool] | None

@@ -1,27 +1,33 @@
 """The names of `ignite.metrics` that leyden has."""
 
+from leyden.contrib.ignite.metrics.running_average import RunningAverage
 from leyden.metrics import (
     Accuracy,
     ConfusionMatrix,
+    EpochWise,
     Loss,
     MeanSquaredError,
     Metric,
     MetricsLambda,
+    MetricUsage,
     Precision,
     Recall,
-    RunningAverage,
+    RunningBatchWise,
+    SingleEpochRunningBatchWise,
 )
-from leyden.metrics import Mean as Average
 
 __all__ = [
     "Accuracy",
-    "Average",
     "ConfusionMatrix",
+    "EpochWise",
     "Loss",
     "MeanSquaredError",
     "Metric",
+    "MetricUsage",
     "MetricsLambda",
     "Precision",
     "Recall",
     "RunningAverage",
+    "RunningBatchWise",
+    "SingleEpochRunningBatchWise",
 ]

@@ -1,0 +1,5 @@
+"""The names of `ignite.exceptions`."""
+
+from leyden.metrics import NotComputableError
+
+__all__ = ["NotComputableError"]

@@ -1,0 +1,14 @@
+"""The names of `ignite.metrics.metric`: what a metric of one's own is made with."""
+
+from leyden.metrics import EpochWise, Metric, MetricUsage, RunningBatchWise, SingleEpochRunningBatchWise
+from leyden.metrics.sync import reinit__is_reduced, sync_all_reduce
+
+__all__ = [
+    "EpochWise",
+    "Metric",
+    "MetricUsage",
+    "RunningBatchWise",
+    "SingleEpochRunningBatchWise",
+    "reinit__is_reduced",
+    "sync_all_reduce",
+]
