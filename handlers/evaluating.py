@@ -13,6 +13,7 @@ from leyden.engine.metric_watch import MetricWatch
 from leyden.engine.mode_check import ModeCheck
 from leyden.engine.parts_state import parts_state, set_parts_state
 from leyden.engine.suspension import GOES_ON_AT
+from leyden.handlers.misplaced import tell_misplaced
 from leyden.metrics.group import MetricGroup
 
 
@@ -214,6 +215,7 @@ class Evaluate:
             if isinstance(handler, ConcernsEvaluators) and id(handler) not in reached:
                 reached.add(id(handler))
                 handler.attach_to_evaluator(self.evaluator)
+        tell_misplaced(self.evaluator, self.prefix)
         self._check_data()
 
     def _check_data(self) -> None:

@@ -73,6 +73,7 @@ class Preemption:
         self.exit_code = exit_code
         self.exits = exits
         self.requeue = requeue
+        self.told_misplaced = False
         self.received: signal.Signals | None = None
         """The signal that ended the last run on this rank; None if none came."""
         self._engine: Engine[Any, Any] | None = None
@@ -95,6 +96,12 @@ class Preemption:
         engine.add_event_handler(Events.INTERRUPT, self._agree, order=FIRST)
         engine.add_event_handler(Events.INTERRUPT | Events.COMPLETED, self._note_end, order=LAST)
         engine.add_event_handler(Events.CLOSED, self.close, order=LAST)
+
+    def on_evaluator(self) -> str:
+        return (
+            "it hears no signal while the trainer trains, and one that comes in an evaluation would end the process "
+            "before the trainer is saved. Attach it to the trainer; its evaluations stop with it"
+        )
 
     def attach_to_evaluator(self, engine: Engine[Any, Any]) -> None:
         """The evaluator's worker processes, too, stay alive."""
@@ -133,7 +140,8 @@ class Preemption:
             warnings.warn("Preemption can't requeue this job: scontrol is not on PATH", stacklevel=2)
 
     def _require_checkpoint(self, engine: Engine[Any, Any]) -> None:
-        if self.exits and not self._told and not engine.find_handlers(Checkpoint) and dist.rank() == 0:
+        told = self._told or self.told_misplaced
+        if self.exits and not told and not engine.find_handlers(Checkpoint) and dist.rank() == 0:
             self._told = True
             warnings.warn(
                 "Preemption is attached without a Checkpoint: when a signal comes, the run ends and the process exits, "

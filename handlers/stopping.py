@@ -34,6 +34,7 @@ class EarlyStopping:
 
     told_apart_by = ("metric",)
     settings = ("mode", "patience", "min_delta")
+    told_misplaced = False
 
     def __init__(
         self,
@@ -67,9 +68,25 @@ class EarlyStopping:
         engine.add_event_handler(Events.EPOCH_COMPLETED, self.check, order=Order.STOPPERS)
         engine.add_event_handler(Events.TERMINATE, self.tell)
 
+    def on_evaluator(self) -> str:
+        metric = f'"{self.metric}"' if isinstance(self.metric, str) else "its score"
+        return (
+            f"it forgets at the start of each what {metric} was before, and so ends nothing. Attach it to the trainer, "
+            "where the metrics that Evaluate brings have its prefix before their names"
+        )
+
     def start(self, engine: Engine[Any, Any]) -> None:
         """Forgets an earlier run, if this one is from the beginning; a restored run that it had stopped stays so."""
         self._ends_run = False
+        if not engine.training and engine.state.max_epochs == 1 and not self.told_misplaced:
+            self.told_misplaced = True
+            if dist.rank() == 0:
+                warnings.warn(
+                    "EarlyStopping is attached to an engine that evaluates, of which a run has one epoch and nothing "
+                    "to stop, and it begins anew with each run. Attach it to the trainer, which gets the evaluator's "
+                    "metrics by Evaluate(evaluator, data, prefix=...)",
+                    stacklevel=2,
+                )
         if engine.state.iteration == 0:
             self.best, self.waited = None, 0
         elif self._restored and self.waited >= self.patience:

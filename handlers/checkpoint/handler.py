@@ -116,7 +116,7 @@ class Checkpoint:
         self._record = self._saver.record
         self._engine: Engine[Any, Any] | None = None
         self._going_on = GoingOn(override)
-        self._is_set_up = self._told = False
+        self._is_set_up = self._told = self.told_misplaced = False
         self._between: Between | None = None
         self._clock: Clock | None = None
         self._muted = False
@@ -135,6 +135,14 @@ class Checkpoint:
         self._saver.writer.join()
         ranked = self.keeping.ranked(self._shelf.entries())
         return ranked[0].path if ranked else None
+
+    def on_evaluator(self) -> str | None:
+        if self.extra:  # which is saved, though with the evaluator's counts
+            return None
+        return (
+            f"what it saves to {self.directory} holds no model, and nothing that training could go on from. Attach it "
+            "to the trainer, where the metrics that Evaluate brings have its prefix before their names"
+        )
 
     def attach(self, engine: Engine[Any, Any]) -> None:
         others = engine.find_handlers(Checkpoint)
@@ -185,7 +193,7 @@ class Checkpoint:
             resuming.set_up(engine)
         self._is_set_up = self._running = True
         engine.require_distinct_handlers()
-        if not engine.updates and not self.extra and dist.rank() == 0:
+        if not engine.updates and not self.extra and not self.told_misplaced and dist.rank() == 0:
             warnings.warn(
                 f"the checkpoints in {self.directory} will hold no model: the engine has no Update. Attach Checkpoint "
                 "to the engine that trains; for a process function without Update name what is to be saved: "

@@ -55,6 +55,7 @@ class Reproducible:
         self.samples = samples
         self._engine: Engine[Any, Any] | None = None
         self._passes = Passes(lambda: self.seed)
+        self.told_misplaced = False
         self._saved_by: int | None = None  # ranks of the run that was restored
         self._settings: tuple[bool, bool, bool, bool] | None = None
 
@@ -77,6 +78,12 @@ class Reproducible:
             engine.setup.add(Stage.DATA, functools.partial(self._heed_overfit, engine), each_run=True)
             self._passes.follow(engine)
             SeededData(self._passes).add_to(engine, self)
+
+    def on_evaluator(self) -> str:
+        return (
+            f"it seeds all generators with {self.seed} at the start of each, so that the training after it draws the "
+            "same numbers in each epoch. Attach it to the trainer; the data of its evaluations is seeded with it"
+        )
 
     def attach_to_evaluator(self, engine: Engine[Any, Any]) -> None:
         """Seeds the evaluator's data, unless it has a seed of its own."""

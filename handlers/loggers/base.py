@@ -71,7 +71,7 @@ class Logger(ABC):
         self._may_repeat = True  # the next run to be opened may have points already that come again
         self._muted = False
         self._logged: dict[str, str] = {}  # parameters, by the backend's names
-        self._told = False
+        self._told = self.told_misplaced = False
         self._refused: set[str] = set()  # names that were told
         self._ending = Ending.FINISHED
         self._error: BaseException | None = None
@@ -158,6 +158,12 @@ class Logger(ABC):
             engine.add_event_handler(Events.EXCEPTION_RAISED, self._note_exception)
             engine.add_event_handler(Events.CLOSED, self._end, order=Order.SAVERS)
         self._engine = engine
+
+    def on_evaluator(self) -> str:
+        return (
+            "it begins a run of its own with each, and logs against the evaluator's own iterations. Attach it to the "
+            "trainer, where it logs the metrics that Evaluate brings against the trainer's"
+        )
 
     def state_dict(self) -> dict[str, Any]:
         """What was logged and is not known to be with the backend. Waits for nothing."""
