@@ -22,7 +22,11 @@ class Attachment:
 
 
 def check_unattached(handler: Any, engine: Any) -> None:
-    """Raises ValueError for a handler that is attached to another engine, unless its `shareable` says that it may."""
+    """Raises ValueError for a handler that is attached to another engine, unless its `shareable` says that it may, or
+    `refuses_second_engine` that its own attach raises.
+    """
+    if getattr(handler, "refuses_second_engine", False):
+        return
     mark = getattr(handler, "__dict__", {}).get(MARK)
     other = mark.engine() if isinstance(mark, Attachment) else None
     if other is not None and other is not engine and not getattr(handler, "shareable", False):

@@ -51,6 +51,8 @@ class Preemption:
     Raises ValueError for a signal that is unknown or can't be caught, or an exit code that is none.
     """
 
+    refuses_second_engine = True
+
     def __init__(
         self,
         signals: str | int | Iterable[str | int] = ("SIGTERM", "SIGUSR1", "SIGINT"),

@@ -44,6 +44,8 @@ class Reproducible:
     A resumed run keeps the seed it began with. Raises ValueError for a seed that is not in 0 ... 2**32 - 1.
     """
 
+    refuses_second_engine = True
+
     def __init__(self, seed: int = 0, *, deterministic: bool | str = False, samples: bool = True) -> None:
         check_seed(seed, "Reproducible")
         if not isinstance(samples, bool):

@@ -46,6 +46,8 @@ class Logger(ABC):
     beginning has a new one.
     """
 
+    refuses_second_engine = True
+
     def __init__(
         self,
         *,

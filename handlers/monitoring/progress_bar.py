@@ -44,6 +44,8 @@ class ProgressBar:
     Raises TypeError or ValueError for what can't be meant by its arguments.
     """
 
+    refuses_second_engine = True
+
     def __init__(
         self,
         every: int | None = None,

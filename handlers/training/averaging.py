@@ -28,6 +28,7 @@ class Averaging:
     """
 
     told_apart_by = ("update",)
+    refuses_second_engine = True
     settings: tuple[str, ...] = ("evaluate",)
 
     def __init__(self, *, evaluate: bool, update: str | None) -> None:

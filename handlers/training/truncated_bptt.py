@@ -46,6 +46,8 @@ class TruncatedBPTT:
     On-Line Training of Recurrent Network Trajectories, 1990.
     """
 
+    refuses_second_engine = True
+
     def __init__(self, length: int, *, dim: int = 1, split: Split | None = None) -> None:
         for name, value, least in (("length", length, 1), ("dim", dim, 0)):
             if isinstance(value, bool) or not isinstance(value, int) or value < least:

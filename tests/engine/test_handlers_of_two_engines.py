@@ -22,6 +22,16 @@ class Shared(Counter):
     shareable = True
 
 
+class Single:
+    refuses_second_engine = True
+    taken = False
+
+    def attach(self, engine):
+        if self.taken:
+            raise ValueError("one is enough")
+        self.taken = True
+
+
 MAKE = [
     lambda: EarlyStopping("val/loss", mode="min"),
     TerminateOnNan,
@@ -54,3 +64,10 @@ def test_a_copy_is_another_handler(duplicate):
     handler, first, second = Counter(), engine(), engine()
     first.attach(handler)
     second.attach(duplicate(handler))
+
+
+def test_one_that_refuses_by_itself_says_it_in_its_own_words():
+    handler = Single()
+    engine().attach(handler)
+    with pytest.raises(ValueError, match="one is enough"):
+        engine().attach(handler)
