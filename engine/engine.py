@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterable, Sequence
 from difflib import get_close_matches
 from typing import Any, Generic, TypeVar
 
+from torch import nn
+
 from leyden import distributed as dist
 from leyden.engine.describe import describe
 from leyden.engine.events import Events
@@ -52,6 +54,8 @@ class Engine(Loop, Generic[Batch, Output]):
         """Functions that prepare models, optimizers and the restored state, by `Stage`."""
         self.mode_check = None if training else ModeCheck(process_function)
         """Looks whether an engine that only evaluates calls its models in eval mode; None where that is seen to."""
+        self.evaluated_models: tuple[nn.Module, ...] = ()
+        """The models of an engine that evaluates; empty where the process function alone knows them."""
         self._running = False
         self.asked = RunArguments()
         """What the last `run` was called with."""

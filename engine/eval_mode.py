@@ -51,6 +51,7 @@ def evaluator_of(
     evaluator: Engine[Any, Any] = Engine(step, training=False)
     evaluator.device = dist.device() if device is None else torch.device(device)
     evaluator.mode_check = None
+    evaluator.evaluated_models = tuple(models)
     modes: list[tuple[nn.Module, bool]] = []
 
     def place() -> None:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import functools
-import inspect
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -13,6 +12,7 @@ from torch import nn
 from torch.utils.hooks import RemovableHandle
 
 from leyden import distributed as dist
+from leyden.engine.named_models import models_named_by
 
 
 class ModeCheck:
@@ -32,7 +32,7 @@ class ModeCheck:
         if self._begun:
             return
         self._begun = True
-        for model in _models_of(self._process):
+        for model in models_named_by(self._process):
             parts = list(model.modules())
             if any(map(_is_compiled, parts)):
                 continue  # a hook would have it compiled anew
@@ -64,38 +64,3 @@ class ModeCheck:
 def _is_compiled(module: nn.Module) -> bool:
     wrapped = isinstance(module, torch.jit.ScriptModule) or type(module).__module__.startswith("torch._dynamo")
     return wrapped or getattr(module, "_compiled_call_impl", None) is not None
-
-
-def _models_of(process: Any) -> list[nn.Module]:
-    return list({id(model): model for model in _found(_values_of(process))}.values())
-
-
-def _values_of(process: Any) -> Iterator[Any]:
-    if isinstance(process, functools.partial):
-        yield from (*process.args, *process.keywords.values())
-        yield from _values_of(process.func)
-    elif inspect.isfunction(process):
-        try:
-            variables = inspect.getclosurevars(process)
-        except ValueError:  # a variable around it has no value
-            return
-        yield from (*variables.nonlocals.values(), *variables.globals.values())
-    elif inspect.ismethod(process):
-        yield from _attributes(process.__self__)
-        yield from _values_of(process.__func__)
-    else:
-        yield from _attributes(process)
-
-
-def _attributes(thing: Any) -> list[Any]:
-    return [thing] if isinstance(thing, nn.Module) else list(getattr(thing, "__dict__", {}).values())
-
-
-def _found(values: Iterable[Any]) -> Iterator[nn.Module]:
-    for value in values:
-        if isinstance(value, nn.Module):
-            yield value
-        elif isinstance(value, Mapping):
-            yield from (each for each in value.values() if isinstance(each, nn.Module))
-        elif isinstance(value, list | tuple):
-            yield from (each for each in value if isinstance(each, nn.Module))

@@ -14,6 +14,7 @@ from leyden.engine.mode_check import ModeCheck
 from leyden.engine.parts_state import parts_state, set_parts_state
 from leyden.engine.suspension import GOES_ON_AT
 from leyden.handlers.misplaced import tell_misplaced
+from leyden.handlers.other_models import tell_other_model
 from leyden.metrics.group import MetricGroup
 
 
@@ -79,6 +80,7 @@ class Evaluate:
         self._waiting: dict[str, Any] | None = None  # the evaluator's state of then, if it does not hold it itself
         self._state_of_data: Callable[[], dict[str, Any]] | None = None  # since the last evaluation in this process
         self._between: dict[str, Any] | None = None  # the same, of a run that was restored
+        self._told = False
         self._watch = MetricWatch()  # knows the evaluator's metrics as they were before the evaluation
 
     def attach(self, engine: Engine[Any, Any]) -> None:
@@ -216,7 +218,13 @@ class Evaluate:
                 reached.add(id(handler))
                 handler.attach_to_evaluator(self.evaluator)
         tell_misplaced(self.evaluator, self.prefix)
+        self._check_models(engine)
         self._check_data()
+
+    def _check_models(self, engine: Engine[Any, Any]) -> None:
+        if not self._told:
+            evaluators = [each.evaluator for each in engine.find_handlers(Evaluate)]
+            self._told = tell_other_model(engine, self.evaluator, evaluators, self.prefix)
 
     def _check_data(self) -> None:
         """Before training begins: what the first evaluation would raise about its data."""
