@@ -12,8 +12,6 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import leyden.engine
-import leyden.handlers
-from leyden.handlers import checkpoint
 from leyden.metrics import Accuracy
 
 ROOT = Path(__file__).parents[2]
@@ -22,14 +20,13 @@ GOES_ON, WHEN, WEIGHTS = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
 
 
 def script() -> dict[str, Any]:
-    """A process anew: imports, a model, data, a trainer and an evaluator."""
+    """A process anew: a model, data, a trainer and an evaluator."""
     torch.manual_seed(0)
     x = torch.randn(60, 4)
     samples = TensorDataset(x, (x.sum(1) > 0).long())
     model = nn.Linear(4, 2)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    rooms = [leyden.engine, leyden.handlers, checkpoint]
-    return {name: getattr(room, name) for room in rooms for name in room.__all__} | {
+    return {
         "model": model,
         "trainer": leyden.engine.supervised_trainer(model, optimizer, nn.CrossEntropyLoss()),
         "evaluator": leyden.engine.supervised_evaluator(model, metrics={"accuracy": Accuracy()}),

@@ -11,9 +11,7 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-import leyden.engine
 import leyden.handlers
-import leyden.metrics
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
@@ -22,18 +20,14 @@ EXAMPLES = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 
 @pytest.fixture
 def names() -> dict[str, Any]:
-    """What the README takes for granted: the imports, a model and two loaders."""
+    """What the README takes for granted: a model and two loaders."""
     torch.manual_seed(0)
     x = torch.randn(60, 4)
     samples = TensorDataset(x, (x.sum(1) > 0).long())
-    rooms = [leyden.engine, leyden.handlers, leyden.metrics]
-    return {name: getattr(room, name) for room in rooms for name in room.__all__} | {
-        "torch": torch,
-        "nn": nn,
+    return {
         "Net": lambda: nn.Sequential(nn.Linear(4, 128), nn.ReLU(), nn.Linear(128, 2)),
         "model": nn.Linear(4, 2),
         "optimizer": None,
-        "epochs": 15,
         "train_loader": DataLoader(samples, batch_size=8, shuffle=True),
         "test_loader": DataLoader(samples, batch_size=16),
     }
