@@ -128,6 +128,8 @@ class Engine(Loop, Generic[Batch, Output]):
                 except Terminated:
                     terminated = True
                     self._fire(Events.TERMINATE)
+                if not self.cursor.epoch_open:
+                    self._step_watch.tell_unused(self.state)
                 self.state.times["COMPLETED"] = time.perf_counter() - started_at
                 limits.ended = True
                 self.logger.info("the run is complete, after %.1f s", self.state.times["COMPLETED"])
@@ -207,6 +209,7 @@ class Engine(Loop, Generic[Batch, Output]):
             self.run_data.close()
         if self.mode_check is not None:
             self.mode_check.end()
+        self._step_watch.end()
         errors = self._tables[Events.CLOSED].fire_all()
         if failure is not None:
             for error in errors:

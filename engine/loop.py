@@ -13,6 +13,7 @@ from leyden.engine.filters import NEVER
 from leyden.engine.generators import GeneratorsKept
 from leyden.engine.limits import Limits
 from leyden.engine.run_data import RunData
+from leyden.engine.step_watch import StepWatch
 from leyden.engine.stopping import ANY_STOP, ENDS_NOW, ENDS_RUN, EpochTerminated, Interrupted, Stop, Terminated
 
 
@@ -32,12 +33,14 @@ class Loop(Control):
         self._limits = Limits()
         self.run_data = RunData(self.state, self._limits, self.data_setup)
         self.cursor = self.run_data.cursor
+        self._step_watch = StepWatch(self.updates)
 
     def _run_epochs(self) -> None:
         state, limits, cursor, wishes = self.state, self._limits, self.cursor, self._wishes
         self._fire_started()
         if self._ends_suspended():
             return
+        self._step_watch.begin(state.iteration)  # a search at STARTED makes steps and takes them back
         wishes.heed(ENDS_RUN)
         while self._is_suspended_at(Events.EPOCH_COMPLETED) or not limits.reached(state, cursor.epoch_open):
             started_at = time.perf_counter()

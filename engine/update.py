@@ -55,6 +55,8 @@ class Update(SavedUpdate):
         self.optimizer = optimizer
         self.steps = 0
         """Optimizer steps done in the run."""
+        self.went_backward = False
+        """It has, at least once in the run."""
         self.slots = Slots()
         self.predict: Callable[[Any], Any] | None = None
         """From a batch to what the model makes of it; None where the process function alone knows how."""
@@ -196,6 +198,7 @@ class Update(SavedUpdate):
     def _accumulate(self, step: int, loss: Loss, weight: torch.Tensor | float | None, retain_graph: bool) -> None:
         if step >= (started := self.tables[UpdateEvents.BACKWARD_STARTED]).due:
             started.fire(step)
+        self.went_backward = True
         losses = [loss] if isinstance(loss, torch.Tensor) else list(loss)
         if weight is None and self.slots.weight is not None:
             weight = self.slots.weight(self.engine.state.batch)
@@ -282,6 +285,7 @@ class Update(SavedUpdate):
     def reset(self) -> None:
         """Before a run from the beginning."""
         self.steps = self._done = 0
+        self.went_backward = False
         self._gradients = None
 
     def trainable_changed(self) -> None:

@@ -419,7 +419,7 @@ def test_loggers_see_what_was_found_and_what_was_made_ready_at_the_start_is_ther
 
 def test_it_says_what_it_found_in_one_line(caplog):
     trainer = trainer_of(model := plain_net(), sgd(model), search := finder())
-    with caplog.at_level(logging.INFO):
+    with caplog.at_level(logging.INFO, "leyden.handlers"):
         trainer.run(batches(), max_epochs=1)
     found, steps, last = search.result.suggestion, len(search.result.lrs), search.result.lrs[-1]
     assert caplog.messages == [
