@@ -17,6 +17,7 @@ from leyden.contrib.adapter_groups import Kin, enter_optimizer, find_kin
 from leyden.contrib.adapters import adapted_layers
 from leyden.engine import Engine, Stage, Update
 from leyden.engine.parameters import named_parameters
+from leyden.engine.whole_numbers import as_whole
 from leyden.handlers.loggers.packages import require_package
 from leyden.handlers.model.finetune import Finetune
 from leyden.handlers.model.freeze import Freeze
@@ -58,7 +59,7 @@ class LoRA:
         update: str | None = None,
         **options: Any,
     ) -> None:
-        if isinstance(rank, bool) or not isinstance(rank, int) or rank < 1:
+        if (whole := as_whole(rank)) is None or whole < 1:
             raise ValueError(f"LoRA needs a whole rank of at least 1, but got {rank!r}")
         require_number("LoRA", "an alpha", alpha, above=0)
         require_number("LoRA", "a dropout", dropout, least=0, below=1)
@@ -74,7 +75,7 @@ class LoRA:
         self.lr = lr
         self.update = update
         self._config: Any = config_class(
-            r=rank, lora_alpha=alpha, target_modules=self.targets, lora_dropout=dropout, **options
+            r=whole, lora_alpha=alpha, target_modules=self.targets, lora_dropout=dropout, **options
         )
         self._updates: list[Update] = []
         self._names: dict[int, str] = {}  # of the parameters that the optimizers have when adapters come in, by id

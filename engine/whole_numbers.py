@@ -8,17 +8,26 @@ from typing import Any
 import torch
 
 
-def whole_number(name: str, value: Any, least: int) -> int:
-    """The value as an int, also of numpy's integers and whatever else Python takes as an index.
-
-    Raises TypeError for what is no whole number (a bool is none), ValueError for one below `least`; `name` says whose.
+def as_whole(value: Any) -> int | None:
+    """The value as an int, also of numpy's and torch's integers and whatever else Python takes as an index; None for
+    what is no whole number: 2.0 and True, say.
     """
+    if isinstance(value, bool) or (isinstance(value, torch.Tensor) and value.dtype == torch.bool):
+        return None
     try:
-        if isinstance(value, bool) or (isinstance(value, torch.Tensor) and value.dtype == torch.bool):
-            raise TypeError
-        number = operator.index(value)
+        return operator.index(value)
     except TypeError:
-        raise TypeError(f"{name} must be a whole number, but is {value!r} ({type(value).__name__})") from None
+        return None
+
+
+def whole_number(name: str, value: Any, least: int) -> int:
+    """The value as an int, as `as_whole` gives it.
+
+    Raises TypeError for what is no whole number, ValueError for one below `least`; `name` says whose.
+    """
+    number = as_whole(value)
+    if number is None:
+        raise TypeError(f"{name} must be a whole number, but is {value!r} ({type(value).__name__})")
     if number < least:
         raise ValueError(f"{name} must be at least {least}, but is {number}")
     return number

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from numbers import Integral, Real
+from numbers import Real
 from typing import Any
+
+from leyden.engine.whole_numbers import as_whole
 
 
 def require_whole(who: str, name: str, value: Any, least: int) -> int:
     """The number as an int. Raises TypeError for what is no whole number (True and 2.0 are none, numpy's integers are),
     ValueError for one below `least`.
     """
-    if isinstance(value, bool) or not isinstance(value, Integral):
+    number = as_whole(value)
+    if number is None:
         raise TypeError(f"{who} takes {name} as a whole number, at least {least}, but got {value!r}")
-    if value < least:
+    if number < least:
         raise ValueError(f"{who} needs {name} of at least {least}, but got {value}")
-    return int(value)
+    return number
 
 
 def require_number(
@@ -53,7 +56,7 @@ def require_number(
 def require_epochs(plan: str, epochs: Iterable[Any]) -> None:
     """Raises TypeError or ValueError for keys of a plan that are no epochs: whole numbers, counted from 1."""
     for epoch in epochs:
-        if isinstance(epoch, bool) or not isinstance(epoch, Integral):
+        if as_whole(epoch) is None:
             raise TypeError(f"{plan} has the epoch {epoch!r}; epochs are whole numbers, the first one is 1")
         if epoch < 1:
             advice = ": add 1 to each of a plan that counts from 0" if epoch == 0 else ""

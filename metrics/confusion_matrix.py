@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 import torch
 
+from leyden.engine.whole_numbers import as_whole
 from leyden.metrics.base import Device, OutputTransform
 from leyden.metrics.classification import ClassificationMetric, bin_counts
 from leyden.metrics.errors import require_samples
@@ -44,11 +45,11 @@ class ConfusionMatrix(ClassificationMetric):
         )
         if average not in (None, "samples", "recall", "precision"):
             raise ValueError(f'average is None, "samples", "recall" or "precision", but got {average!r}')
-        if isinstance(num_classes, bool) or not isinstance(num_classes, int) or num_classes < 2:
+        if (whole := as_whole(num_classes)) is None or whole < 2:
             raise ValueError(f"a confusion matrix needs num_classes, at least 2, but got {num_classes!r}")
-        self.num_classes = num_classes
+        self.num_classes = whole
         self.average = average
-        self.add_state("matrix", torch.zeros(num_classes, num_classes, dtype=torch.int64), "sum")
+        self.add_state("matrix", torch.zeros(whole, whole, dtype=torch.int64), "sum")
         self.add_state("samples", 0, "sum")
 
     def update(self, output: Any) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from leyden.engine.events import AnyEvent
+from leyden.engine.whole_numbers import as_whole
 
 
 def check_directory(directory: Any) -> None:
@@ -37,7 +38,7 @@ def check_moments(every: Any, event: AnyEvent | None, every_minutes: Any) -> Non
     """Raises TypeError, ValueError for moments that can't be meant."""
     if every is not None and event is not None:
         raise ValueError(f"Checkpoint saves every={every} epochs or at event={event}; give only one of them")
-    if every is not None and (isinstance(every, bool) or not isinstance(every, int)):
+    if every is not None and as_whole(every) is None:
         raise TypeError(f"Checkpoint saves after each every-th epoch, a whole number, but got every={every!r}")
     if every_minutes is None:
         return

@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from leyden.engine.whole_numbers import as_whole
 from leyden.handlers.checkpoint.directory import Entry
 
 
@@ -25,7 +26,7 @@ class Keeping:
         if self.mode not in ("max", "min"):
             raise ValueError(f'Checkpoint needs mode "max" or "min", but got {self.mode!r}')
         for name, count in (("keep", self.keep), ("keep_best", self.keep_best)):
-            if count is not None and (isinstance(count, bool) or not isinstance(count, int) or count < 1):
+            if count is not None and ((whole := as_whole(count)) is None or whole < 1):
                 raise ValueError(
                     f"Checkpoint keeps at least 1 checkpoint, or all by keep=None, but got {name}={count!r}"
                 )

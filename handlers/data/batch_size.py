@@ -7,6 +7,8 @@ from typing import Any, TypeVar
 
 from torch.utils.data import BatchSampler, DataLoader
 
+from leyden.engine.whole_numbers import as_whole
+
 Loader = TypeVar("Loader", bound=DataLoader[Any])
 
 
@@ -21,6 +23,7 @@ def with_batch_size(data: Loader, size: int) -> Loader:
     for a loader whose batch sampler is the user's own, and for one that does not batch (batch_size=None).
     """
     check_batch_size(size)
+    size = int(size)
     if not isinstance(data, DataLoader):
         raise TypeError(
             f"only a torch DataLoader's batch size can be changed, but the data is a {type(data).__name__}; "
@@ -50,7 +53,7 @@ def with_batch_size(data: Loader, size: int) -> Loader:
 
 def check_batch_size(size: Any) -> None:
     """Raises TypeError for what is no whole number, ValueError for one below 1."""
-    if isinstance(size, bool) or not isinstance(size, int):
+    if as_whole(size) is None:
         raise TypeError(f"a batch size is a whole number, but got {size!r}")
     if size < 1:
         raise ValueError(f"a batch size is at least 1, but got {size}")

@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader
 from leyden.engine import DataStage, Engine
 from leyden.engine.data_layers import Rest
 from leyden.engine.moving import mover
+from leyden.engine.whole_numbers import as_whole
 from leyden.handlers.data.read_ahead import Copies, ReadAhead, stream_module
 from leyden.handlers.data.seeded_loaders import fresh_copy
 from leyden.handlers.data.wrapping import WrappedData
@@ -44,7 +45,7 @@ class DeviceTransfer:
         pin_memory: bool = True,
         prefetch: int = 1,
     ) -> None:
-        if isinstance(prefetch, bool) or not isinstance(prefetch, int):
+        if as_whole(prefetch) is None:
             raise TypeError(f"DeviceTransfer takes a whole number of batches as prefetch, but got {prefetch!r}")
         if prefetch < 0:
             raise ValueError(f"DeviceTransfer can't read {prefetch} batches ahead; prefetch is 0 or more")
@@ -54,7 +55,7 @@ class DeviceTransfer:
         self.device = None if device is None else torch.device(device)
         self.non_blocking = non_blocking
         self.pin_memory = pin_memory
-        self.prefetch = prefetch
+        self.prefetch = int(prefetch)
         self._pinning: WeakKeyDictionary[DataLoader[Any], DataLoader[Any]] = WeakKeyDictionary()
         self._iterators: dict[Engine[Any, Any], TransferredIterator] = {}
 

@@ -9,6 +9,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from leyden import distributed as dist
 from leyden.engine import DataStage, Engine, Events, Order, Stage, UpdateEvents
+from leyden.engine.whole_numbers import as_whole
 from leyden.handlers.data.limit_batches import LimitedData
 from leyden.handlers.evaluating import Evaluate
 
@@ -39,11 +40,11 @@ class DryRun:
     """
 
     def __init__(self, batches: int = 1) -> None:
-        if isinstance(batches, bool) or not isinstance(batches, int):
+        if as_whole(batches) is None:
             raise TypeError(f"DryRun takes a whole number of batches, but got {batches!r}")
         if batches < 1:
             raise ValueError(f"DryRun needs at least 1 batch, but got {batches}")
-        self.batches = batches
+        self.batches = int(batches)
         self._muted: dict[str, None] = {}
 
     def refuses(self, other: Any) -> str | None:

@@ -10,6 +10,8 @@ from typing import Any
 import numpy
 import torch
 
+from leyden.engine.whole_numbers import as_whole
+
 
 def seed_everything(seed: int) -> int:
     """Seeds python, numpy, torch and each device, and returns the seed; for what comes before the run: the model, say.
@@ -19,13 +21,14 @@ def seed_everything(seed: int) -> int:
     Raises TypeError for a seed that is no whole number, ValueError for one that is not in 0 ... 2**32 - 1.
     """
     check_seed(seed, "seed_everything")
+    seed = int(seed)
     seed_generators(seed)
     return seed
 
 
 def check_seed(seed: int, who: str) -> None:
     """Raises what is wrong with a user's seed."""
-    if isinstance(seed, bool) or not isinstance(seed, int):
+    if as_whole(seed) is None:
         raise TypeError(f"{who} takes a whole number as its seed, but got {seed!r} ({type(seed).__name__})")
     if not 0 <= seed < 2**32:
         raise ValueError(f"{who} takes a seed from 0 to 2**32 - 1, which all generators can be given, but got {seed}")

@@ -8,6 +8,7 @@ from typing import Any
 
 from leyden.engine import DataStage, Engine, Events, Order
 from leyden.engine.data_layers import Rest
+from leyden.engine.whole_numbers import as_whole
 from leyden.handlers.data.wrapping import WrappedData
 from leyden.handlers.parallel.dealing import has_length
 
@@ -24,8 +25,7 @@ class LimitBatches:
     """
 
     def __init__(self, limit: int | float) -> None:
-        check_limit(limit, "LimitBatches")
-        self.limit = limit
+        self.limit = check_limit(limit, "LimitBatches")
         self._batches: int | None = None  # of the data of the run
 
     def refuses(self, other: Any) -> str | None:
@@ -77,22 +77,24 @@ class LimitedData(WrappedData):
         return min(self._batches, len(self.data))
 
 
-def check_limit(limit: Any, who: str) -> None:
-    """Raises what is wrong with a number or fraction of batches."""
-    if isinstance(limit, bool) or not isinstance(limit, int | float):
+def check_limit(limit: Any, who: str) -> int | float:
+    """The number, as an int, or the fraction of batches. Raises what is wrong with it."""
+    whole = as_whole(limit)
+    if whole is None and not isinstance(limit, float):
         raise TypeError(f"{who} takes a number of batches (an int) or a fraction of them (a float), but got {limit!r}")
-    if isinstance(limit, int) and limit < 1:
+    if whole is not None and whole < 1:
         raise ValueError(f"{who} needs at least 1 batch, but got {limit}")
     if isinstance(limit, float) and not 0 < limit <= 1:
         raise ValueError(
             f"{who} takes a fraction above 0.0 and up to 1.0, or a whole number of batches as an int, but got {limit}"
         )
+    return float(limit) if whole is None else whole
 
 
 def batches_of(data: Any, limit: int | float, who: str) -> int:
     """How many batches of the data the limit means. Raises ValueError if that can't be known or is none."""
-    if isinstance(limit, int):
-        return limit
+    if (whole := as_whole(limit)) is not None:
+        return whole
     if not has_length(data):
         raise ValueError(
             f"{who}({limit}) is a fraction of the data's batches, but the length of {type(data).__name__} is not "

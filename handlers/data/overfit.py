@@ -31,8 +31,7 @@ class Overfit:
     """
 
     def __init__(self, batches: int | float = 1) -> None:
-        check_limit(batches, "Overfit")
-        self.batches = batches
+        self.batches = check_limit(batches, "Overfit")
         self._kept: KeptBatches | None = None
 
     def refuses(self, other: Any) -> str | None:

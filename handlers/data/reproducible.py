@@ -52,7 +52,7 @@ class Reproducible:
             raise TypeError(f"Reproducible takes samples=True or False, but got {samples!r}")
         if not isinstance(deterministic, bool) and deterministic != "warn":
             raise ValueError(f'Reproducible takes deterministic=True, False or "warn", but got {deterministic!r}')
-        self.seed = seed
+        self.seed = int(seed)
         self.deterministic = deterministic
         self.samples = samples
         self._engine: Engine[Any, Any] | None = None

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from numbers import Integral, Real
+from numbers import Real
 from typing import Any
 
+from leyden.engine.whole_numbers import as_whole
 from leyden.handlers.loggers.values import check_choice
 
 
@@ -21,11 +22,12 @@ def whole_number(who: str, every: Any) -> int | None:
     """`every` as an int. Raises TypeError for what is no whole number, ValueError for one below 1."""
     if every is None:
         return None
-    if isinstance(every, bool) or not isinstance(every, Integral):
+    number = as_whole(every)
+    if number is None:
         raise TypeError(f"{who}(every=) takes a whole number of iterations or None, but got {every!r}")
-    if every < 1:
+    if number < 1:
         raise ValueError(f"{who}(every=) must be at least 1, or None for never, but is {every}")
-    return int(every)
+    return number
 
 
 def seconds(who: str, patience: Any) -> float:

@@ -8,6 +8,7 @@ from typing import Any
 from torch import nn
 
 from leyden.engine import Engine, Stage, Update
+from leyden.engine.whole_numbers import as_whole
 from leyden.handlers.model.blocks import repeated_blocks
 from leyden.handlers.model.checkpointed import Checkpointed, ops_of
 from leyden.handlers.model.naming import Outline, What, require_places
@@ -38,9 +39,10 @@ class ActivationCheckpointing:
         selective: Iterable[Any] | None = None,
         update: str | None = None,
     ) -> None:
-        if isinstance(every, bool) or not isinstance(every, int) or every < 1:
+        whole = as_whole(every)
+        if whole is None or whole < 1:
             raise ValueError(f"ActivationCheckpointing takes each 1st, 2nd, ... block, but got every={every!r}")
-        self.every = every
+        self.every = whole
         self.parts: tuple[What, ...] = (parts,) if isinstance(parts, str) or callable(parts) else tuple(parts)
         for part in self.parts:
             if not isinstance(part, str) and not callable(part):

@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader
 from leyden import distributed as dist
 from leyden.engine import CompositeData, DataStage, Engine, Stage
 from leyden.engine.pass_length import known_length
+from leyden.engine.whole_numbers import as_whole
 from leyden.handlers.data.batch_size import with_batch_size
 from leyden.handlers.searching.copies import Copies
 from leyden.handlers.searching.out_of_memory import free_memory, is_out_of_memory
@@ -55,7 +56,7 @@ class BatchSizeFinder:
     ) -> None:
         numbers = {"start": start, "steps": steps, "max_trials": max_trials}
         for name, number in numbers.items() if max_size is None else {**numbers, "max_size": max_size}.items():
-            if isinstance(number, bool) or not isinstance(number, int):
+            if as_whole(number) is None:
                 raise TypeError(f"BatchSizeFinder takes {name} as a whole number, but got {number!r}")
             if number < 1:
                 raise ValueError(f"BatchSizeFinder needs {name} of at least 1, but got {number}")
@@ -63,11 +64,11 @@ class BatchSizeFinder:
             raise ValueError(f"BatchSizeFinder starts at {start}, which is above max_size={max_size}")
         if mode not in ("power", "binary"):
             raise ValueError(f'BatchSizeFinder needs mode "power" or "binary", but got {mode!r}')
-        self.start = start
+        self.start = int(start)
         self.mode = mode
-        self.steps = steps
-        self.max_size = max_size
-        self.max_trials = max_trials
+        self.steps = int(steps)
+        self.max_size = None if max_size is None else int(max_size)
+        self.max_trials = int(max_trials)
         self.apply = apply
         self.size: int | None = None
         """The size found, or the one restored."""

@@ -13,6 +13,7 @@ from torch.optim import lr_scheduler
 
 from leyden import distributed as dist
 from leyden.engine import Engine, Events, Order, Stage, Update
+from leyden.engine.whole_numbers import as_whole
 from leyden.handlers.searching.learning_rates import LearningRates, schedulers_of
 from leyden.handlers.searching.range_test import RangeTest
 from leyden.handlers.searching.rehearsal import Rehearsal
@@ -67,7 +68,7 @@ class LearningRateFinder:
     ) -> None:
         if not 0 < start_lr < end_lr < math.inf:
             raise ValueError(f"LearningRateFinder needs 0 < start_lr < end_lr, but got {start_lr=} and {end_lr=}")
-        if isinstance(steps, bool) or not isinstance(steps, int):
+        if as_whole(steps) is None:
             raise TypeError(f"LearningRateFinder takes a whole number of steps, but got {steps!r}")
         if steps < 2:
             raise ValueError(f"LearningRateFinder needs at least 2 steps, but got {steps}")
@@ -79,7 +80,7 @@ class LearningRateFinder:
             raise ValueError(f"diverge is a factor above 1 on the least loss, but got {diverge}")
         self.start_lr = start_lr
         self.end_lr = end_lr
-        self.steps = steps
+        self.steps = int(steps)
         self.mode = mode
         self.smoothing = smoothing
         self.diverge = diverge

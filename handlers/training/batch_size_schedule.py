@@ -34,6 +34,7 @@ class BatchSizeSchedule:
             require_epochs("the plan of BatchSizeSchedule", sizes)
             for size in sizes.values():
                 check_batch_size(size)
+            sizes = {int(epoch): int(size) for epoch, size in sizes.items()}
         self.sizes = sizes if isinstance(sizes, Shape) else dict(sorted(sizes.items()))
         self._made: int | None = None  # the size that the data has now
 

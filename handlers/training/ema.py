@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from leyden.engine import Engine, Events, RemovableEventHandle, Update, UpdateEvents
+from leyden.engine.whole_numbers import as_whole
 from leyden.handlers.training.averaged_weights import AveragedWeights
 from leyden.handlers.training.averaging import Averaging
 
@@ -52,12 +53,12 @@ class EMA(Averaging):
             still = ", with which the average would stay what it was at first" if decay == 1 else ""
             raise ValueError(f"EMA needs a decay from 0 to 1, but got {decay}{still}")
         for name, value, least in (("every", every, 1), ("start_step", start_step, 0)):
-            if isinstance(value, bool) or not isinstance(value, int) or value < least:
+            if (whole := as_whole(value)) is None or whole < least:
                 raise ValueError(f"EMA takes {name} as a number of steps, at least {least}, but got {value!r}")
         self.decay = decay
         self.warmup = warmup
-        self.every = every
-        self.start_step = start_step
+        self.every = int(every)
+        self.start_step = int(start_step)
         self._no_grad = torch.no_grad()
         self._watches: dict[str, RemovableEventHandle] = {}
 

@@ -11,6 +11,7 @@ import torch
 
 from leyden import distributed as dist
 from leyden.engine import Engine, Events, Tail
+from leyden.engine.whole_numbers import as_whole
 from leyden.handlers.number_checks import require_epochs
 from leyden.handlers.plans import warn_if_beyond
 
@@ -53,13 +54,14 @@ class GradientAccumulation:
         require_epochs("the plan of GradientAccumulation", schedule)
         for number in schedule.values():
             _check(number, "a whole number of batches", 1, "batch a step")
+        schedule = {int(epoch): int(number) for epoch, number in schedule.items()}
         if tail not in [each.value for each in Tail]:
             raise ValueError(f'GradientAccumulation takes tail="step", "carry" or "drop", but got {tail!r}')
         if divide_by not in DIVISORS:
             raise ValueError(f'GradientAccumulation takes divide_by="window" or "steps", but got {divide_by!r}')
         if weight is not None and not callable(weight):
             raise TypeError(f"GradientAccumulation takes weight= as a function of the batch, but got {weight!r}")
-        self.steps = steps
+        self.steps = schedule if isinstance(steps, Mapping) else schedule[1]
         self.tail = Tail(tail)
         self.divide_by = divide_by
         self.weight = weight
@@ -112,8 +114,8 @@ class GradientAccumulation:
         return lambda: self._numbers[bisect_right(self._epochs, max(state.epoch, 1))]
 
 
-def _check(number: object, what: str, least: int, of: str) -> None:
-    if isinstance(number, bool) or not isinstance(number, int):
+def _check(number: Any, what: str, least: int, of: str) -> None:
+    if as_whole(number) is None:
         raise TypeError(f"GradientAccumulation takes {what}, but got {number!r}")
     if number < least:
         raise ValueError(f"GradientAccumulation needs at least {least} {of}, but got {number}")

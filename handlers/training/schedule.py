@@ -88,7 +88,7 @@ class Schedule:
         self.metric = metric
         self.settings: dict[str, Any] = {"per": per, "every": every}
         """What it was made with, and its scheduler."""
-        self._warmup = (warmup, warmup_start)
+        self._warmup = (int(warmup), warmup_start)
         self._rise: lr_scheduler.LinearLR | None = None
         """The warm-up of a scheduler on a metric, which torch can't put in a row with others."""
         if isinstance(scheduler, Scheduler):

@@ -12,6 +12,7 @@ from torch import nn
 from torch.optim.swa_utils import SWALR
 
 from leyden.engine import Engine, Events, Order, Update
+from leyden.engine.whole_numbers import as_whole
 from leyden.handlers.checkpoint.parts import unwrapped
 from leyden.handlers.number_checks import require_function, require_number
 from leyden.handlers.plans import warn_if_beyond
@@ -72,26 +73,26 @@ class SWA(Averaging):
         update: str | None = None,
     ) -> None:
         super().__init__(evaluate=evaluate, update=update)
-        whole = isinstance(start, int) and not isinstance(start, bool) and start >= 1
-        if not whole and not (isinstance(start, float) and 0 < start < 1):
+        first = as_whole(start)
+        if (first is None or first < 1) and not (isinstance(start, float) and 0 < start < 1):
             raise ValueError(
                 f"SWA starts at an epoch, counted from 1, or at a fraction of them between 0 and 1, but got {start!r}"
             )
         if anneal not in ("cos", "linear"):
             raise ValueError(f'SWA anneals by "cos" or "linear", but got anneal={anneal!r}')
         for name, value, least in (("anneal_epochs", anneal_epochs, 0), ("every", every, 1)):
-            if isinstance(value, bool) or not isinstance(value, int) or value < least:
+            if (whole := as_whole(value)) is None or whole < least:
                 raise ValueError(f"SWA takes {name} as a number of epochs, at least {least}, but got {value!r}")
         for rate in lr if isinstance(lr, Sequence) and not isinstance(lr, str) else () if lr is None else (lr,):
             require_number("SWA", "a learning rate (lr)", rate, least=0)
         require_function("SWA", "forward", forward, "the batch")
         if data is not None and not isinstance(data, Iterable):
             raise TypeError(f"SWA passes over data= for the statistics of batch norm, but got {data!r}")
-        self.start = start
+        self.start: int | float = start if first is None else first
         self.lr = lr if lr is None or isinstance(lr, int | float) else list(lr)
-        self.anneal_epochs = anneal_epochs
+        self.anneal_epochs = int(anneal_epochs)
         self.anneal = anneal
-        self.every = every
+        self.every = int(every)
         self.update_batch_norm = update_batch_norm
         self._refresh = NormRefresh(data, forward)
         self._first = 0

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch.optim import lr_scheduler
 
+from leyden.engine.whole_numbers import as_whole
 from leyden.handlers.metric_modes import mode_of
 
 Scheduler = lr_scheduler.LRScheduler
@@ -59,7 +60,7 @@ def put_numbers(groups: Sequence[dict[str, Any]], numbers: Sequence[dict[str, An
 
 def check_warm_up(steps: Any, start: float) -> None:
     """Raises TypeError or ValueError for what is no warm-up."""
-    if isinstance(steps, bool) or not isinstance(steps, int):
+    if as_whole(steps) is None:
         raise TypeError(f"Schedule warms up for a whole number of steps, but got warmup={steps!r}")
     if steps < 0:
         raise ValueError(f"Schedule warms up for 0 steps or more, but got warmup={steps}")

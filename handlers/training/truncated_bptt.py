@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from leyden.engine import Engine, EventEnum, Events, Order
+from leyden.engine.whole_numbers import as_whole
 from leyden.handlers.training.chunks import cut, detached, mean_output, time_of
 from leyden.handlers.training.gradient_accumulation import GradientAccumulation
 
@@ -50,12 +51,12 @@ class TruncatedBPTT:
 
     def __init__(self, length: int, *, dim: int = 1, split: Split | None = None) -> None:
         for name, value, least in (("length", length, 1), ("dim", dim, 0)):
-            if isinstance(value, bool) or not isinstance(value, int) or value < least:
+            if (whole := as_whole(value)) is None or whole < least:
                 raise ValueError(f"TruncatedBPTT takes {name} as a whole number, at least {least}, but got {value!r}")
         if split is not None and not callable(split):
             raise TypeError(f"TruncatedBPTT takes split= as a function of (batch, length), but got {split!r}")
-        self.length = length
-        self.dim = dim
+        self.length = int(length)
+        self.dim = int(dim)
         self.split = split
         self._engine: Engine[Any, Any] | None = None
 
