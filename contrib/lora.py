@@ -27,6 +27,8 @@ from leyden.handlers.training.param_schedule import ParamSchedule
 from leyden.handlers.training.schedule import Schedule
 from leyden.handlers.updates import share_update
 
+PEFTS_NAMES = {"r": "rank", "lora_alpha": "alpha", "target_modules": "targets", "lora_dropout": "dropout"}
+
 
 class LoRA:
     """Freezes a model and trains low-rank adapters of its layers instead, by peft; the model stays the same object.
@@ -65,6 +67,9 @@ class LoRA:
         require_number("LoRA", "a dropout", dropout, least=0, below=1)
         if lr is not None:
             require_number("LoRA", "a learning rate (lr)", lr, above=0)
+        for theirs, ours in PEFTS_NAMES.items():
+            if theirs in options:
+                raise TypeError(f"LoRA takes peft's {theirs} under the name {ours}: LoRA({ours}={options[theirs]!r})")
         require_package("peft", "lora", "LoRA")
         import peft
 

@@ -41,6 +41,7 @@ class GoingOn:
         if dist.rank() == 0:
             state = engine.state
             logger.info("resumed from %s: epoch %d, iteration %d", path, state.epoch, state.iteration)
+            print(f"Checkpoint: resumed from {path}: epoch {state.epoch}, iteration {state.iteration}", flush=True)
 
     def tell(self, engine: Engine[Any, Any]) -> None:
         """Once the data of the run is known: warns of what differs."""

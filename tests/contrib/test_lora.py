@@ -251,6 +251,15 @@ def test_a_resumed_run_is_the_run_that_never_stopped(quantized, tmp_path):
     assert len(optimizer.state) == 4
 
 
+@pytest.mark.parametrize(
+    ("theirs", "ours"),
+    [("r", "rank"), ("lora_alpha", "alpha"), ("target_modules", "targets"), ("lora_dropout", "dropout")],
+)
+def test_pefts_own_names_are_told(theirs, ours):
+    with pytest.raises(TypeError, match=rf"peft's {theirs} under the name {ours}: LoRA\({ours}=4\)"):
+        LoRA(**{theirs: 4})
+
+
 def test_merging_and_unmerging():
     model = net()
     trainer = train(LoRA(), model=model)

@@ -19,7 +19,7 @@ def run_page(name: str) -> None:
 def test_writing_a_handler(capsys: pytest.CaptureFixture[str]) -> None:
     run_page("writing-a-handler.md")
     shown = capsys.readouterr().out.splitlines()
-    printed = [line for line in shown if not line.startswith("Checkpoint saves to")]
+    printed = [line for line in shown if not line.startswith("Checkpoint")]
     assert [line.split()[0] for line in printed[:8]] == ["10", "20", "30", "40", "50", "60", "70", "80"]
     assert float(printed[8]) > 0
     assert printed[9] == "480"

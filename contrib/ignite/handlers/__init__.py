@@ -12,7 +12,7 @@ from leyden.contrib.ignite.handlers.joined_schedulers import (
 from leyden.contrib.ignite.handlers.log_handlers import global_step_from_engine
 from leyden.contrib.ignite.handlers.loggers import MLflowLogger, TensorboardLogger
 from leyden.contrib.ignite.handlers.lr_finder import FastaiLRFinder
-from leyden.contrib.ignite.handlers.param_scheduler import (
+from leyden.contrib.ignite.handlers.single_schedulers import (
     CosineAnnealingScheduler,
     LinearCyclicalScheduler,
     LRScheduler,

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from leyden.contrib.ignite.handlers.param_scheduler import LRScheduler, ParamScheduler, PiecewiseLinear, Values
+from leyden.contrib.ignite.handlers.single_schedulers import LRScheduler, ParamScheduler, PiecewiseLinear, Values
 from leyden.engine import Engine
 
 

@@ -1,6 +1,8 @@
 """Ignite's schedulers set, call by call, what Ignite itself sets."""
 
 import copy
+import importlib
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -56,6 +58,9 @@ CASES: dict[str, Make] = {
     ),
     "warm-up to another end, then StepLR": lambda of, opt: of.create_lr_scheduler_with_warmup(
         lr_scheduler.StepLR(opt, 3, 0.5), 0.0, 5, warmup_end_value=0.3
+    ),
+    "warm-up, then a wrapped ExponentialLR": lambda of, opt: of.create_lr_scheduler_with_warmup(
+        of.LRScheduler(lr_scheduler.ExponentialLR(opt, 0.9)), 0.0, 4
     ),
     "warm-up, then lines": lambda of, opt: of.create_lr_scheduler_with_warmup(
         of.PiecewiseLinear(opt, "lr", [(0, 0.1), (9, 0.01)]), 0.0, 4, warmup_end_value=0.1
@@ -115,6 +120,43 @@ def test_a_scheduler_of_torch_goes_as_torch_says(make: Callable[[Any], Any]) -> 
         optimizer.step()
         scheduler.step()
     assert values_of(ours, lambda of, opt: of.LRScheduler(make(opt)), 19, (0.1, 0.2), "lr") == expected
+
+
+@pytest.mark.parametrize("wrapped", [True, False])
+@pytest.mark.parametrize(
+    ("make", "then"),
+    [
+        (lambda opt: lr_scheduler.ExponentialLR(opt, 0.9), lambda k: 0.1 * 0.9**k),
+        (lambda opt: lr_scheduler.LambdaLR(opt, lambda k: 1 / (1 + k)), lambda k: 0.1 / (1 + k)),
+        (
+            lambda opt: lr_scheduler.CosineAnnealingLR(opt, 20),
+            lambda k: 0.05 * (1 + math.cos(math.pi * k / 20)),
+        ),
+    ],
+    ids=["ExponentialLR", "LambdaLR", "CosineAnnealingLR"],
+)
+@pytest.mark.parametrize("end", [None, 0.2])
+@pytest.mark.filterwarnings("ignore:Detected call of:UserWarning")
+def test_after_a_warm_up_the_scheduler_begins_where_it_would_without(
+    make: Any, then: Any, end: Any, wrapped: bool
+) -> None:
+    def scheduler(of: Any, opt: Any) -> Any:
+        torchs = make(opt)
+        return ours.create_lr_scheduler_with_warmup(ours.LRScheduler(torchs) if wrapped else torchs, 0.0, 4, end)
+
+    found = [rate for (rate,) in values_of(ours, scheduler, 12, (0.1,), "lr")]
+    warm = [(end or 0.1) * k / 3 for k in range(4 if end else 3)]
+    assert found[: len(warm)] == pytest.approx(warm)
+    assert found[len(warm) :] == pytest.approx([then(k) for k in range(12 - len(warm))])
+
+
+def test_the_names_are_where_ignite_has_them() -> None:
+    for module in ("param_scheduler", "checkpoint", "tensorboard_logger", "mlflow_logger", "tqdm_logger", "timing"):
+        theirs_too = importlib.import_module(f"ignite.handlers.{module}")
+        there = importlib.import_module(f"leyden.contrib.ignite.handlers.{module}")
+        for name in set(ours.__all__) | {"GradsHistHandler", "OptimizerParamsHandler", "OutputHandler"}:
+            if hasattr(theirs_too, name) and getattr(theirs_too, name).__module__ == theirs_too.__name__:
+                assert hasattr(there, name), f"{module}.{name}"
 
 
 def test_a_scheduler_is_a_handler() -> None:

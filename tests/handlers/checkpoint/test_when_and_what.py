@@ -185,14 +185,16 @@ def test_the_engine_shows_what_runs_when(make_run, tmp_path) -> None:
     assert "+10  Checkpoint.save_at_end" in shown
 
 
-def test_where_it_resumed_is_told(make_run, tmp_path, caplog) -> None:
+def test_where_it_resumed_is_told(make_run, tmp_path, caplog, capsys) -> None:
     run = make_run(Checkpoint(tmp_path))
     run.trainer.run(run.data, max_epochs=1)
+    assert "resumed" not in capsys.readouterr().out
     run = make_run(Checkpoint(tmp_path, resume="auto"))
     with caplog.at_level(logging.INFO, logger="leyden"):
         run.trainer.run(run.data, max_epochs=2)
     told = f"resumed from {tmp_path / 'epoch=0001-iteration=00000005'}: epoch 1, iteration 5"
     assert told in [record.getMessage() for record in caplog.records]
+    assert capsys.readouterr().out.count(told) == 1
 
 
 def test_the_manifest_says_what_the_checkpoint_is(make_run, metric_of, tmp_path) -> None:
