@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import random
+import sys
 from collections.abc import Iterator
 from types import FunctionType, MethodType, ModuleType
 from typing import Any
@@ -12,12 +13,20 @@ import numpy
 import torch
 from torch.utils.data import DataLoader
 
-GENERATORS = (torch.Generator, random.Random, numpy.random.Generator, numpy.random.RandomState)
 PLAIN = (str, bytes, int, float, complex, type(None), type, ModuleType, torch.Tensor, numpy.ndarray)
 """Nothing lies below these."""
 MOST_ITEMS = 1_000
 """A list or mapping with more is taken for samples, which are not looked into."""
 MOST_OBJECTS = 10_000
+
+
+def is_generator(part: Any) -> bool:
+    """True for a generator of random numbers, of python, torch or numpy."""
+    if isinstance(part, torch.Generator | random.Random):
+        return True
+    # Not imported for this: that takes several milliseconds, and whoever has a generator of numpy's has done it.
+    of_numpy: Any = sys.modules.get("numpy.random")
+    return of_numpy is not None and isinstance(part, (of_numpy.Generator, of_numpy.RandomState))
 
 
 def has_own_state(part: Any) -> bool:
@@ -39,7 +48,7 @@ def below(root: Any, seen: set[int]) -> Iterator[tuple[str, Any]]:
             continue
         seen.add(id(part))
         yield path, part
-        if not isinstance(part, GENERATORS) and not has_own_state(part):
+        if not is_generator(part) and not has_own_state(part):
             waiting += [(path + step, child) for step, child in _children(part)]
 
 
@@ -63,7 +72,7 @@ def _children(part: Any) -> list[tuple[str, Any]]:
         found = [(f".{name}", value) for name, value in getattr(part, "__dict__", {}).items()]
         if isinstance(part, DataLoader):  # its iterators and processes are its own affair
             found = [(path, child) for path, child in found if not path.startswith("._")]
-        found = [(path, child) for path, child in found if not isinstance(child, GENERATORS)]  # they come with it
+        found = [(path, child) for path, child in found if not is_generator(child)]  # they come with it
         found += [(f".{name}", getattr(part, name)) for name in slots if hasattr(part, name)]
     return [(path, child) for path, child in found if not isinstance(child, PLAIN)]
 

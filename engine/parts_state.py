@@ -12,7 +12,7 @@ import torch
 from torch.utils.data import DataLoader, IterableDataset
 
 from leyden.engine.loader_parts import SamplerLayer, chain, index_sampler, knows_its_place
-from leyden.engine.parts_below import GENERATORS, below, has_own_state
+from leyden.engine.parts_below import below, has_own_state, is_generator
 
 OWN, GENERATOR = "state_dict()", "generator()"
 """Under which names the state lies that a part tells by itself, and that of a part that is a generator."""
@@ -84,10 +84,10 @@ def _roots(data: Any) -> Iterator[tuple[str, Any]]:
 def _part_state(part: Any, *, own: bool) -> dict[str, Any]:
     if isinstance(part, SamplerLayer):
         return {"layer": part.pass_state()}
-    if isinstance(part, GENERATORS):
+    if is_generator(part):
         return {GENERATOR: _generator_state(part)}
     attributes = getattr(part, "__dict__", {})
-    state = {name: _generator_state(value) for name, value in attributes.items() if isinstance(value, GENERATORS)}
+    state = {name: _generator_state(value) for name, value in attributes.items() if is_generator(value)}
     if own and (told := part.state_dict()) is not None:
         state[OWN] = copy.deepcopy(told)
     epoch = getattr(part, "epoch", None)
@@ -103,7 +103,7 @@ def _set_part_state(part: Any, state: Mapping[str, Any]) -> None:
     own = getattr(part, "__dict__", {})
     for name, saved in state.items():
         value = part if name == GENERATOR else own.get(name)
-        if isinstance(value, GENERATORS):
+        if is_generator(value):
             _set_generator(value, saved)
         elif name == OWN and has_own_state(part):
             part.load_state_dict(copy.deepcopy(saved))

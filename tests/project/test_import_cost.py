@@ -48,3 +48,14 @@ def test_the_engine_adds_little_to_importing_torch() -> None:
 def test_a_room_imports_no_optional_package(room: str) -> None:
     script = f"import sys, leyden.{room}\nprint(*(name for name in {OPTIONAL!r} if name in sys.modules))"
     assert run_python("-c", script).stdout.split() == []
+
+
+@pytest.mark.parametrize("room", ["distributed", "engine"])
+def test_a_room_leaves_numpys_random_numbers_to_those_who_draw_them(room: str) -> None:
+    # They take several milliseconds, and a checkpoint holds their state where they are in use.
+    script = (
+        "import sys, torch\nbefore = 'numpy.random' in sys.modules\n"
+        f"import leyden.{room}\nprint(before, 'numpy.random' in sys.modules)"
+    )
+    before, after = run_python("-c", script).stdout.split()
+    assert before == after
