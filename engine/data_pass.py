@@ -21,6 +21,7 @@ from torch.utils.data import DataLoader
 from leyden import distributed as dist
 from leyden.engine.data_layers import DataLayer, KnowsItsPass, Rest
 from leyden.engine.draw_record import DrawRecord, draws_all_along
+from leyden.engine.ended_workers import ended_workers, staying_ended
 from leyden.engine.index_order import (
     END,
     Drawn,
@@ -62,6 +63,7 @@ class DataPass:
         self._state = state
         self._began: dict[str, Any] | None = None
         self._record: DrawRecord | None = None
+        self._ended: dict[int, bool] = {}  # workers that had nothing left of the pass when it was gone on with
         self._known_left: int | None = None  # batches in the order of indices that was opened last
         # Where what was left of the pass was dealt anew: the items taken before, by all ranks, and after which batch.
         self._taken = self._since = 0
@@ -104,7 +106,7 @@ class DataPass:
         if "loader" in state and knows_its_place(leaf):
             leaf.load_state_dict(state["loader"])
             if isinstance(leaf, DataLoader):
-                with Aside():
+                with Aside(), staying_ended(leaf, _ended(leaf, state)):
                     finish(leaf, state["loader"])
                 set_parts_state(leaf, state.get("now", {}), replayed=True)  # generators of its own were drawn from
         else:
@@ -117,6 +119,7 @@ class DataPass:
     def end(self) -> None:
         """The pass is over, and the next has not begun."""
         self._began = self._record = self.left = None
+        self._ended = {}
         self._taken = self._since = 0
         if isinstance(self._leaf, KnowsItsPass):
             self._leaf.end_pass()
@@ -185,7 +188,9 @@ class DataPass:
             return Rest(self._read_past(leaf, taken), None)
         theirs = "loader" in state and knows_its_place(leaf) and state.get("position") == position
         if theirs and (not has_random_access(leaf) or (self._taken == 0 and self._is_alike(state))):
-            iterator = self._load(state["loader"])
+            self._ended = _ended(leaf, state)
+            with staying_ended(leaf, self._ended):
+                iterator = self._load(state["loader"])
             if begins_at_its_end(iterator):
                 iterator = self._load(state["loader"])
             return Rest(iterator, _less(leaf, taken))
@@ -284,11 +289,17 @@ class DataPass:
             state["warm"] = True
         if knows_its_place(leaf) and not (isinstance(leaf, DataLoader) and leaf._iterator is None):
             state["loader"] = self._outermost_with_state().state_dict()
+            if self._ended:  # torchdata forgets it until they are asked
+                state["ended"] = dict(self._ended)
         return state
 
     def _outermost_with_state(self) -> Any:
         # Where batches are read ahead, a layer knows the state of what was used.
         return next((each for each in self._layers if hasattr(each, "state_dict")), self._leaf)
+
+
+def _ended(loader: Any, state: Mapping[str, Any]) -> dict[int, bool]:
+    return {**state.get("ended", {}), **ended_workers(loader, state["loader"])}
 
 
 def _less(data: Any, taken: int) -> int | None:
