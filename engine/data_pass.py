@@ -43,7 +43,7 @@ from leyden.engine.parts_state import parts_state, set_parts_state
 from leyden.engine.pass_beginning import beginning_of, noting_first
 from leyden.engine.pass_length import PLAIN, known_length
 from leyden.engine.randomness import Aside, host_state, set_host_state
-from leyden.engine.reading_past import by_index, refuse_out_of_order, tell_of_reading
+from leyden.engine.reading_past import by_index, comes_out_of_order, refuse_out_of_order, tell_of_reading
 from leyden.engine.stateful_loaders import begins_at_its_end, finish
 
 
@@ -162,7 +162,7 @@ class DataPass:
     def _rest(self, state: Mapping[str, Any], position: int) -> Rest:
         leaf = self._leaf
         if position > 0:
-            refuse_out_of_order(leaf)
+            refuse_out_of_order(leaf, came_so=state.get("unordered", False))
         self._taken, self._since = state["taken"], state["since"]
         taken = self._taken + (position - self._since) * state["unit"] * state["ranks"]
         if not self._is_alike(state):
@@ -287,6 +287,8 @@ class DataPass:
             state["now"] = now
         if keeps_workers(leaf):
             state["warm"] = True
+        if comes_out_of_order(leaf):
+            state["unordered"] = True
         if knows_its_place(leaf) and not (isinstance(leaf, DataLoader) and leaf._iterator is None):
             state["loader"] = self._outermost_with_state().state_dict()
             if self._ended:  # torchdata forgets it until they are asked

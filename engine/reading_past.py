@@ -37,13 +37,18 @@ def _name(data: Any) -> str:
     return f"a {kind} over {type(data.dataset).__name__}" if isinstance(data, DataLoader) else f"the {kind}"
 
 
-def refuse_out_of_order(data: Any) -> None:
-    """Raises ValueError for a loader whose batches come as its workers are done with them: nobody knows which were
-    used, so some would come twice and others never.
+def comes_out_of_order(data: Any) -> bool:
+    """True for a loader whose batches come as its workers are done with them: nobody knows which were used."""
+    return isinstance(data, DataLoader) and data.num_workers > 0 and not data.in_order
+
+
+def refuse_out_of_order(data: Any, *, came_so: bool) -> None:
+    """Raises ValueError where some batches would come twice and others never: for a loader that gives them out of
+    order, and for a pass of which the first ones came so (`came_so`), whatever gives the rest.
     """
-    if isinstance(data, DataLoader) and data.num_workers > 0 and not data.in_order:
+    if came_so or comes_out_of_order(data):
         raise ValueError(
-            f"a run can't go on in the midst of a pass over {_name(data)} with in_order=False: its batches come in "
-            "the order in which its workers are done, so it is not known which were used. Give the loader "
-            "in_order=True, or go on from a checkpoint of an epoch's end"
+            f"a run can't go on in the midst of a pass over {_name(data)} with in_order=False: its batches "
+            f"{'came' if came_so else 'come'} in the order in which its workers are done, so it is not known which "
+            "were used. Go on from a checkpoint of an epoch's end; with in_order=True the next run can go on anywhere"
         )

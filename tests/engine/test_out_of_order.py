@@ -32,6 +32,13 @@ def test_a_run_does_not_go_on_in_the_midst_of_its_pass():
         resumed(state, make())
 
 
+@pytest.mark.parametrize("settings", [{"num_workers": 2}, {"num_workers": 0}], ids=["in order", "without workers"])
+def test_nor_does_it_with_a_loader_in_order(settings):
+    state = stopped(Events.ITERATION_COMPLETED, 3)
+    with pytest.raises(ValueError, match=r"came in the order in which its workers are done.*epoch's end"):
+        resumed(state, DataLoader(Indices(12), 2, **settings))
+
+
 def test_between_two_passes_it_does():
     assert sorted(resumed(stopped(Events.EPOCH_COMPLETED, 1), make())) == list(range(12))
 
