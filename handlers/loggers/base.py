@@ -150,6 +150,7 @@ class Logger(ABC):
             engine.add_event_handler(Events.STARTED, self._check_metrics, order=FIRST)
         if dist.rank() == 0:
             engine.add_event_handler(Events.STARTED, self._begin, order=FIRST)
+            engine.add_event_handler(Events.STARTED, self._log_start, order=LAST)
             if self.every is not None:
                 engine.add_event_handler(Events.ITERATION_COMPLETED, self._points.observe, order=Order.METRICS)
                 point = Events.ITERATION_COMPLETED(every=self.every)
@@ -218,6 +219,9 @@ class Logger(ABC):
             self._close(ending_by(error), error)
         except Exception as failure:
             error.add_note(f"then the run in {self._place()} could not be ended: {type(failure).__name__}: {failure}")
+
+    def _log_start(self, engine: Engine[Any, Any]) -> None:
+        self._log(engine, self._points.at_start(engine))
 
     def _log_iteration(self, engine: Engine[Any, Any]) -> None:
         self._log(engine, self._points.at_iteration(engine))

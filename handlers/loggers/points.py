@@ -68,6 +68,10 @@ class Points:
             self._window.take()
         return self._once(engine, self._new_metrics(engine, in_place=False))
 
+    def at_start(self, engine: Engine[Any, Any]) -> dict[str, float]:
+        """After the handlers of a run's start: what they measured."""
+        return self._once(engine, self._new_metrics(engine, in_place=False))
+
     def observe(self, engine: Engine[Any, Any]) -> None:
         """After each iteration: its output counts."""
         output = engine.state.output
@@ -140,12 +144,12 @@ class Points:
         return found
 
     def _name(self, engine: Engine[Any, Any], metric: str) -> str:
-        if "/" in metric:
-            return metric
-        if any(metric in each.names() for each in engine.find_handlers(Evaluate)):
-            return f"val/{metric}"
-        own = metric in self._window.names
-        return _group(engine) + metric + ("_metric" if own else "")
+        group = _group(engine)
+        if "/" not in metric:
+            brought = any(metric in each.names() for each in engine.find_handlers(Evaluate))
+            metric = ("val/" if brought else group) + metric
+        own = metric.startswith(group) and metric.removeprefix(group) in self._window.names
+        return metric + ("_metric" if own else "")
 
     def _once(self, engine: Engine[Any, Any], numbers: dict[str, float]) -> dict[str, float]:
         """Without those that are logged at this step already."""

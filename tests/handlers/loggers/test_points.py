@@ -296,3 +296,30 @@ def test_learning_rates_of_all_groups_and_none_of_an_empty_one() -> None:
     assert rates["optimizer/lr/g3"] == str(0.1 * 3)
     assert not {"optimizer/lr", "optimizer/lr/g2"} & rates.keys()
     assert rates["optimizer/momentum"] == "0.5", "what all groups share is given once"
+
+
+# -- evaluations -------------------------------------------------------------------------------------------------------
+
+
+def evaluated(logger: ListLogger, **settings: Any) -> Curves:
+    """A run whose output, 2.0, and whose evaluations, 5.0, are both called loss."""
+    model = torch.nn.Linear(1, 1)
+    engine = Engine(lambda engine, batch: torch.tensor(2.0))
+    Update(engine, model, torch.optim.SGD(model.parameters(), lr=0.5))
+    evaluator = Engine(lambda engine, batch: 5.0, training=False)
+    Mean().attach(evaluator, "loss")
+    engine.attach(Evaluate(evaluator, range(1), **settings), logger)
+    engine.run(range(4), max_epochs=2)
+    return logger.curves()
+
+
+def test_an_evaluation_of_the_training_data_has_a_curve_of_its_own() -> None:
+    curves = evaluated(ListLogger(every=2, learning_rates=False), prefix="train/")
+    assert curves["train/loss"] == [(2, 2.0), (4, 2.0), (6, 2.0), (8, 2.0)]
+    assert curves["train/loss_metric"] == [(4, 5.0), (8, 5.0)]
+
+
+@pytest.mark.parametrize("every", [2, 50])
+def test_what_is_measured_before_the_first_step_stands_there(every: int) -> None:
+    curves = evaluated(ListLogger(every=every), prefix="val/", on=Events.STARTED | Events.EPOCH_COMPLETED)
+    assert curves["val/loss"] == [(0, 5.0), (4, 5.0), (8, 5.0)]
