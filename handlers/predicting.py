@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable
 from typing import Any
 
@@ -22,8 +23,9 @@ def predict(evaluator: Engine[Any, Any], data: Iterable[Any]) -> list[Any]:
         predictions = torch.cat(predict(evaluator, loader))
 
     Of several ranks each evaluates its share of the batches, which are those of one process, and all get the whole
-    list: each batch is in it once. All ranks call this at the same point, with the same data. A loader that shuffles
-    gives the outputs in the order that it drew.
+    list: each batch is in it once. All ranks call this at the same point, with the same data; a warning says so for
+    data without random access, which may be a share already. A loader that shuffles gives the outputs in the order that
+    it drew.
 
     Raises ValueError for a loader that is dealt to ranks already.
     """
@@ -51,6 +53,14 @@ def _share_of_batches(data: Any) -> Any:
         return data
     deal = Deal(dist.rank(), dist.world_size(), dist.broadcast(torch.initial_seed() % 2**62), even=False)
     if not has_random_access(data):
+        if dist.rank() == 0:
+            name = type(getattr(data, "dataset", data)).__name__
+            warnings.warn(
+                f"predict takes the data ({name}) to be the same on all ranks: each reads all of it and keeps its "
+                "share of the batches. Where each rank reads a share of its own, batches get lost: give predict the "
+                "whole",
+                stacklevel=2,
+            )
         return deal_data(data, deal)
     if own_place(data) is not None:
         raise ValueError(
@@ -63,5 +73,6 @@ def _share_of_batches(data: Any) -> Any:
 
 
 def _to_host(value: Any) -> Any:
-    value = value.to("cpu")
-    return value.detach() if isinstance(value, torch.Tensor) else value
+    if isinstance(value, torch.Tensor):  # a copy: the step may give the same buffer each time
+        return value.detach().to("cpu", copy=True)
+    return value.to("cpu")

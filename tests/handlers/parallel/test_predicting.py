@@ -14,6 +14,8 @@ def outcomes(on_two_ranks):
         cases.predicted_twice_by_an_evaluator_of_a_trainer,
         cases.predicted_by_a_supervised_evaluator,
         cases.dealt_already,
+        cases.predicted_from_one_buffer,
+        cases.told_of_a_share,
     )
     return on_two_ranks(*by_kind, *((case,) for case in others))
 
@@ -39,3 +41,15 @@ def test_outputs_of_any_kind(outcomes):
 def test_a_loader_that_is_dealt_already_is_refused(outcomes):
     for error in outcomes["dealt_already"]:
         assert "predict deals the batches to the ranks itself" in error
+
+
+def test_a_step_may_give_the_same_buffer_each_time(outcomes):
+    assert cases.predicted_from_one_buffer() == list(range(TOTAL))
+    assert outcomes["predicted_from_one_buffer"] == [list(range(TOTAL))] * 2
+
+
+def test_data_that_may_be_a_share_already_is_told_of(outcomes):
+    first, second = outcomes["told_of_a_share"]
+    assert len(first) == 1
+    assert "predict takes the data (Stream) to be the same on all ranks" in first[0]
+    assert second == cases.told_of_a_share() == []

@@ -58,6 +58,25 @@ def predicted_by_a_supervised_evaluator():
     }
 
 
+def predicted_from_one_buffer():
+    buffer = torch.zeros(2)
+
+    def step(engine, batch):
+        return buffer.copy_(batch) if len(batch) == 2 else batch
+
+    evaluator = custom_evaluator(nn.Linear(1, 1), step)
+    return torch.cat(predict(evaluator, DATA["a loader"]())).tolist()
+
+
+def told_of_a_share():
+    """Of data that may be a rank's share already."""
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        for kind in ("a loader", "a stream"):
+            predicted(kind)
+    return [str(each.message) for each in told if "predict" in str(each.message)]
+
+
 def dealt_already():
     try:
         predict(identity(), DataLoader(range(TOTAL), sampler=DistributedSampler(range(TOTAL), 2, 0)))
