@@ -15,6 +15,10 @@ FEWEST_ROWS = 16
 """Of fewer, binary labels may look one-hot by chance: one positive in each row."""
 
 
+ROUNDING = 0.01
+"""So far outside of 0, ..., 1 rounding may bring a probability: a mean of several, in 16 bits."""
+
+
 class Labels(NamedTuple):
     """Decided and true labels: class indices or 0 and 1, of shape (M,); for "multilabel" (M, classes)."""
 
@@ -163,7 +167,7 @@ class ClassificationMetric(Metric):
             return y_pred
         found = [Found(Fault.NAN, kept & y_pred.isnan(), y_pred), labels]
         if 0 < self.threshold < 1:
-            found.insert(1, Found(Fault.SCORE, kept & outside(y_pred, 0, 1), y_pred))
+            found.insert(1, Found(Fault.SCORE, kept & outside(y_pred, -ROUNDING, 1 + ROUNDING), y_pred))
         self._note(*found, classes=2)
         return y_pred > self.threshold
 

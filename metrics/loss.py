@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from itertools import chain
+from operator import index
 from typing import Any
 
 import torch
@@ -55,7 +56,7 @@ class Loss(Metric):
         options: Mapping[str, Any] = rest[0] if rest else {}
         if options.get("reduction") == "sum":
             raise ValueError(_summed("the keyword arguments of Loss"))
-        size = _batch_size(y_pred, y) if self.batch_size is None else self.batch_size(y)
+        size = _batch_size(y_pred, y) if self.batch_size is None else _whole_number(self.batch_size(y))
         if size == 0:
             return
         try:
@@ -99,6 +100,16 @@ def _summed(what: str) -> str:
         f'{what} has reduction="sum", but Loss weighs the mean over each batch by the batch\'s size; give it '
         'reduction="mean"'
     )
+
+
+def _whole_number(size: Any) -> int:
+    """A number of samples, which a tensor may hold."""
+    try:
+        return index(size)
+    except TypeError:
+        raise TypeError(
+            f"Loss(batch_size=) gives how many samples a batch has, a whole number, but gave {size!r}"
+        ) from None
 
 
 def _batch_size(y_pred: Any, y: Any) -> int:

@@ -38,7 +38,8 @@ class Mean(Metric):
 
     def update(self, output: Any) -> None:
         value, count = output if isinstance(output, tuple | list) and len(output) == 2 else (output, 1)
-        if not isinstance(value, torch.Tensor | Real) or not isinstance(count, Integral):
+        is_number = not value.is_complex() if isinstance(value, torch.Tensor) else isinstance(value, Real)
+        if not is_number or not isinstance(count, Integral):
             raise TypeError(
                 f"Mean takes a number, a tensor, or (value, whole number), but found {described(output)}; "
                 "give it an output_transform that picks one of the engine's output"

@@ -62,10 +62,14 @@ class _ByClass(ClassificationMetric):
             return self.sound(_ratio(right.sum(), whole.sum()))
         by_class = self.sound(_ratio(right, whole))
         if self.average == "macro":
-            return by_class.mean()
+            return by_class[self._averaged(len(by_class))].mean()
         if self.average == "weighted":
             return _ratio((by_class * true).sum(), true.sum())
         return by_class if len(by_class) > 1 else by_class[0]
+
+    def _averaged(self, classes: int) -> list[int]:
+        """The classes over which "macro" goes: one that is left out does not count as 0."""
+        return [each for each in range(classes) if each != self.ignore_index]
 
     @abstractmethod
     def _whole(self, predicted: torch.Tensor, true: torch.Tensor) -> torch.Tensor:
@@ -76,9 +80,9 @@ class Precision(_ByClass):
     """Of what was predicted as a class, the share that is of it; 0 for a class that was never predicted.
 
     `average=None`: by class, {0: ..., 1: ...}. False: the same, but for binary outputs the number of class 1. "macro"
-    (or True): the mean over all classes. "micro": all classes counted together. "weighted": the mean by how often each
-    class occurs. Binary outputs are averaged over the classes 0 and 1. See `ClassificationMetric` for what (y_pred, y)
-    may be, and for what is left out.
+    (or True): the mean over all classes but that of `ignore_index`. "micro": all classes counted together. "weighted":
+    the mean by how often each class occurs. Binary outputs are averaged over the classes 0 and 1. See
+    `ClassificationMetric` for what (y_pred, y) may be, and for what is left out.
     """
 
     def _whole(self, predicted: torch.Tensor, true: torch.Tensor) -> torch.Tensor:

@@ -73,3 +73,20 @@ def test_a_sum_by_keyword_is_refused() -> None:
     metric = Loss(nn.functional.mse_loss)
     with pytest.raises(ValueError, match='keyword arguments of Loss has reduction="sum"'):
         metric.update((torch.zeros(2), torch.zeros(2), {"reduction": "sum"}))
+
+
+def test_a_size_may_be_a_tensor_and_stays_a_number() -> None:
+    """As where the labels that count are counted: (y != -100).sum()."""
+    metric = Loss(nn.CrossEntropyLoss(), batch_size=lambda y: (y != -100).sum())
+    scores = torch.eye(3)[[0, 0, 0]]
+    metric.update((scores, torch.tensor([0, -100, -100])))
+    metric.update((scores, torch.tensor([1, 1, 1])))
+    metric.update((scores, torch.tensor([-100, -100, -100])))
+    assert type(metric.count) is int
+    hit, miss = (nn.functional.cross_entropy(scores[:1], torch.tensor([y])).item() for y in (0, 1))
+    assert metric.compute().item() == pytest.approx((hit + 3 * miss) / 4)
+
+
+def test_a_size_that_is_no_whole_number() -> None:
+    with pytest.raises(TypeError, match=r"a whole number, but gave 2\.5"):
+        Loss(nn.MSELoss(), batch_size=lambda y: 2.5).update((torch.zeros(2), torch.ones(2)))

@@ -96,3 +96,8 @@ def test_mean_of_many_small_numbers_is_exact(measured) -> None:
     assert measured([torch.full((100_000,), 0.1)] * 50, mean=Mean())["mean"] == pytest.approx(
         torch.tensor(0.1).item(), rel=1e-12
     )
+
+
+def test_complex_numbers_have_no_mean_here():
+    with pytest.raises(TypeError, match="Mean takes a number"):
+        Mean().update(torch.tensor([1j]))
