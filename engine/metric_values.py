@@ -54,6 +54,9 @@ class MetricValues(ReadThrough):
     def __iter__(self) -> Iterator[str]:
         return dict.__iter__(self)
 
+    def __reversed__(self) -> Iterator[str]:
+        return dict.__reversed__(self)
+
     def __len__(self) -> int:
         return dict.__len__(self)
 
@@ -75,6 +78,11 @@ class MetricValues(ReadThrough):
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _rebuilt, (dict(self), dict(self.times_set))
+
+    def setdefault(self, name: str, default: Any = None) -> Any:
+        if name not in self:
+            self[name] = default
+        return self[name]
 
     def copy(self) -> dict[str, Any]:
         """A plain dict of the numbers as they are now."""

@@ -34,6 +34,8 @@ UNSURE = _words_in(
     "improvement reduction"
 )
 """Words that may turn round what others say, so that nothing is said: neg_mean_squared_error, loss_scale."""
+TURNING = frozenset({"in", "un", "non", "mis", "neg", "inv"})
+"""Beginnings that do so within a word: inaccuracy, negloss."""
 
 
 def mode_of(name: str) -> str | None:
@@ -84,6 +86,8 @@ def _words(name: str) -> list[str]:
             words.append(known)
             continue
         parts = [part.lower() for part in re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[^\WA-Za-z_]+", piece)]
-        words += [next((end for end in ENDINGS if part.endswith(end)), part) for part in parts]
+        for part in parts:
+            end = next((end for end in ENDINGS if part.endswith(end)), part)
+            words += ["negative", end] if part.removesuffix(end) in TURNING else [end]
     paired = [PAIRS.get(pair) for pair in pairwise(words)]
     return words + [word for word in paired if word is not None]

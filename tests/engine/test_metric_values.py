@@ -132,3 +132,11 @@ def test_a_search_puts_back_what_was_put_in() -> None:
     assert metrics == {"loss": 0.5}
     assert metrics.times_set == {"loss": 1}
     assert dict.__getitem__(metrics, "loss") is tensor
+
+
+def test_it_goes_backwards_and_gives_what_is_set_by_default():
+    metrics = MetricValues(a=1, b=2)
+    assert list(reversed(metrics)) == ["b", "a"]
+    assert metrics.setdefault("c", torch.tensor(0.5)) == 0.5
+    assert type(metrics.setdefault("c", 3)) is float
+    assert metrics.times_set == {"a": 1, "b": 1, "c": 1}

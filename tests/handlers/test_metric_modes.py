@@ -24,7 +24,7 @@ MORE = """
 NOTHING = """
     a value metric lr grad_norm neg_mean_squared_error negative_loss minus_loss neg_loss loss_scale loss_weight
     accuracy_gap loss_ratio accuracy_std loss_accuracy steps time gloomy lossy mirror throughput 1-accuracy
-    kl_divergence entropy temperature"""
+    inaccuracy val/unaccuracy negloss kl_divergence entropy temperature"""
 
 
 @pytest.mark.parametrize("name", LESS.split())
