@@ -11,3 +11,7 @@ class CheckpointTooNewError(ValueError):
 
 class DirectoryInUseError(RuntimeError):
     """Another run writes its checkpoints to the directory. The message names its process."""
+
+
+class ScoreError(TypeError):
+    """What checkpoints are ranked by is no number."""

@@ -27,6 +27,7 @@ from leyden.handlers.checkpoint.telling import tell_place
 from leyden.handlers.checkpoint.together import on_every_rank, on_rank_zero
 from leyden.handlers.checkpoint.training_state import Stateful
 from leyden.handlers.metric_modes import require_mode
+from leyden.handlers.watched_metrics import require_number_of
 
 logger = logging.getLogger(__name__)
 
@@ -160,7 +161,7 @@ class Checkpoint:
         engine.setup.add(Stage.DEVICE, functools.partial(self._going_on.script.take, engine))
         engine.setup.add(Stage.RESTORE, functools.partial(self.set_up, engine))
         if self.keeping.best is not None:
-            engine.add_event_handler(Events.STARTED, engine.require_metric, self.keeping.best, "Checkpoint")
+            engine.add_event_handler(Events.STARTED, require_number_of, engine, self.keeping.best, "Checkpoint")
         engine.add_event_handler(Events.STARTED, self.start_run)
         engine.add_event_handler(Events.STARTED, self.check_states, order=LAST)
         engine.add_event_handler(Events.EPOCH_COMPLETED, self.heed_writer, order=Order.SAVERS)
@@ -256,9 +257,9 @@ class Checkpoint:
         self._saver.settle()
         try:
             self._begin(engine, beside=self.asynchronous)
-        except TypeError:  # what is to be saved, or its score, is no data: no later save would go better
-            raise
-        except Exception as error:  # the store can't be looked at, which all ranks know
+        except Exception as error:  # the store can't be looked at, or a state is no data: all ranks know
+            if self._broken and isinstance(error, TypeError):
+                raise  # and noted on the error that ended the run
             self._saver.heed_failed_beginning(engine, error)
             return
         if not self.asynchronous:

@@ -9,6 +9,7 @@ from typing import Any
 from leyden import distributed as dist
 from leyden.engine import Engine
 from leyden.handlers.checkpoint.directory import CheckpointDirectory
+from leyden.handlers.checkpoint.errors import ScoreError
 from leyden.handlers.checkpoint.exchange import Exchange
 from leyden.handlers.checkpoint.lock import DirectoryLock
 from leyden.handlers.checkpoint.places import Place
@@ -63,9 +64,9 @@ class Saver:
         return path
 
     def heed_failed_beginning(self, engine: Engine[Any, Any], error: Exception) -> None:
-        """A save came to nothing before anything was written: the store could not be looked at, say."""
+        """A save came to nothing before anything was written: the store could not be looked at, a state was no data."""
         self.record.note_not_begun(engine, error)
-        self._heed(Ended(self._shelf.path, error))
+        self._heed(Ended(self._shelf.path, error, fatal=isinstance(error, ScoreError)))
 
     def settle(self, *, wait: bool = True) -> None:
         """Takes note of how the last write ended, and tells of it."""

@@ -14,6 +14,7 @@ from leyden import distributed as dist
 from leyden.engine import Engine
 from leyden.handlers.checkpoint.codec import Json, encode
 from leyden.handlers.checkpoint.directory import CheckpointDirectory, Entry
+from leyden.handlers.checkpoint.errors import ScoreError
 from leyden.handlers.checkpoint.exchange import Exchange
 from leyden.handlers.checkpoint.lock import DirectoryLock
 from leyden.handlers.checkpoint.manifest import STATE, FileRecord, Manifest, numbers
@@ -68,7 +69,7 @@ def take(
     try:
         if best is not None and best in state.metrics and best not in numbers(state.metrics):
             kind = type(state.metrics[best]).__name__
-            raise TypeError(f'Checkpoint ranks by "{best}", which is no number, but a {kind}')
+            raise ScoreError(f'Checkpoint ranks by "{best}", which is no number, but a {kind}')
         shared = collect(engine, extra, script)
         json, tensors = encode(shared)
         sharded = is_sharded(tensors.values())

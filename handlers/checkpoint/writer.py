@@ -15,7 +15,7 @@ from leyden.handlers.checkpoint.places import Place
 @dataclass(frozen=True)
 class Ended:
     """How a write ended, on all ranks alike: with a checkpoint, or with an error. remarks: what is to be told beside.
-    fatal: the directory is another run's.
+    fatal: no later save would go better, since the directory is another run's, or the score no number.
     """
 
     path: Place
