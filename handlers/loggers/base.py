@@ -29,10 +29,10 @@ class Logger(ABC):
     Where a run starts: `params`, and what is found out about the engine; `params` win.
     Every `every` iterations (never, if None): the mean, over the iterations since, of the output, if it is a scalar
     ("train/loss") or a mapping of scalars ("train/<key>"), or of what `output_transform` makes of it in each iteration;
-    the learning rates ("train/lr"). What is left at the end of the run joins the last of these means. There, and at the
-    end of each epoch: the metrics that have a new value (`metrics`: "all", a list of names, or None), "train/epoch". A
-    metric whose name has no group is logged in the group "train", or "val" if an evaluation brought it; one that has
-    the name of a number of the output, as "train/loss_metric". Everything stands against `state.iteration`.
+    the learning rates ("train/lr"). What is left at the end of the run has a mean of its own. There, and at the end of
+    each epoch: the metrics that have a new value (`metrics`: "all", a list of names, or None), "train/epoch". A metric
+    whose name has no group is logged in the group "train", or "val" if an evaluation brought it; one that has the name
+    of a number of the output, as "train/loss_metric". Everything stands against `state.iteration`.
 
     Rank 0 alone logs, and sees the output of its own rank. Between two logging points that output is added up where it
     is; nothing is copied from the device. Sending happens beside the training: what can't be delivered is told once,

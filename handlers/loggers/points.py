@@ -96,8 +96,8 @@ class Points:
         return self._once(engine, self._epoch(engine) | self._new_metrics(engine))
 
     def at_end(self, engine: Engine[Any, Any]) -> dict[str, float]:
-        """Where the run ends: what is left."""
-        rest = self._window.take_rest()
+        """Where the run ends: the mean of what came after the last point, and of that alone."""
+        rest = self._window.take()
         found = self._training_values(engine, rest) if rest else {}
         return self._once(engine, found | self._new_metrics(engine))
 

@@ -28,7 +28,6 @@ class WindowMean:
 
     def __init__(self) -> None:
         self._sums: dict[str, _Sum] = {}
-        self._before: dict[str, tuple[float, int]] = {}  # total and count of the window that was taken last
         self.names: set[str] = set()
         """Of all numbers that ever came."""
 
@@ -80,33 +79,19 @@ class WindowMean:
 
     def take(self) -> dict[str, float]:
         """The means since they were last taken; copies one number each from the device."""
-        if self._sums:
-            self._before = {name: (float(each.total), each.count) for name, each in self._sums.items()}
-            self._sums = {}
-            return {name: total / count for name, (total, count) in self._before.items()}
-        return {}
-
-    def take_rest(self) -> dict[str, float]:
-        """The means of a window that is not full, joined with the one before: few iterations alone would be noise."""
-        before = self._before
-        means = self.take()
-        for name in means:
-            total, count = self._before[name]
-            earlier_total, earlier_count = before.get(name, (0.0, 0))
-            means[name] = (total + earlier_total) / (count + earlier_count)
-        return means
+        sums, self._sums = self._sums, {}
+        return {name: float(each.total) / each.count for name, each in sums.items()}
 
     def clear(self) -> None:
-        self._sums, self._before, self.names = {}, {}, set()
+        self._sums, self.names = {}, set()
 
     def state_dict(self) -> dict[str, Any]:
         """Plain data, and tensors that may be the live ones."""
         sums = {name: [each.total, each.count] for name, each in self._sums.items()}
-        return {"sums": sums, "before": dict(self._before), "names": sorted(self.names)}
+        return {"sums": sums, "names": sorted(self.names)}
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         self._sums = {name: _Sum(total, count) for name, (total, count) in state_dict["sums"].items()}
-        self._before = {name: (total, count) for name, (total, count) in state_dict["before"].items()}
         self.names = set(state_dict["names"])
 
 

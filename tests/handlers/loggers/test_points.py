@@ -37,11 +37,11 @@ def test_the_last_small_batch_of_an_epoch_makes_no_zigzag() -> None:
 
 
 def test_a_point_that_does_not_meet_the_epochs_end_goes_on_over_it() -> None:
-    assert trained(ListLogger(every=4), range(3), max_epochs=3)["train/loss"] == [(4, 2.5), (8, 6.5), (9, 7.0)]
+    assert trained(ListLogger(every=4), range(3), max_epochs=3)["train/loss"] == [(4, 2.5), (8, 6.5), (9, 9.0)]
 
 
-def test_what_is_left_at_the_end_joins_the_last_mean_and_a_short_run_has_a_point() -> None:
-    assert trained(ListLogger(every=4), range(5))["train/loss"] == [(4, 2.5), (5, 3.0)]
+def test_what_is_left_at_the_end_has_a_mean_of_its_own_and_a_short_run_has_a_point() -> None:
+    assert trained(ListLogger(every=4), range(5))["train/loss"] == [(4, 2.5), (5, 5.0)]
     assert trained(ListLogger(every=50), range(3), max_epochs=2)["train/loss"] == [(6, 3.5)]
 
 
@@ -50,7 +50,7 @@ def test_a_run_that_ends_early_logs_what_is_left() -> None:
     engine.attach(logger)
     engine.add_event_handler(Events.ITERATION_COMPLETED(once=6), engine.terminate)
     engine.run(range(20))
-    assert logger.curves()["train/loss"] == [(4, 2.5), (6, 3.5)]
+    assert logger.curves()["train/loss"] == [(4, 2.5), (6, 5.5)]
 
 
 def test_each_number_of_a_mapping_is_the_mean_of_the_iterations_that_had_it() -> None:
@@ -78,7 +78,7 @@ def test_an_interrupted_run_goes_on_with_its_mean() -> None:
     saved = engine.state_dict()
     assert logger.curves()["train/loss"] == [(4, 2.5)]
     engine.run()
-    expected = [(4, 2.5), (8, 6.5), (10, 7.5)]
+    expected = [(4, 2.5), (8, 6.5), (10, 9.5)]
     assert logger.curves()["train/loss"] == expected
 
     other, resumed = make()
