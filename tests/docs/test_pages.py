@@ -34,6 +34,30 @@ def test_models_of_transformers(capsys: pytest.CaptureFixture[str]) -> None:
     assert difference < 1e-5
 
 
+def test_logging(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    run_page("logging.md")
+    from tensorboardX.proto.event_pb2 import Event
+
+    steps: dict[str, list[int]] = {}
+    (path,) = (tmp_path / "runs" / "logging").rglob("events.out.tfevents.*")
+    data, place = path.read_bytes(), 0
+    while place < len(data):
+        length = int.from_bytes(data[place : place + 8], "little")
+        event = Event.FromString(data[place + 12 : place + 12 + length])
+        place += 12 + length + 4
+        for value in event.summary.value:
+            steps.setdefault(value.tag, []).append(event.step)
+    for name in ("train/loss", "train/lr", "train/epoch"):
+        assert steps[name] == [10, 20, 30, 40, 50, 60]
+    assert steps["val/accuracy"] == steps["val/loss"] == [20, 40, 60]
+    assert steps["train/weight_norm"] == [20, 40, 60]
+    assert {name.partition("/")[0] for name in steps if "hparams" not in name and "text" not in name} >= {
+        "train",
+        "val",
+    }
+
+
 @pytest.mark.parametrize("page", sorted(path.name for path in DOCS.glob("*.md")))
 def test_links_lead_somewhere(page: str) -> None:
     for link in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", (DOCS / page).read_text()):
