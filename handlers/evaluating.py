@@ -13,6 +13,7 @@ from leyden.engine.metric_watch import MetricWatch
 from leyden.engine.mode_check import ModeCheck
 from leyden.engine.parts_state import parts_state, set_parts_state
 from leyden.engine.suspension import GOES_ON_AT
+from leyden.engine.whole_numbers import whole_number
 from leyden.handlers.misplaced import tell_misplaced
 from leyden.handlers.other_models import tell_other_model
 from leyden.metrics.group import MetricGroup
@@ -64,10 +65,8 @@ class Evaluate:
             raise TypeError(
                 f'Evaluate(prefix=) takes text before the names of its metrics ("val/"), but got {prefix!r}'
             )
-        if epoch_length is not None and epoch_length < 1:
-            raise ValueError(
-                f"Evaluate(epoch_length=) must be at least 1, or None for all batches, but is {epoch_length}"
-            )
+        if epoch_length is not None:
+            epoch_length = whole_number("Evaluate(epoch_length=)", epoch_length, 1)
         if every is not None and on is not None:
             raise ValueError(f"Evaluate takes every= (epochs) or on= (an event), but got every={every} and on={on}")
         self.evaluator = evaluator

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from itertools import chain
-from operator import index
 from typing import Any
 
 import torch
 from torch import nn
 
 from leyden.engine.moving import move_module
+from leyden.engine.whole_numbers import whole_number
 from leyden.metrics.base import Device, Metric, OutputTransform
 from leyden.metrics.errors import require_samples
 from leyden.metrics.outputs import described, device_of
@@ -56,7 +56,10 @@ class Loss(Metric):
         options: Mapping[str, Any] = rest[0] if rest else {}
         if options.get("reduction") == "sum":
             raise ValueError(_summed("the keyword arguments of Loss"))
-        size = _batch_size(y_pred, y) if self.batch_size is None else _whole_number(self.batch_size(y))
+        if self.batch_size is None:
+            size = _batch_size(y_pred, y)
+        else:
+            size = whole_number("what Loss(batch_size=) gives, a number of samples,", self.batch_size(y), 0)
         if size == 0:
             return
         try:
@@ -100,16 +103,6 @@ def _summed(what: str) -> str:
         f'{what} has reduction="sum", but Loss weighs the mean over each batch by the batch\'s size; give it '
         'reduction="mean"'
     )
-
-
-def _whole_number(size: Any) -> int:
-    """A number of samples, which a tensor may hold."""
-    try:
-        return index(size)
-    except TypeError:
-        raise TypeError(
-            f"Loss(batch_size=) gives how many samples a batch has, a whole number, but gave {size!r}"
-        ) from None
 
 
 def _batch_size(y_pred: Any, y: Any) -> int:

@@ -96,5 +96,11 @@ def test_a_prefix_that_is_no_text(prefix):
 
 @pytest.mark.parametrize("length", [0, -1])
 def test_an_evaluation_of_no_batches(length):
-    with pytest.raises(ValueError, match=rf"Evaluate\(epoch_length=\) must be at least 1, .* but is {length}"):
+    with pytest.raises(ValueError, match=rf"Evaluate\(epoch_length=\) must be at least 1, but is {length}"):
+        Evaluate(evaluator_of(), [0], epoch_length=length)
+
+
+@pytest.mark.parametrize("length", [2.5, True, "3"])
+def test_a_number_of_batches_that_is_none(length):
+    with pytest.raises(TypeError, match=r"Evaluate\(epoch_length=\) must be a whole number, but is"):
         Evaluate(evaluator_of(), [0], epoch_length=length)

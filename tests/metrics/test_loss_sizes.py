@@ -88,5 +88,5 @@ def test_a_size_may_be_a_tensor_and_stays_a_number() -> None:
 
 
 def test_a_size_that_is_no_whole_number() -> None:
-    with pytest.raises(TypeError, match=r"a whole number, but gave 2\.5"):
+    with pytest.raises(TypeError, match=r"a number of samples, must be a whole number, but is 2\.5"):
         Loss(nn.MSELoss(), batch_size=lambda y: 2.5).update((torch.zeros(2), torch.ones(2)))
