@@ -135,7 +135,7 @@ class MLflowLogger(Logger):
         return f"{program} ui --backend-store-uri {shlex.quote(self.tracking_uri)}"
 
     def state_dict(self) -> dict[str, Any]:
-        return super().state_dict() | {"run_id": self.run_id, "names": dict(self._names.changed)}
+        return super().state_dict() | {"run_id": self.run_id, "names": self._names.given}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         super().load_state_dict(state_dict)

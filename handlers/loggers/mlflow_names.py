@@ -13,8 +13,7 @@ REFUSED = re.compile(r"[^\w\-. :/]")  # what MLflow takes is letters and digits 
 class MLflowNames:
     """Gives each name one that MLflow takes: most their own, and no two of them the same.
 
-    Which one it is hangs on those before only where two would else be the same; `changed` then says it, and goes into
-    checkpoints.
+    Which one it is hangs on those before only where two would else be the same; so `given` goes into checkpoints.
     """
 
     def __init__(self) -> None:
@@ -33,10 +32,15 @@ class MLflowNames:
             self.changed[name] = clean
         return clean
 
-    def restore(self, changed: dict[str, str]) -> None:
-        """Goes on with what was changed in the run before."""
-        self.changed |= changed
-        self._owners |= {clean: name for name, clean in changed.items()}
+    @property
+    def given(self) -> dict[str, str]:
+        """What each name became, also those that stayed: no other name may take theirs."""
+        return {name: clean for clean, name in self._owners.items()}
+
+    def restore(self, given: dict[str, str]) -> None:
+        """Goes on with what the names became in the run before."""
+        self.changed |= {name: clean for name, clean in given.items() if clean != name}
+        self._owners |= {clean: name for name, clean in given.items()}
 
 
 def _valid(name: str) -> str:

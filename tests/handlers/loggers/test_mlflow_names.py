@@ -52,8 +52,15 @@ def test_each_name_becomes_another_one_that_mlflow_takes() -> None:
 def test_a_resumed_run_goes_on_with_the_names_it_had() -> None:
     before, after = MLflowNames(), MLflowNames()
     first = {name: before.clean(name) for name in ("R@1", "R#1", "R_1")}
-    after.restore(before.changed)
+    after.restore(before.given)
     assert {name: after.clean(name) for name in ("R_1", "R#1", "R@1")} == first
+
+
+def test_a_name_that_stayed_is_taken_in_a_resumed_run_too() -> None:
+    before, after = MLflowNames(), MLflowNames()
+    assert before.clean("R_1") == "R_1"
+    after.restore(before.given)
+    assert after.clean("R@1") != after.clean("R_1") == "R_1"
 
 
 def test_four_metrics_are_four_curves(workspace: Path) -> None:
