@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -30,15 +30,23 @@ def custom_evaluator(
     step sees to its batches itself (`to_device(batch, engine.device)`). After the run each module is again in the mode
     it was in before.
 
-    Raises TypeError if `step` can't be called with (engine, batch).
+    Raises TypeError if `step` can't be called with (engine, batch), and for a model that is none.
     """
+    models: list[Any] = [model]
+    if isinstance(model, Iterable) and not isinstance(model, nn.Module | Mapping | str):
+        models = list(model)
+    for each in models:
+        if not isinstance(each, nn.Module):
+            raise TypeError(
+                f"custom_evaluator takes the model that the step calls, or a list of them, but got {each!r}"
+            )
     check_process(step)
 
     def evaluate_step(engine: Engine[Any, Any], batch: Any) -> Any:
         with torch.no_grad():
             return step(engine, batch)
 
-    return evaluator_of([model] if isinstance(model, nn.Module) else list(model), evaluate_step, metrics, device)
+    return evaluator_of(models, evaluate_step, metrics, device)
 
 
 def evaluator_of(

@@ -231,3 +231,9 @@ def test_a_compiled_model_is_not_compiled_anew():
     model.compile(backend=backend)
     said(Engine(step, training=False), [torch.ones(3, 2)] * 3)
     assert len(compiled) == 1
+
+
+@pytest.mark.parametrize("model", [None, {"net": nn.Linear(1, 1)}, [nn.Linear(1, 1), "net"]], ids=str)
+def test_a_model_that_is_none(model):
+    with pytest.raises(TypeError, match="takes the model that the step calls, or a list of them, but got"):
+        custom_evaluator(model, lambda engine, batch: batch)
