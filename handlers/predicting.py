@@ -16,7 +16,7 @@ from leyden.handlers.data.seeded_loaders import fresh_copy, replace_part
 from leyden.handlers.parallel.dealing import Deal, DealtSampler, deal_data, own_place
 
 
-def predict(evaluator: Engine[Any, Any], data: Iterable[Any]) -> list[Any]:
+def predict(evaluator: Engine[Any, Any], data: Iterable[Any], deal: str = "batches") -> list[Any]:
     """Runs an evaluator over data and returns its outputs, one for each batch, in the order of the data, on the CPU.
 
         evaluator = supervised_evaluator(model, output_transform=lambda x, y, y_pred: y_pred)
@@ -25,10 +25,15 @@ def predict(evaluator: Engine[Any, Any], data: Iterable[Any]) -> list[Any]:
     Of several ranks each evaluates its share of the batches, which are those of one process, and all get the whole
     list: each batch is in it once. All ranks call this at the same point, with the same data; a warning says so for
     data without random access, which may be a share already. A loader that shuffles gives the outputs in the order that
-    it drew.
+    it drew. `deal="nothing"`: each rank's data is a share of its own; the outputs are those of rank 0, then those of
+    rank 1, and so on.
 
-    Raises ValueError for a loader that is dealt to ranks already.
+    Raises ValueError for a loader that is dealt to ranks already, and for another word.
     """
+    if deal not in ("batches", "nothing"):
+        raise ValueError(
+            f'predict takes deal="batches" or, where ranks have shares already, "nothing", but got {deal!r}'
+        )
     dist.initialize()
     ranks = dist.world_size()
     outputs: list[Any] = []
@@ -39,12 +44,18 @@ def predict(evaluator: Engine[Any, Any], data: Iterable[Any]) -> list[Any]:
     )
     try:
         # Before the handlers' own dealing, which leaves alone what is dealt.
-        with collecting, setup.lending(DataStage.BATCH, _share_of_batches):
+        with collecting, setup.lending(DataStage.BATCH, _share_of_batches if deal == "batches" else _as_it_is):
             evaluator.run(data, max_epochs=1)
     finally:
         setup.may_give_none = may_give_none
     shares = dist.all_gather_object(outputs)
+    if deal == "nothing":
+        return [output for share in shares for output in share]
     return [shares[i % ranks][i // ranks] for i in range(sum(map(len, shares)))]
+
+
+def _as_it_is(data: Any) -> Any:
+    return data
 
 
 def _share_of_batches(data: Any) -> Any:
@@ -57,15 +68,14 @@ def _share_of_batches(data: Any) -> Any:
             name = type(getattr(data, "dataset", data)).__name__
             warnings.warn(
                 f"predict takes the data ({name}) to be the same on all ranks: each reads all of it and keeps its "
-                "share of the batches. Where each rank reads a share of its own, batches get lost: give predict the "
-                "whole",
+                'share of the batches. Where each rank reads a share of its own, batches get lost: say deal="nothing"',
                 stacklevel=2,
             )
         return deal_data(data, deal)
     if own_place(data) is not None:
         raise ValueError(
             "predict deals the batches to the ranks itself, so that each sample comes once and in order, but the "
-            "loader is dealt already: give it one without a sampler that has a rank"
+            'loader is dealt already: give it one without a sampler that has a rank, or say deal="nothing"'
         )
     dealt = fresh_copy(data)
     replace_part(dealt, place_of_indices(data), DealtSampler(index_sampler(data), deal))

@@ -16,6 +16,7 @@ def outcomes(on_two_ranks):
         cases.dealt_already,
         cases.predicted_from_one_buffer,
         cases.told_of_a_share,
+        cases.predicted_from_own_shares,
     )
     return on_two_ranks(*by_kind, *((case,) for case in others))
 
@@ -53,3 +54,14 @@ def test_data_that_may_be_a_share_already_is_told_of(outcomes):
     assert len(first) == 1
     assert "predict takes the data (Stream) to be the same on all ranks" in first[0]
     assert second == cases.told_of_a_share() == []
+
+
+def test_shares_of_the_ranks_own_come_one_after_the_other(outcomes):
+    in_order = [*range(0, TOTAL, 2), *range(1, TOTAL, 2)]
+    assert outcomes["predicted_from_own_shares"] == [in_order, in_order]
+    assert cases.predicted_from_own_shares() == list(range(TOTAL))
+
+
+def test_another_word_is_told():
+    with pytest.raises(ValueError, match='deal="batches" or, where ranks have shares already, "nothing"'):
+        cases.predict(cases.identity(), [1], deal="samples")
