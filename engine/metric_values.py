@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, MutableMapping
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 import numpy as np
 import torch
@@ -16,6 +16,13 @@ else:
         """A dict whose every access goes through __getitem__ and __setitem__."""
 
 
+class Counts(Protocol):
+    """How far a run is."""
+
+    iteration: int
+    step: int
+
+
 class MetricValues(ReadThrough):
     """The metrics of a run by name. A scalar tensor, or a number of numpy's, may be put in; it comes out as a plain
     number, so that the whole can be written as JSON.
@@ -25,10 +32,18 @@ class MetricValues(ReadThrough):
 
     times_set: dict[str, int]
     """How often each was set: lets a reader tell a new value from one of an earlier evaluation."""
+    counts: Counts | None
+    """Of the run whose metrics they are."""
+    set_at: dict[str, int]
+    """Iterations and optimizer steps, added up, as each was set: tells a value of the weights that are there from one
+    of earlier weights. One that was restored has none.
+    """
 
     def __new__(cls, *_: Any, **__: Any) -> MetricValues:
         values = super().__new__(cls)
         values.times_set = {}
+        values.set_at = {}
+        values.counts = None
         return values
 
     def __init__(self, values: Mapping[str, Any] | Iterable[tuple[str, Any]] = (), /, **more: Any) -> None:
@@ -46,6 +61,13 @@ class MetricValues(ReadThrough):
     def __setitem__(self, name: str, value: Any) -> None:
         dict.__setitem__(self, name, value)
         self.times_set[name] = self.times_set.get(name, 0) + 1
+        if (counts := self.counts) is not None:
+            self.set_at[name] = counts.iteration + counts.step
+
+    def is_of_now(self, name: str) -> bool:
+        """Whether no iteration has begun, and no optimizer step was made, since this was set."""
+        counts = self.counts
+        return counts is not None and self.set_at.get(name) == counts.iteration + counts.step
 
     def __delitem__(self, name: str) -> None:
         dict.__delitem__(self, name)

@@ -71,6 +71,7 @@ def restore_ranks(engine: Engine[Any, Any], states: Sequence[Any]) -> None:
         times_set = dict(engine.state.metrics.times_set)
         engine.state.metrics.update(mine.get("metrics", {}))
         engine.state.metrics.times_set = times_set
+        engine.state.metrics.set_at.clear()
     if engine.suspended is not None and "suspended" in mine:
         saved = mine["suspended"]
         wishes = frozenset(map(Stop, saved["wishes"]))

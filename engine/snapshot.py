@@ -53,6 +53,7 @@ def restore(engine: Engine[Any, Any], state_dict: dict[str, Any]) -> bool:
         setattr(engine.state, name, value)
     engine.state.metrics.update(state_dict.get("metrics", {}))
     engine.state.metrics.times_set.update(state_dict.get("times_set", {}))
+    engine.state.metrics.set_at.clear()
     engine.cursor.take_over(cursor)
     suspended = state_dict.get("suspended")
     engine.suspended = None if suspended is None else Suspension.of(suspended)

@@ -28,6 +28,7 @@ class State:
         self.batch: Any = None
         self.output: Any = None
         vars(self)["metrics"] = MetricValues()
+        self.metrics.counts = self
         self.times: dict[str, float | None] = {"EPOCH_COMPLETED": None, "COMPLETED": None}
         self.note_data(None)
         self.seed: int | None = None

@@ -80,6 +80,8 @@ class Evaluate:
         self._state_of_data: Callable[[], dict[str, Any]] | None = None  # since the last evaluation in this process
         self._between: dict[str, Any] | None = None  # the same, of a run that was restored
         self._told = False
+        self.after: list[Callable[[], None]] = []
+        """Called once an evaluation has brought its metrics."""
         self._watch = MetricWatch()  # knows the evaluator's metrics as they were before the evaluation
 
     def attach(self, engine: Engine[Any, Any]) -> None:
@@ -133,6 +135,8 @@ class Evaluate:
         # What it did not measure this time is of an earlier evaluation, perhaps of other data.
         for name in self._watch.new(metrics):
             engine.state.metrics[self.prefix + name] = metrics[name]
+        for call in self.after:
+            call()
 
     def evaluate_at(self, engine: Engine[Any, Any], event: Events) -> None:
         """Runs the evaluator as a handler of this event, or what is left of an evaluation that was stopped there."""

@@ -5,25 +5,25 @@ from __future__ import annotations
 import functools
 import logging
 import os
-import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from leyden import distributed as dist
-from leyden.engine import Engine, Events, Order, Stage, UpdateEvents
-from leyden.engine.events import AnyEvent, parts_of, without_filter
+from leyden.engine import Engine, Events, Order, Stage
+from leyden.engine.events import AnyEvent
 from leyden.handlers.checkpoint.arguments import check_directory, check_moments, check_options
 from leyden.handlers.checkpoint.beginning import absolute, check_company, check_places, take_and_find
+from leyden.handlers.checkpoint.best_moments import AfterEvaluations
 from leyden.handlers.checkpoint.directory import CheckpointDirectory
 from leyden.handlers.checkpoint.going_on import GoingOn
 from leyden.handlers.checkpoint.lock import DirectoryLock
-from leyden.handlers.checkpoint.moments import LAST, AfterSteps, Between, Clock, check_event, run_ends_here
+from leyden.handlers.checkpoint.moments import LAST, Between, Clock, check_event, run_ends_here, save_at
 from leyden.handlers.checkpoint.pieces import is_sharded
 from leyden.handlers.checkpoint.places import Place
 from leyden.handlers.checkpoint.retention import Keeping
 from leyden.handlers.checkpoint.saver import Saver
 from leyden.handlers.checkpoint.storable import require_storable
-from leyden.handlers.checkpoint.telling import tell_place
+from leyden.handlers.checkpoint.telling import tell_no_model, tell_place
 from leyden.handlers.checkpoint.together import on_every_rank, on_rank_zero
 from leyden.handlers.checkpoint.training_state import Stateful
 from leyden.handlers.metric_modes import require_mode
@@ -48,8 +48,9 @@ class Checkpoint:
 
     What is kept: the `keep` last; with `best`, the name of a metric in `state.metrics`, the `keep` best by it and the
     newest, or, with `keep_best`, the `keep_best` best and the `keep` last. `mode`, "max" or "min", says what is best,
-    unless the metric's name tells (see `leyden.handlers.metric_modes`). A checkpoint competes if the metric was new in
-    it: one saved between two evaluations stays only as one of the last. `keep=None` deletes none.
+    unless the metric's name tells (see `leyden.handlers.metric_modes`). A checkpoint competes if its weights are those
+    that the metric was measured on: one saved between two evaluations stays only as one of the last, and an evaluation
+    that gives one of the best is saved at once, whatever `event` and `every` say. `keep=None` deletes none.
 
     `resume`: None begins anew, and wants a directory without checkpoints. "auto" goes on from the newest whole one, or
     begins anew where there is none. A path goes on from that checkpoint, or from the newest in that directory. Of
@@ -165,11 +166,10 @@ class Checkpoint:
         engine.add_event_handler(Events.STARTED, self.start_run)
         engine.add_event_handler(Events.STARTED, self.check_states, order=LAST)
         engine.add_event_handler(Events.EPOCH_COMPLETED, self.heed_writer, order=Order.SAVERS)
-        for part in () if self.event is None else parts_of(self.event):
-            if without_filter(part) is UpdateEvents.STEP_COMPLETED:  # within an iteration
-                AfterSteps(engine, part, self.save_when_due)
-            else:
-                engine.add_event_handler(part, self.save_when_due, order=Order.SAVERS)
+        if self.event is not None:
+            save_at(engine, self.event, self.save_when_due)
+        if self.keeping.best is not None:
+            AfterEvaluations(engine, self.save_if_best)
         engine.add_event_handler(Events.SAVE_REQUESTED, self.save_when_due)
         engine.add_event_handler(Events.COMPLETED | Events.INTERRUPT, self.save_at_end, order=Order.SAVERS)
         engine.add_event_handler(Events.EXCEPTION_RAISED, self.save_after_exception, order=Order.SAVERS)
@@ -195,12 +195,7 @@ class Checkpoint:
         self._is_set_up = self._running = True
         engine.require_distinct_handlers()
         if not engine.updates and not self.extra and not self.told_misplaced and dist.rank() == 0:
-            warnings.warn(
-                f"the checkpoints in {self.directory} will hold no model: the engine has no Update. Attach Checkpoint "
-                "to the engine that trains; for a process function without Update name what is to be saved: "
-                'extra={"model": model, "optimizer": optimizer}',
-                stacklevel=2,
-            )
+            tell_no_model(self.directory)
         if resuming is self:
             on_rank_zero(lambda: check_company(self._shelf, self.resume))
         path = on_rank_zero(lambda: take_and_find(self._shelf, self._lock, self.resume))
@@ -248,6 +243,11 @@ class Checkpoint:
     def save_when_due(self, engine: Engine[Any, Any]) -> None:
         """Saves in the course of a run; at its last iteration its end is about to be saved instead, unless all stay."""
         if self.keeping.keep is None or not run_ends_here(engine):
+            self._save_moment(engine)
+
+    def save_if_best(self, engine: Engine[Any, Any]) -> None:
+        """Saves, where no other save fell, what has just been measured as one of the best."""
+        if not (self._muted or engine.state.diverged) and self._saver.has_one_of_the_best(engine):
             self._save_moment(engine)
 
     def _save_moment(self, engine: Engine[Any, Any]) -> None:

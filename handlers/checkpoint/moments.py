@@ -60,6 +60,15 @@ def check_event(event: AnyEvent) -> None:
             )
 
 
+def save_at(engine: Engine[Any, Any], event: AnyEvent, save: Callable[[Engine[Any, Any]], None]) -> None:
+    """Lets `save` be called at the event, after the other handlers."""
+    for part in parts_of(event):
+        if without_filter(part) is UpdateEvents.STEP_COMPLETED:  # within an iteration
+            AfterSteps(engine, part, save)
+        else:
+            engine.add_event_handler(part, save, order=Order.SAVERS)
+
+
 class AfterSteps:
     """Saves after an optimizer step, at the end of its iteration: another update's step may come before that, and a
     metric count its output.

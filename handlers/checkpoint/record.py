@@ -21,6 +21,7 @@ class SaveRecord:
         """What the last save failed by."""
         self._path: Place | None = None
         self._moment: Moment | None = None
+        self._step = 0  # optimizer steps: an epoch's end may make one more with what an open window holds
         self._times_set: dict[str, int] = {}  # of the metrics
         self._new_metrics: list[str] = []
         self._lost: tuple[Moment | None, list[str]] | None = None  # moment and new metrics of one that failed
@@ -37,24 +38,30 @@ class SaveRecord:
         return self._moment == Moment.of(engine)
 
     def new_metrics(self, engine: Engine[Any, Any]) -> list[str]:
-        """Names of metrics that no checkpoint has with the value that they have now.
+        """Names of metrics that no checkpoint has with the value that they have now, which is of the weights of now.
 
-        Without those of an evaluation that was stopped halfway: what is there is of one before, of other weights.
+        A metric of weights that a step has changed since is not among them, nor one of an evaluation that was stopped
+        halfway: what is there is of one before.
         """
         awaited = {name for each in engine.find_handlers(Evaluate) for name in each.awaited()}
-        times_set = engine.state.metrics.times_set
-        new = [name for name, times in times_set.items() if times != self._times_set.get(name) and name not in awaited]
+        metrics = engine.state.metrics
+        new = [
+            name
+            for name, times in metrics.times_set.items()
+            if times != self._times_set.get(name) and name not in awaited and metrics.is_of_now(name)
+        ]
         if self._lost is not None and self._lost[0] == Moment.of(engine):  # tried again
             new = sorted({*new, *self._lost[1]})
         return new
 
     def superseded(self, engine: Engine[Any, Any]) -> Place | None:
-        """The checkpoint of this iteration, made when fewer handlers had run, which a new one replaces."""
+        """The checkpoint of this iteration and weights, made when fewer handlers had run, which a new one replaces."""
         same = self._moment is not None and Moment.of(engine).repeats(self._moment)
-        return self._path if same else None
+        return self._path if same and self._step == engine.state.step else None
 
     def note_begun(self, engine: Engine[Any, Any], path: Place, new_metrics: list[str]) -> None:
         self._path, self._moment, self._new_metrics = path, Moment.of(engine), new_metrics
+        self._step = engine.state.step
         self._times_set = dict(engine.state.metrics.times_set)
 
     def note_resumed(self, engine: Engine[Any, Any], path: Place) -> None:

@@ -60,6 +60,21 @@ class Keeping:
         ]
         return [entry for *_, entry in sorted(scored, key=lambda item: item[:2])]
 
+    def would_be_best(self, value: float, entries: Sequence[Entry]) -> bool:
+        """Whether a checkpoint with that value of the metric would be among those that stay as the best."""
+        if self.best is None or math.isnan(value):
+            return False
+        ranked = self.ranked(entries)[: self._best]
+        if len(ranked) < self._best:
+            return True
+        last = ranked[-1].manifest.metrics[self.best]
+        return value > last if self.mode == "max" else value < last
+
+    @property
+    def _best(self) -> int:
+        """How many stay as the best, or count as such where all stay."""
+        return self.keep_best or self.keep or 1
+
     def to_remove(self, entries: Sequence[Entry]) -> list[Entry]:
         """Of checkpoints, oldest first, those that need not stay."""
         if self.keep is None or not entries:
@@ -67,8 +82,7 @@ class Keeping:
         replaced = [entry for place, entry in enumerate(entries) if _is_replaced(entry, entries[place + 1 :])]
         entries = [entry for entry in entries if entry not in replaced]
         last = self.keep if self.best is None or self.keep_best is not None else 1
-        best = self.keep if self.keep_best is None else self.keep_best
-        paths = {entry.path for entry in (*self.ranked(entries)[:best], *entries[-last:])}
+        paths = {entry.path for entry in (*self.ranked(entries)[: self._best], *entries[-last:])}
         return replaced + [entry for entry in entries if entry.path not in paths]
 
 
@@ -77,7 +91,9 @@ def _is_replaced(entry: Entry, later: Sequence[Entry]) -> bool:
     scores = {name: entry.manifest.metrics[name] for name in entry.manifest.scored}
     for other in later:
         theirs = {name: other.manifest.metrics[name] for name in other.manifest.scored}
-        same = (other.manifest.epoch, other.manifest.iteration) == (entry.manifest.epoch, entry.manifest.iteration)
+        same = all(
+            getattr(other.manifest, count) == getattr(entry.manifest, count) for count in ("epoch", "iteration", "step")
+        )
         if same and scores.items() <= theirs.items():
             return True
     return False

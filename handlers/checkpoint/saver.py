@@ -12,12 +12,14 @@ from leyden.handlers.checkpoint.directory import CheckpointDirectory
 from leyden.handlers.checkpoint.errors import ScoreError
 from leyden.handlers.checkpoint.exchange import Exchange
 from leyden.handlers.checkpoint.lock import DirectoryLock
+from leyden.handlers.checkpoint.manifest import numbers
 from leyden.handlers.checkpoint.places import Place
 from leyden.handlers.checkpoint.record import SaveRecord
 from leyden.handlers.checkpoint.retention import Keeping
 from leyden.handlers.checkpoint.saving import take, write
 from leyden.handlers.checkpoint.staging import HostBuffer
 from leyden.handlers.checkpoint.telling import tell_failure, tell_remarks
+from leyden.handlers.checkpoint.together import on_rank_zero
 from leyden.handlers.checkpoint.training_state import Stateful
 from leyden.handlers.checkpoint.writer import Ended, Writer
 
@@ -62,6 +64,23 @@ class Saver:
         self.writer.begin(path, job if taken.together or dist.rank() == 0 else None, beside=beside)
         self.record.note_begun(engine, path, new)
         return path
+
+    def has_one_of_the_best(self, engine: Engine[Any, Any]) -> bool:
+        """Whether this moment, which is not saved, has the metric anew, and as one of the best. Every rank calls it."""
+        return not self.record.has(engine) and on_rank_zero(lambda: self._would_be_best(engine))
+
+    def _would_be_best(self, engine: Engine[Any, Any]) -> bool:
+        best = self._keeping.best
+        if best is None or best not in self.record.new_metrics(engine):
+            return False
+        value = numbers(engine.state.metrics).get(best)
+        if value is None:  # no number, of which the save tells
+            return True
+        self.writer.join()
+        try:
+            return self._keeping.would_be_best(value, self._shelf.entries())
+        except OSError:  # a store that is down, of which the save tells, too
+            return True
 
     def heed_failed_beginning(self, engine: Engine[Any, Any], error: Exception) -> None:
         """A save came to nothing before anything was written: the store could not be looked at, a state was no data."""

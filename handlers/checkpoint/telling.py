@@ -23,6 +23,16 @@ def tell_place(directory: Place, keeping: Keeping) -> None:
         print(f"Checkpoint saves to {directory}, and keeps {keeping.describe()}", flush=True)
 
 
+def tell_no_model(directory: Place) -> None:
+    """Warns of an engine that has no model for its checkpoints."""
+    warnings.warn(
+        f"the checkpoints in {directory} will hold no model: the engine has no Update. Attach Checkpoint to the engine "
+        "that trains; for a process function without Update name what is to be saved: "
+        'extra={"model": model, "optimizer": optimizer}',
+        stacklevel=3,
+    )
+
+
 def tell_differences(path: Place, differences: Sequence[str]) -> None:
     """Warns of a script that differs from the one whose run goes on."""
     if differences and dist.rank() == 0:

@@ -69,12 +69,14 @@ class Copies:
         """What was put in, which is not what comes out: reading copies a number from the device."""
         self._known[id(metrics)] = metrics
         before, times_set = dict(dict.items(metrics)), dict(metrics.times_set)
+        set_at = dict(metrics.set_at)
         self._keep_all(list(before.values()))
 
         def put_back() -> None:
             dict.clear(metrics)
             dict.update(metrics, before)
             metrics.times_set = times_set
+            metrics.set_at = set_at
 
         self._ways_back.append(put_back)
 
