@@ -154,9 +154,7 @@ def test_only_what_is_among_the_best_is_saved_besides(tmp_path) -> None:
 
 def test_a_window_that_the_end_of_an_epoch_closes_gives_other_weights(tmp_path) -> None:
     """The last save of the iteration is of weights that were evaluated, and that of the epoch is not."""
-    run = Run(
-        tmp_path, GradientAccumulation(4), event=STEPS | Events.EPOCH_COMPLETED, evaluate={"on": STEPS}, keep=None
-    )
+    run = Run(tmp_path, GradientAccumulation(4), event=STEPS | Events.EPOCH_COMPLETED, evaluate={"on": STEPS}, keep=9)
     run.trainer.add_event_handler(STEPS(once=6), run.trainer.terminate_epoch)
     run.go(1)
     found = scored(tmp_path)
