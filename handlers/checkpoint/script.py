@@ -170,9 +170,8 @@ def _set_rate(
     _put(group, "lr", mine["lr"] if present == old["lr"] else present * factor)
     for name in ("initial_lr", "max_lr", "min_lr"):
         if name in group:
-            _put(group, name, float(group[name]) * factor)
-    if "initial_lr" in group:
-        _put(group, "initial_lr", new_base)
+            was = float(group[name])
+            _put(group, name, new_base if name == "initial_lr" and was == old_base else was * factor)
     for scheduler in schedulers_of(engine.handlers.values(), update.optimizer):
         if place < len(getattr(scheduler, "base_lrs", ())):
             was = float(scheduler.base_lrs[place])

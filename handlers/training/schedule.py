@@ -12,7 +12,15 @@ from torch.optim import lr_scheduler
 
 from leyden.engine import Engine, Events, Order, RemovableEventHandle, Stage, Update, UpdateEvents
 from leyden.engine.handler_states import UNKNOWN
-from leyden.handlers.training.schedule_totals import run_counts, warn_of_misfits
+from leyden.handlers.training.made_anew import (
+    Rates,
+    bring_to,
+    put_rates_from_before,
+    rates_when_made,
+    tell_made_anew,
+    times_stepped,
+)
+from leyden.handlers.training.schedule_totals import UNITS, counts_by_pace, require_reach, run_counts, warn_of_misfits
 from leyden.handlers.training.scheduler_settings import kind_of, made_with
 from leyden.handlers.training.torch_schedulers import (
     ABSOLUTE,
@@ -30,7 +38,6 @@ from leyden.handlers.training.torch_schedulers import (
 )
 
 MakeScheduler = Callable[[torch.optim.Optimizer, int], Scheduler]
-UNITS = {"step": "optimizer steps", "epoch": "epochs"}
 
 
 class Schedule:
@@ -38,8 +45,9 @@ class Schedule:
 
     `scheduler`: one that is made, or a function that makes it when the run starts, from the optimizer and the number of
     times that it will step in the run: `lambda optimizer, steps: OneCycleLR(optimizer, 0.1, total_steps=steps)`. That
-    number knows of ranks and accumulation; `engine.total_steps` tells it before the run. One that is made for
-    another number is warned of. `update`: whose optimizer a function gets, where the engine has several.
+    number knows of ranks and accumulation; `engine.total_steps` tells it before the run. In a run that goes on with
+    another limit it is made anew, for the new number, and brought to where the run stands; that is told. One that was
+    made before, for another number, is warned of. `update`: whose optimizer a function gets, where there are several.
 
     `per`: "step" (the default: after each `every`-th optimizer step, also under accumulation; a skipped step does not
     count) or "epoch" (after each `every`-th epoch). `metric`: the name of the metric that the scheduler watches
@@ -56,7 +64,8 @@ class Schedule:
 
     Raises ValueError for an optimizer that no update of the engine has, for a metric that will not come up or whose
     name contradicts the scheduler's mode, and for a warm-up of a scheduler that has stepped already or is made of
-    others; for a function, when the run starts, where the data does not tell how many steps there will be.
+    others; for a function, when the run starts, where the data does not tell how many steps there will be; for a
+    OneCycleLR, when a run goes on past its end.
     """
 
     told_apart_by = ("kind", "optimizer_of", "metric")
@@ -100,6 +109,9 @@ class Schedule:
         self.update = update
         self._make: Any = None if made else scheduler
         self._made_for: int | None = None
+        self._made_from: Rates = []
+        self._counted: int | None = None
+        """How often it steps in the run, as it was known when the run began or was extended."""
         self._unmade: list[dict[str, Any]] = []  # the groups' numbers before the function made its scheduler
         self._handle: RemovableEventHandle | None = None
         self._target: Update | None = None
@@ -126,8 +138,8 @@ class Schedule:
         """The name of the update whose learning rate it sets."""
         return None if self._target is None else self._target.name
 
-    def _take(self, scheduler: Scheduler) -> None:
-        """Makes it the scheduler of this schedule, after its warm-up."""
+    def _take(self, scheduler: Scheduler, number: int | None = None) -> None:
+        """Makes it the scheduler of this schedule, after its warm-up. `number`: that of its steps, told by itself."""
         check_metric(scheduler, self.metric)
         steps, start = self._warmup
         rise = make_rise(scheduler, steps, start) if steps else None
@@ -135,7 +147,7 @@ class Schedule:
             scheduler = lr_scheduler.SequentialLR(scheduler.optimizer, [rise, scheduler], milestones=[steps])
             rise = None
         self.scheduler, self._rise = scheduler, rise
-        self.settings = {name: self.settings[name] for name in ("per", "every")} | made_with(scheduler)
+        self.settings = {name: self.settings[name] for name in ("per", "every")} | made_with(scheduler, number)
 
     def attach(self, engine: Engine[Any, Any]) -> None:
         self._target = self._find_target(engine)
@@ -168,6 +180,8 @@ class Schedule:
         return updates[0] if updates else None
 
     def _listen(self) -> None:
+        if self._handle is not None:
+            self._handle.remove()
         if self.per == "step":
             assert self._target is not None
             assert self.scheduler is not None
@@ -207,24 +221,40 @@ class Schedule:
             self._unmade = numbers_of(optimizer.param_groups)
         else:
             put_numbers(optimizer.param_groups, self._unmade)
-        scheduler = self._make(optimizer, max(1, steps - self._warmup[0]))
-        if not isinstance(scheduler, Scheduler) or scheduler.optimizer is not optimizer:
-            raise TypeError(
-                f"the function of Schedule is to make a scheduler of the optimizer it is given, but gave {scheduler!r}"
-            )
-        self._take(scheduler)
+        self._take_from_function(optimizer, steps)
         self._made_for, self._beginning = steps, None
+        if self._waiting is None:
+            self._made_from = rates_when_made(self._unmade, optimizer)
         for other in engine.handlers.values():
             reason = None if other is self or not hasattr(other, "refuses") else other.refuses(self)
             if reason := (reason or (None if other is self else self.refuses(other))):
                 raise ValueError(f"Schedule and {type(other).__name__} can't both be attached to one engine: {reason}")
-        if self._handle is not None:
-            self._handle.remove()
         self._listen()
         if self._waiting is not None:  # the optimizer has what belongs to it already
             state, self._waiting = self._waiting, None
             self._load_schedule(state)
             put_numbers(optimizer.param_groups, self._unmade)
+
+    def _take_from_function(self, optimizer: torch.optim.Optimizer, steps: int) -> None:
+        number = max(1, steps - self._warmup[0])
+        scheduler = self._make(optimizer, number)
+        if not isinstance(scheduler, Scheduler) or scheduler.optimizer is not optimizer:
+            raise TypeError(
+                f"the function of Schedule is to make a scheduler of the optimizer it is given, but gave {scheduler!r}"
+            )
+        self._take(scheduler, number)
+
+    def _make_anew(self, steps: int, planned: int) -> None:
+        """Has the function make it for another number than the run was planned for, and brings it to the present."""
+        assert self.scheduler is not None
+        optimizer, times = self.scheduler.optimizer, times_stepped(self.scheduler)
+        rates = [float(group["lr"]) for group in optimizer.param_groups]
+        put_rates_from_before(optimizer, self._made_from)
+        self._take_from_function(optimizer, steps)
+        self._made_for = self._beginning = None  # a run from the beginning makes its own
+        bring_to(self.scheduler, times)
+        self._listen()
+        tell_made_anew(self.scheduler, steps, planned, UNITS[self.per], rates)
 
     # -- in a run --------------------------------------------------------------------------------------------
 
@@ -234,6 +264,7 @@ class Schedule:
             self._times_set = engine.state.metrics.times_set.get(self.metric, 0)
         self._goes_on = True
         if engine.state.iteration > 0:
+            self._go_on(engine)
             return
         assert self.scheduler is not None
         groups = self.scheduler.optimizer.param_groups
@@ -243,12 +274,30 @@ class Schedule:
         else:
             self._load_schedule(self._beginning[0])
             put_numbers(groups, self._beginning[1])
+        counts = self._counts(engine)
+        self._counted = counts.get(self.per)
+        if self.metric is None:
+            warn_of_misfits(self.scheduler, counts, self.per)
+
+    def _go_on(self, engine: Engine[Any, Any]) -> None:
+        """Where a run goes on, perhaps to another end than it had."""
+        counts, planned = self._counts(engine), self._counted
+        steps = counts.get(self.per)
+        if steps is None or steps == planned or self.metric is not None:
+            return
+        assert self.scheduler is not None
+        same = [each for each in engine.handlers.values() if isinstance(each, Schedule)]
+        alone = all(each is self or each.optimizer is not self.optimizer for each in same)
+        if self._make is not None and planned is not None and alone and times_stepped(self.scheduler) < steps:
+            self._make_anew(steps, planned)
+        require_reach(self.scheduler, steps, UNITS[self.per])
+        self._counted = steps
+        warn_of_misfits(self.scheduler, counts, self.per)
+
+    def _counts(self, engine: Engine[Any, Any]) -> dict[str, int | None]:
         # Of several updates each may step once in some batches; that is the process function's secret.
-        known = [per for per in UNITS if per == "epoch" or len(engine.updates) == 1]
-        counts = {per: run_counts(engine, self._target, per, self.every) for per in known}
-        if (count := counts.pop(self.per, None)) is not None and self.metric is None:
-            others = {f'per="{per}"': other for per, other in counts.items()}
-            warn_of_misfits(self.scheduler, count, UNITS[self.per], others)
+        steps_known = len(engine.updates) == 1 or self._make is not None
+        return counts_by_pace(engine, self._target, self.every, UNITS if steps_known else ("epoch",))
 
     def step(self, engine: Engine[Any, Any]) -> None:
         """Steps for an epoch; on a metric only if the epoch brought a new value of it."""
@@ -267,14 +316,19 @@ class Schedule:
     # -- state -----------------------------------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, Any]:
-        if self.scheduler is None:
-            return {} if self._waiting is None else self._waiting
-        return self._schedule_state() | ({} if self.metric is None else {"times_set": self._times_set})
+        if self.scheduler is None and self._waiting is None:
+            return {}
+        state = self._schedule_state() if self._waiting is None else self._waiting
+        state = state | {"counted": self._counted, "made_from": copy.deepcopy(self._made_from)}
+        return state | ({} if self.metric is None else {"times_set": self._times_set})
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         state = dict(state_dict)
         self._goes_on = "times_set" in state  # not in a checkpoint of schema 1
         self._times_set = state.pop("times_set", 0)
+        self._counted = state.pop("counted", None)  # neither is in a checkpoint of an earlier version
+        self._made_from = state.pop("made_from", [])
+        self._made_for = None  # what was made here before it is not what a run from the beginning begins with
         if self.scheduler is None:
             self._waiting = state
         else:

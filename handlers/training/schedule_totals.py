@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from torch.optim import lr_scheduler
@@ -12,6 +12,15 @@ from torch.optim.swa_utils import SWALR
 from leyden import distributed as dist
 from leyden.engine import Engine, Update
 from leyden.engine.step_count import plan, planned_steps
+
+UNITS = {"step": "optimizer steps", "epoch": "epochs"}
+
+
+def counts_by_pace(
+    engine: Engine[Any, Any], update: Update | None, every: int, paces: Iterable[str]
+) -> dict[str, int | None]:
+    """How often something of each pace would count in the present run."""
+    return {per: run_counts(engine, update, per, every) for per in paces}
 
 
 def run_counts(engine: Engine[Any, Any], update: Update | None, per: str, every: int) -> int | None:
@@ -27,10 +36,12 @@ def run_counts(engine: Engine[Any, Any], update: Update | None, per: str, every:
     return None if steps is None else steps // every
 
 
-def warn_of_misfits(scheduler: Any, counts: int, unit: str, other: dict[str, int | None]) -> None:
-    """Warns by name of each scheduler that is made for more or fewer counts than the run has. `other`: how many there
-    would be of others, by what says so (per="epoch").
-    """
+def warn_of_misfits(scheduler: Any, counts_of: Mapping[str, int | None], per: str) -> None:
+    """Warns by name of each scheduler that is made for more or fewer counts than the run has, of those of each pace."""
+    if (counts := counts_of.get(per)) is None:
+        return
+    unit = UNITS[per]
+    other = {f'per="{each}"': number for each, number in counts_of.items() if each != per}
     advice = "Schedule(lambda optimizer, steps: ...) has it made for the run's own number"
     if unit == "optimizer steps":
         advice += ", which trainer.total_steps(loader, max_epochs) tells before the run"
@@ -42,6 +53,22 @@ def warn_of_misfits(scheduler: Any, counts: int, unit: str, other: dict[str, int
                 f"{what} is made for {more}{total} {unit}, but the run has {counts}: {effect}{hint}. {advice}",
                 stacklevel=3,
             )
+
+
+def require_reach(scheduler: Any, counts: int, unit: str, before: int = 0) -> None:
+    """Raises ValueError where the last scheduler of a run is a OneCycleLR that ends before the run does."""
+    if isinstance(scheduler, lr_scheduler.SequentialLR):
+        require_reach(scheduler._schedulers[-1], counts, unit, before + scheduler._milestones[-1])
+    elif isinstance(scheduler, lr_scheduler.ChainedScheduler):
+        for part in scheduler._schedulers:
+            require_reach(part, counts, unit, before)
+    elif isinstance(scheduler, lr_scheduler.OneCycleLR) and before + scheduler.total_steps < counts:
+        raise ValueError(
+            f"the run is to go on to {counts} {unit}, but its OneCycleLR is made for "
+            f"{before + scheduler.total_steps}, after which torch raises an error. End the run there, or attach "
+            "Schedule(lambda optimizer, steps: OneCycleLR(optimizer, max_lr, total_steps=steps)), which a run that "
+            "goes on has made anew for its number"
+        )
 
 
 def misfits(scheduler: Any, counts: int, before: str = "") -> Iterator[tuple[int, bool, str, str]]:

@@ -22,8 +22,8 @@ def kind_of(scheduler: Scheduler) -> str:
     return type(scheduler).__name__ + within
 
 
-def made_with(scheduler: Scheduler) -> dict[str, Any]:
-    """The numbers and words that it was made with, by name; those of parts by place and name."""
+def made_with(scheduler: Scheduler, besides: int | None = None) -> dict[str, Any]:
+    """The numbers and words that it was made with, by name; those of parts by place and name. Not what is `besides`."""
     numbers: dict[str, Any] = {}
     for name, value in scheduler.state_dict().items():
         if name == "_milestones":
@@ -31,8 +31,8 @@ def made_with(scheduler: Scheduler) -> dict[str, Any]:
         elif not name.startswith("_") and name not in PROGRESS:
             if isinstance(value, Mapping):
                 numbers[name] = sorted(value)
-            elif isinstance(value, bool | int | float | str | list | tuple):
+            elif isinstance(value, bool | int | float | str | list | tuple) and (besides is None or value != besides):
                 numbers[name] = value
     for place, part in enumerate(getattr(scheduler, "_schedulers", [])):
-        numbers |= {f"{type(part).__name__}[{place}].{name}": value for name, value in made_with(part).items()}
+        numbers |= {f"{type(part).__name__}[{place}].{name}": value for name, value in made_with(part, besides).items()}
     return numbers

@@ -1,5 +1,6 @@
 """The number of steps of a run: told before it, given to who makes a scheduler, compared with a scheduler's total."""
 
+import copy
 import re
 import shutil
 import warnings
@@ -59,7 +60,7 @@ WINDOWS = {
 @pytest.mark.parametrize("limit", [{"max_epochs": 3}, {"max_epochs": 1}, {"max_iters": 17}, {}], ids=str)
 @pytest.mark.parametrize("kind", WINDOWS)
 def test_what_is_told_before_a_run_is_what_it_does(kind, limit):
-    trainer, _ = trainer_of(*WINDOWS[kind])
+    trainer, _ = trainer_of(*copy.deepcopy(WINDOWS[kind]))
     loader = loader_of()
     told = trainer.total_steps(loader, **limit)
     assert trainer.state.epoch == 0
@@ -319,13 +320,16 @@ def test_a_schedule_per_epoch_of_one_that_is_made_for_steps():
         run_with(lambda o: lr_scheduler.CosineAnnealingLR(o, 5), epochs=5)
 
 
-def test_training_longer_does_not_warn():
-    """The run that goes on was warned of, or was right, when it began."""
+def test_training_on_warns_where_the_end_is_another():
+    """The run that goes on to the same end was warned of, or was right, when it began."""
     trainer, optimizer = trainer_of()
     trainer.attach(Schedule(lr_scheduler.CosineAnnealingLR(optimizer, 20)))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        trainer.run(batches(10), max_epochs=2)
+        with trainer.add_event_handler(UpdateEvents.STEP_COMPLETED(once=14), trainer.interrupt):
+            trainer.run(batches(10), max_epochs=2)
+        assert trainer.run(batches(10), max_epochs=2).step == 20
+    with pytest.warns(UserWarning, match="is made for 20 optimizer steps, but the run has 30: the learning rate rises"):
         assert trainer.run(batches(10), max_epochs=3).step == 30
 
 
