@@ -15,7 +15,7 @@ from leyden.engine import Engine, Events, Order
 from leyden.handlers.loggers.arguments import check_values, parameters, seconds, whole_number
 from leyden.handlers.loggers.delivery import Delivery, send_in_parts
 from leyden.handlers.loggers.entries import Ending, Entry, Value, ending_by, entries_of, to_state
-from leyden.handlers.loggers.hyperparameters import flatten, hyperparameters
+from leyden.handlers.loggers.hyperparameters import flatten, hyperparameters, optimizer_options
 from leyden.handlers.loggers.points import Points
 from leyden.handlers.loggers.values import MetricChoice, OutputTransform, scalars
 
@@ -66,6 +66,7 @@ class Logger(ABC):
         self.params = parameters(who, params)
         self.patience = seconds(who, patience)
         self._engine: Engine[Any, Any] | None = None
+        self._options: dict[str, dict[str, Any]] = {}  # of the optimizers, as the script has them
         self._delivery: Delivery[Entry] | None = None
         self._early: list[Value] = []  # logged before the first run
         self._undelivered: list[Entry] = []  # of a run that may go on
@@ -146,6 +147,7 @@ class Logger(ABC):
                 f"this {type(self).__name__} logs another engine already. Evaluate(evaluator, data, prefix=...) brings "
                 "an evaluator's metrics into the trainer, where they are logged; log_metrics() logs any other value"
             )
+        self._options = optimizer_options(engine)
         if self.metrics is not None and self.metrics != "all":
             engine.add_event_handler(Events.STARTED, self._check_metrics, order=FIRST)
         if dist.rank() == 0:
@@ -203,7 +205,7 @@ class Logger(ABC):
         try:
             self._logged = dict(self._open(engine, continues))
             self._opened, self._may_repeat = True, False
-            params = self._new_params(flatten(hyperparameters(engine) | self.params))
+            params = self._new_params(flatten(hyperparameters(engine, self._options) | self.params))
             self._send_now(list(params.items()))
         except BaseException as error:
             self._close_after(error)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 from torch.nn.parameter import is_lazy
@@ -17,11 +18,14 @@ LONGEST_TEXT = 6000
 """Characters of a parameter that MLflow's stores keep."""
 
 
-def hyperparameters(engine: Engine[Any, Any]) -> dict[str, Any]:
+def hyperparameters(
+    engine: Engine[Any, Any], options: Mapping[str, Mapping[str, Any]] = MappingProxyType({})
+) -> dict[str, Any]:
     """The run's limits, batch size, ranks and device; of each update its model, optimizer and the optimizer's options.
 
     An option that differs from group to group is given of each that has parameters: optimizer/lr/head. What is unknown
-    is left out. The names of an update's parameters begin with its name if the engine has several.
+    is left out. The names of an update's parameters begin with its name if the engine has several. `options`: those of
+    `optimizer_options` of a moment before, which hold as long as the groups are the same.
     """
     state = engine.state
     found: dict[str, Any] = {
@@ -34,7 +38,8 @@ def hyperparameters(engine: Engine[Any, Any]) -> dict[str, Any]:
     }
     for update in engine.updates.values():
         prefix = f"{update.name}/" if len(engine.updates) > 1 else ""
-        found |= {prefix + name: value for name, value in _of_update(update).items()}
+        of_update = _of_update(update) | _options(update, options.get(update.name))
+        found |= {prefix + name: value for name, value in of_update.items()}
     return {name: value for name, value in found.items() if value is not None}
 
 
@@ -47,7 +52,24 @@ def _of_update(update: Update) -> dict[str, Any]:
     if not any(is_lazy(parameter) for parameter in parameters):
         found["parameters"] = sum(parameter.numel() for parameter in parameters)
         found["trainable_parameters"] = sum(p.numel() for p in parameters if p.requires_grad)
+    return found
+
+
+def optimizer_options(engine: Engine[Any, Any]) -> dict[str, dict[str, Any]]:
+    """The options of each update's optimizer as they are now: before a run they are the script's, later on those that
+    schedules have set and checkpoints have restored.
+    """
+    return {
+        update.name: {"groups": len(update.optimizer.param_groups), "options": _options(update)}
+        for update in engine.updates.values()
+    }
+
+
+def _options(update: Update, taken: Mapping[str, Any] | None = None) -> dict[str, Any]:
     groups = update.optimizer.param_groups
+    if taken is not None and taken["groups"] == len(groups):
+        return dict(taken["options"])
+    found: dict[str, Any] = {}
     for option in dict.fromkeys([*update.optimizer.defaults, *(name for group in groups for name in group)]):
         if option in NO_OPTIONS:
             continue

@@ -5,6 +5,7 @@ import sys
 import time
 from contextlib import suppress
 from itertools import pairwise
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -14,7 +15,9 @@ from list_logger import ListLogger, counting_engine
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.data import DataLoader
 
-from leyden.engine import Engine, Events, Update
+from leyden.engine import Engine, Events, Update, supervised_trainer
+from leyden.handlers import Checkpoint, ParamSchedule, Schedule
+from leyden.handlers.training import Linear
 
 
 def test_every_n_iterations_the_mean_since_whatever_the_epochs() -> None:
@@ -117,6 +120,30 @@ def test_parameters_are_found_out_and_a_users_own_win(make_trainer: Any) -> None
         "data/rows": "12",
     }
     assert expected.items() <= logger.kept_params.items()
+
+
+def test_parameters_of_the_optimizer_are_the_scripts_not_those_that_a_schedule_or_a_checkpoint_set(
+    tmp_path: Path, recwarn: pytest.WarningsRecorder
+) -> None:
+    shown = []
+    for epochs in (1, 2):
+        model = torch.nn.Linear(2, 1)
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.5, weight_decay=0.25)
+        trainer, logger = supervised_trainer(model, optimizer, torch.nn.functional.mse_loss), ListLogger()
+        if shown:
+            logger.kept_params |= shown[0]
+        trainer.attach(
+            Schedule(torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.5), per="epoch"),
+            ParamSchedule("weight_decay", Linear(0.0, 1.0, 10)),
+            Checkpoint(tmp_path, resume="auto"),
+            logger,
+        )
+        trainer.run([(torch.randn(4, 2), torch.randn(4, 1))] * 3, max_epochs=epochs)
+        shown.append(dict(logger.kept_params))
+    assert trainer.state.iteration == 6
+    for params in shown:
+        assert (params["optimizer/lr"], params["optimizer/weight_decay"]) == ("0.5", "0.25")
+    assert not [each for each in recwarn if "optimizer/" in str(each.message)]
 
 
 def test_a_users_handlers_may_log_before_within_and_after_the_run() -> None:
