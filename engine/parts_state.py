@@ -14,8 +14,8 @@ from torch.utils.data import DataLoader, IterableDataset
 from leyden.engine.loader_parts import SamplerLayer, chain, index_sampler, knows_its_place
 from leyden.engine.parts_below import below, has_own_state, is_generator
 
-OWN, GENERATOR = "state_dict()", "generator()"
-"""Under which names the state lies that a part tells by itself, and that of a part that is a generator."""
+OWN, GENERATOR, LAYER = "state_dict()", "generator()", "layer"
+"""Under which names the state lies that a part tells by itself, that of a generator, and that of a layer."""
 
 
 def parts_state(data: Any) -> dict[str, Any]:
@@ -46,6 +46,11 @@ def set_states(those: Iterable[tuple[str, Any]], states: Mapping[str, Any], *, r
             done = replayed and (not role.startswith("data") or isinstance(part, IterableDataset))
             state = {name: saved for name, saved in states[role].items() if not (done and name == OWN)}
             _set_part_state(part, state)
+
+
+def without_layers(states: Mapping[str, Any]) -> dict[str, Any]:
+    """The states but for those of leyden's own layers, which the setup of each run begins anew."""
+    return {role: state for role, state in states.items() if LAYER not in state}
 
 
 def parts(data: Any) -> Iterator[tuple[str, Any]]:
@@ -83,7 +88,7 @@ def _roots(data: Any) -> Iterator[tuple[str, Any]]:
 
 def _part_state(part: Any, *, own: bool) -> dict[str, Any]:
     if isinstance(part, SamplerLayer):
-        return {"layer": part.pass_state()}
+        return {LAYER: part.pass_state()}
     if is_generator(part):
         return {GENERATOR: _generator_state(part)}
     attributes = getattr(part, "__dict__", {})
@@ -98,7 +103,7 @@ def _part_state(part: Any, *, own: bool) -> dict[str, Any]:
 
 def _set_part_state(part: Any, state: Mapping[str, Any]) -> None:
     if isinstance(part, SamplerLayer):
-        part.load_pass_state(state["layer"])
+        part.load_pass_state(state[LAYER])
         return
     own = getattr(part, "__dict__", {})
     for name, saved in state.items():

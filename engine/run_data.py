@@ -14,6 +14,7 @@ from leyden.engine.feed import Cursor, Feed
 from leyden.engine.filters import NEVER
 from leyden.engine.held import Held
 from leyden.engine.limits import Limits
+from leyden.engine.parts_state import without_layers
 from leyden.engine.pass_length import known_length
 from leyden.engine.state import State
 
@@ -162,7 +163,8 @@ class RunData:
         feed, position = self.feed, self._position()
 
         def state() -> dict[str, Any]:
-            return {key: value for key, value in feed.state_dict(position).items() if key != "began"}
+            told = {key: value for key, value in feed.state_dict(position).items() if key != "began"}
+            return told | {"now": without_layers(told["now"])} if "now" in told else told
 
         return state
 

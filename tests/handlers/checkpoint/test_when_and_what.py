@@ -188,7 +188,7 @@ def test_the_engine_shows_what_runs_when(make_run, tmp_path) -> None:
 def test_where_it_resumed_is_told(make_run, tmp_path, caplog, capsys) -> None:
     run = make_run(Checkpoint(tmp_path))
     run.trainer.run(run.data, max_epochs=1)
-    assert "resumed" not in capsys.readouterr().out
+    assert "resumed from" not in capsys.readouterr().out
     run = make_run(Checkpoint(tmp_path, resume="auto"))
     with caplog.at_level(logging.INFO, logger="leyden"):
         run.trainer.run(run.data, max_epochs=2)
