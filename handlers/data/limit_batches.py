@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from itertools import islice
 from typing import Any
@@ -20,8 +21,8 @@ class LimitBatches:
     is for the engine it is attached to: evaluators that a trainer runs take one of their own.
 
     Raises TypeError and ValueError for a limit that is neither; when a run starts: ValueError for a fraction of which
-    no batch is left or of data without a length, for an iterator, which can't begin anew, and for an epoch_length
-    above the limit.
+    no batch is left or of data without a length, for an iterator, which can't begin anew. An epoch_length above the
+    limit is told in a warning.
     """
 
     def __init__(self, limit: int | float) -> None:
@@ -38,9 +39,11 @@ class LimitBatches:
     def _check_length(self, engine: Engine[Any, Any]) -> None:
         length = engine.state.epoch_length
         if self._batches is not None and length is not None and length > self._batches:
-            raise ValueError(
+            warnings.warn(
                 f"epoch_length={length} asks for more batches an epoch than the {self._batches} of "
-                f"LimitBatches({self.limit}), which would begin them anew within the epoch; give only one of the two"
+                f"LimitBatches({self.limit}), which begins them anew within the epoch; give only one of the two, if "
+                "that is not meant",
+                stacklevel=2,
             )
 
     def _limit(self, data: Any) -> Any:

@@ -323,7 +323,7 @@ def test_the_batch_size_comes_first_then_the_learning_rate():
     [(10, "batches of 8 samples (16 do not fit in memory)"), (99, "batches of 40 samples (memory allows more)")],
 )
 def test_it_says_what_it_found_in_one_line(caplog, room, words):
-    with caplog.at_level(logging.INFO):
+    with caplog.at_level(logging.INFO, "leyden.handlers"):
         run(BatchSizeFinder(), room=room)
     assert caplog.messages == [f"BatchSizeFinder: {words}"]
 

@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from leyden.engine import supervised_trainer
 
 loss_fn = nn.MSELoss()
-SETTLED_WHEN_A_RUN_STARTS = ("uniform", "_alone")
+SETTLED_WHEN_A_RUN_STARTS = ("uniform", "_alone", "_begun_at")
 
 
 class Net(nn.Module):
@@ -75,7 +75,7 @@ def everything(trainer):
     """All that a step may change, as a tree of copies."""
     return {
         "updates": {name: _of_update(update) for name, update in trainer.updates.items()},
-        "engine": _copy({key: value for key, value in trainer.state_dict().items() if key != "handlers"}),
+        "engine": _copy({key: value for key, value in trainer.state_dict().items() if not key.startswith("handler")}),
         "handlers": _copy({name: vars(handler) for name, handler in trainer.handlers.items()}),
         "state": _copy(
             {**vars(trainer.state), "metrics": dict(trainer.state.metrics), "dataloader": None, "times": None}
