@@ -109,12 +109,7 @@ class ConcatScheduler(ParamScheduler):
     @classmethod
     def simulate_values(cls, num_events: int, schedulers: Any = None, **scheduler_kwargs: Any) -> list[list[Any]]:
         """The values of the first calls, [call, value of each group ...], on copies of those schedulers."""
-        scheduler = cls(copy.deepcopy(schedulers), **scheduler_kwargs)
-        values: list[list[Any]] = []
-        for index in range(num_events):
-            scheduler(None)
-            values.append([index, *(group[scheduler.param_name] for group in scheduler.optimizer_param_groups)])
-        return values
+        return cls(copy.deepcopy(schedulers), **scheduler_kwargs).next_values(num_events)
 
 
 def create_lr_scheduler_with_warmup(

@@ -83,11 +83,14 @@ class ParamScheduler:
         """The pairs [call, value] of the first calls of a scheduler with these arguments, without an optimizer."""
         given = {key: each for key, each in scheduler_kwargs.items() if key not in ("optimizer", "save_history")}
         optimizer = torch.optim.SGD([torch.zeros(1)], lr=0.1)
-        scheduler = cls(optimizer, **given)
+        return cls(optimizer, **given).next_values(num_events)
+
+    def next_values(self, calls: int) -> list[list[Any]]:
+        """Makes that many calls, and gives what each has set: [call, value of each group ...]."""
         values: list[list[Any]] = []
-        for index in range(num_events):
-            scheduler(None)
-            values.append([index, optimizer.param_groups[0][scheduler.param_name]])
+        for index in range(calls):
+            self(None)
+            values.append([index, *(group[self.param_name] for group in self.optimizer_param_groups)])
         return values
 
 
@@ -240,9 +243,4 @@ class LRScheduler(ParamScheduler):
     @classmethod
     def simulate_values(cls, num_events: int, lr_scheduler: Any = None, **scheduler_kwargs: Any) -> list[list[Any]]:
         """The rates of the first calls, [call, rate of each group ...], on a copy of that scheduler."""
-        scheduler = cls(copy.deepcopy(lr_scheduler), **scheduler_kwargs)
-        values: list[list[Any]] = []
-        for index in range(num_events):
-            scheduler(None)
-            values.append([index, *(group["lr"] for group in scheduler.optimizer_param_groups)])
-        return values
+        return cls(copy.deepcopy(lr_scheduler), **scheduler_kwargs).next_values(num_events)
