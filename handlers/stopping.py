@@ -16,6 +16,7 @@ import torch
 
 from leyden import distributed as dist
 from leyden.engine import Engine, Events, Order
+from leyden.engine.metric_watch import WatchedMetric
 from leyden.handlers.metric_modes import require_mode
 from leyden.handlers.number_checks import require_function, require_number, require_whole
 
@@ -56,9 +57,8 @@ class EarlyStopping:
         self.best: float | None = None
         self.waited = 0
         """Evaluations since the best one."""
-        self._times_set = 0
+        self._watch = WatchedMetric(metric) if isinstance(metric, str) else None
         self._restored = False
-        self._goes_on = False  # it is known which value was the last one seen
         self._ends_run = False
 
     def attach(self, engine: Engine[Any, Any]) -> None:
@@ -93,17 +93,15 @@ class EarlyStopping:
             self._ends_run = True
             engine.terminate()
         self._restored = False
-        if isinstance(self.metric, str) and (not self._goes_on or engine.state.iteration == 0):
-            self._times_set = engine.state.metrics.times_set.get(self.metric, 0)
-        self._goes_on = True
+        if self._watch is not None:
+            self._watch.start(engine.state)
 
     def check(self, engine: Engine[Any, Any]) -> None:
         """Compares the newest value with the best one."""
         if isinstance(self.metric, str):
-            times_set = engine.state.metrics.times_set.get(self.metric, 0)
-            if times_set == self._times_set:
+            assert self._watch is not None
+            if not self._watch.is_new(engine.state.metrics):
                 return
-            self._times_set = times_set
             value = self._number(engine.state.metrics[self.metric])
         else:
             value = self._number(self.metric(engine))
@@ -149,14 +147,15 @@ class EarlyStopping:
         )
 
     def state_dict(self) -> dict[str, Any]:
-        return {"best": self.best, "waited": self.waited, "times_set": self._times_set}
+        times_set = 0 if self._watch is None else self._watch.times_set
+        return {"best": self.best, "waited": self.waited, "times_set": times_set}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.best = state_dict["best"]
         self.waited = state_dict["waited"]
         self._restored = True
-        self._goes_on = "times_set" in state_dict  # not in a checkpoint of schema 1
-        self._times_set = state_dict.get("times_set", 0)
+        if self._watch is not None:
+            self._watch.load(state_dict.get("times_set"))
 
 
 class TerminateOnNan:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from leyden.engine import Engine
+from leyden.engine.metric_watch import MetricWatch
 from leyden.handlers.checkpoint.moments import Moment
 from leyden.handlers.checkpoint.places import Place
 from leyden.handlers.checkpoint.writer import Ended
@@ -22,7 +23,7 @@ class SaveRecord:
         self._path: Place | None = None
         self._moment: Moment | None = None
         self._step = 0  # optimizer steps: an epoch's end may make one more with what an open window holds
-        self._times_set: dict[str, int] = {}  # of the metrics
+        self._watch = MetricWatch()
         self._new_metrics: list[str] = []
         self._lost: tuple[Moment | None, list[str]] | None = None  # moment and new metrics of one that failed
 
@@ -45,11 +46,7 @@ class SaveRecord:
         """
         awaited = {name for each in engine.find_handlers(Evaluate) for name in each.awaited()}
         metrics = engine.state.metrics
-        new = [
-            name
-            for name, times in metrics.times_set.items()
-            if times != self._times_set.get(name) and name not in awaited and metrics.is_of_now(name)
-        ]
+        new = [name for name in self._watch.new(metrics) if name not in awaited and metrics.is_of_now(name)]
         if self._lost is not None and self._lost[0] == Moment.of(engine):  # tried again
             new = sorted({*new, *self._lost[1]})
         return new
@@ -62,7 +59,7 @@ class SaveRecord:
     def note_begun(self, engine: Engine[Any, Any], path: Place, new_metrics: list[str]) -> None:
         self._path, self._moment, self._new_metrics = path, Moment.of(engine), new_metrics
         self._step = engine.state.step
-        self._times_set = dict(engine.state.metrics.times_set)
+        self._watch.catch_up(engine.state.metrics)
 
     def note_resumed(self, engine: Engine[Any, Any], path: Place) -> None:
         self.note_begun(engine, path, [])
@@ -70,7 +67,7 @@ class SaveRecord:
 
     def note_kept(self, engine: Engine[Any, Any]) -> None:
         """There are checkpoints of this run, which goes on from one in another directory."""
-        self._times_set = dict(engine.state.metrics.times_set)
+        self._watch.catch_up(engine.state.metrics)
         self.has_one = True
 
     def note_not_begun(self, engine: Engine[Any, Any], error: Exception) -> None:

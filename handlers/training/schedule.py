@@ -12,6 +12,7 @@ from torch.optim import lr_scheduler
 
 from leyden.engine import Engine, Events, Order, RemovableEventHandle, Stage, Update, UpdateEvents
 from leyden.engine.handler_states import UNKNOWN
+from leyden.engine.metric_watch import WatchedMetric
 from leyden.handlers.training.made_anew import (
     Rates,
     bring_to,
@@ -115,8 +116,7 @@ class Schedule:
         self._unmade: list[dict[str, Any]] = []  # the groups' numbers before the function made its scheduler
         self._handle: RemovableEventHandle | None = None
         self._target: Update | None = None
-        self._times_set = 0
-        self._goes_on = False  # it is known which value was the last one seen
+        self._watch = None if self.metric is None else WatchedMetric(self.metric)
         self._beginning: tuple[dict[str, Any], list[dict[str, Any]]] | None = None
         """The schedule's state and the numbers that it sets, as they were when the run began."""
         self._waiting: dict[str, Any] | None = None  # a state loaded before there was a scheduler
@@ -260,9 +260,8 @@ class Schedule:
 
     def start(self, engine: Engine[Any, Any]) -> None:
         """Takes a metric that is there already, restored perhaps, for an old one; begins anew where the run does."""
-        if self.metric is not None and (not self._goes_on or engine.state.iteration == 0):
-            self._times_set = engine.state.metrics.times_set.get(self.metric, 0)
-        self._goes_on = True
+        if self._watch is not None:
+            self._watch.start(engine.state)
         if engine.state.iteration > 0:
             self._go_on(engine)
             return
@@ -302,16 +301,14 @@ class Schedule:
     def step(self, engine: Engine[Any, Any]) -> None:
         """Steps for an epoch; on a metric only if the epoch brought a new value of it."""
         assert self.scheduler is not None
-        if self.metric is None:
+        if self._watch is None:
             self.scheduler.step()
             return
-        times_set = engine.state.metrics.times_set.get(self.metric, 0)
-        is_new = times_set != self._times_set
-        self._times_set = times_set
+        is_new = self._watch.is_new(engine.state.metrics)
         if self._rise is not None and self._rise.last_epoch < self._rise.total_iters:
             self._rise.step()
         elif is_new:
-            self.scheduler.step(engine.state.metrics[self.metric])
+            self.scheduler.step(engine.state.metrics[self._watch.name])
 
     # -- state -----------------------------------------------------------------------------------------------
 
@@ -320,12 +317,13 @@ class Schedule:
             return {}
         state = self._schedule_state() if self._waiting is None else self._waiting
         state = state | {"counted": self._counted, "made_from": copy.deepcopy(self._made_from)}
-        return state | ({} if self.metric is None else {"times_set": self._times_set})
+        return state | ({} if self._watch is None else {"times_set": self._watch.times_set})
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         state = dict(state_dict)
-        self._goes_on = "times_set" in state  # not in a checkpoint of schema 1
-        self._times_set = state.pop("times_set", 0)
+        times_set = state.pop("times_set", None)
+        if self._watch is not None:
+            self._watch.load(times_set)
         self._counted = state.pop("counted", None)  # neither is in a checkpoint of an earlier version
         self._made_from = state.pop("made_from", [])
         self._made_for = None  # what was made here before it is not what a run from the beginning begins with
