@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from leyden.engine import Update
-from leyden.engine.parameters import named_parameters
+from leyden.engine.step import named_parameters
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from leyden import distributed as dist
-from leyden.handlers.training.linear_layers import is_torchaos
+from leyden.handlers.training import is_torchaos
 
 
 def adapted_layers(model: nn.Module) -> dict[str, Any]:

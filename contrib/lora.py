@@ -16,16 +16,10 @@ from torch.nn.modules.lazy import LazyModuleMixin
 from leyden.contrib.adapter_groups import Kin, enter_optimizer, find_kin
 from leyden.contrib.adapters import adapted_layers
 from leyden.engine import Engine, Stage, Update
-from leyden.engine.parameters import named_parameters
-from leyden.engine.whole_numbers import as_whole
-from leyden.handlers.loggers.packages import require_package
-from leyden.handlers.model.finetune import Finetune
-from leyden.handlers.model.freeze import Freeze
-from leyden.handlers.model.quantize import Quantize
-from leyden.handlers.number_checks import require_number
-from leyden.handlers.training.param_schedule import ParamSchedule
-from leyden.handlers.training.schedule import Schedule
-from leyden.handlers.updates import share_update
+from leyden.engine.step import named_parameters
+from leyden.engine.values import as_whole
+from leyden.handlers import Finetune, Freeze, ParamSchedule, Quantize, Schedule
+from leyden.handlers.common import require_number, require_package, share_update
 
 PEFTS_NAMES = {"r": "rank", "lora_alpha": "alpha", "target_modules": "targets", "lora_dropout": "dropout"}
 

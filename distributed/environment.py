@@ -16,7 +16,7 @@ LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1", "ip6-localhost"})
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class RankLayout:
     """Where one process stands: ranks count from 0, over all nodes (`rank`) and on its own node (`local_rank`)."""
 
     rank: int = 0
@@ -60,7 +60,7 @@ class Environment:
     """
 
     launcher: str = "none"
-    place: Place = Place()
+    place: RankLayout = RankLayout()
     layout_known: bool = True
     master_address: str | None = None
     master_port: int | None = None
@@ -167,7 +167,7 @@ def _from_torch_variables(reader: _Reader) -> Environment:
     )
 
 
-def _agrees(reader: _Reader, slurm: Place) -> bool:
+def _agrees(reader: _Reader, slurm: RankLayout) -> bool:
     """Whether torch's variables speak of the very processes that srun started, and not of some started below them."""
     world_size = reader.number("WORLD_SIZE")
     rank = reader.number("RANK")
@@ -221,7 +221,7 @@ def _place(
     node_count: int | None,
     *,
     one_machine: bool,
-) -> tuple[Place, bool]:
+) -> tuple[RankLayout, bool]:
     """Fill in what the launcher left out, and say whether all of it is certain.
 
     Processes that meet on a loopback address share a machine. Otherwise a rank without a local rank is taken to have
@@ -240,7 +240,7 @@ def _place(
         node_count = -(-world_size // share)
     if node_rank is None:
         node_rank = min(rank // share, node_count - 1)
-    return Place(rank, local_rank, world_size, local_world_size, node_rank, node_count), known
+    return RankLayout(rank, local_rank, world_size, local_world_size, node_rank, node_count), known
 
 
 def _outside_of_srun(reader: _Reader) -> bool:

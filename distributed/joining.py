@@ -10,7 +10,7 @@ import torch
 import torch.distributed as dist
 
 from leyden.distributed.devices import device_of_rank
-from leyden.distributed.environment import Environment, Place
+from leyden.distributed.environment import Environment, RankLayout
 from leyden.distributed.meeting import layout_by_host, open_store
 
 _MEETING_TIMEOUT = timedelta(minutes=10)  # how long the first ranks wait for the last, unless the user says
@@ -48,7 +48,7 @@ def described(init_method: str | None, rank: int | None, world_size: int | None)
         address, port = os.environ.get("MASTER_ADDR"), os.environ.get("MASTER_PORT")
         return Environment(
             "arguments",
-            Place(rank, rank, world_size, world_size),
+            RankLayout(rank, rank, world_size, world_size),
             layout_known=False,
             master_address=address,
             master_port=None if port is None else int(port),
@@ -63,7 +63,9 @@ def described(init_method: str | None, rank: int | None, world_size: int | None)
     return replace(environment, init_method=url)
 
 
-def join(environment: Environment, backend: str | None, timeout: timedelta | None) -> tuple[dist.ProcessGroup, Place]:
+def join(
+    environment: Environment, backend: str | None, timeout: timedelta | None
+) -> tuple[dist.ProcessGroup, RankLayout]:
     """Make the default process group with the ranks that the environment describes; return it with this rank's place.
 
     Raises:

@@ -11,7 +11,7 @@ from datetime import timedelta
 
 import torch.distributed as dist
 
-from leyden.distributed.environment import Environment, Place
+from leyden.distributed.environment import Environment, RankLayout
 
 _CALL = "leyden/call"
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.005, 0.5  # seconds between two looks into the store
@@ -43,7 +43,7 @@ def open_store(environment: Environment, timeout: timedelta) -> dist.PrefixStore
     return dist.PrefixStore(f"leyden/{attempt}", store)
 
 
-def layout_by_host(store: dist.PrefixStore, place: Place) -> Place:
+def layout_by_host(store: dist.PrefixStore, place: RankLayout) -> RankLayout:
     """Work out which ranks share a node by what each says its host is."""
     store.set(f"host-{place.rank}", socket.gethostname())
     hosts = store.multi_get([f"host-{rank}" for rank in range(place.world_size)])
@@ -58,7 +58,7 @@ def layout_by_host(store: dist.PrefixStore, place: Place) -> Place:
     )
 
 
-def _agree_on_attempt(store: dist.TCPStore, place: Place, timeout: timedelta) -> str:
+def _agree_on_attempt(store: dist.TCPStore, place: RankLayout, timeout: timedelta) -> str:
     """A word that all ranks of this attempt share, found in a store that may still hold words of earlier ones.
 
     Rank 0 calls out a new word; each other rank answers the word it reads with one of its own; rank 0 closes the

@@ -16,7 +16,7 @@ import torch
 import torch.distributed as dist
 
 from leyden.distributed.backends import Backend, SerialBackend, TorchBackend, WaitingBackend
-from leyden.distributed.environment import Environment, Place
+from leyden.distributed.environment import Environment, RankLayout
 from leyden.distributed.joining import check_backend_name, described, join
 
 # torch.distributed's default group is the attribute WORLD, whoever made it; a build of PyTorch without it has none.
@@ -111,15 +111,15 @@ def _found() -> Backend:
     return WaitingBackend(environment) if environment.place.world_size > 1 else SerialBackend()
 
 
-def _place_in_group(group: dist.ProcessGroup) -> Place:
+def _place_in_group(group: dist.ProcessGroup) -> RankLayout:
     """The place in a group that the user made; unless the variables fit, its processes are taken to share a machine."""
     try:
         place = Environment.read(os.environ).place
     except ValueError:  # half of them are set, say: the group knows better
-        place = Place()
+        place = RankLayout()
     if (place.rank, place.world_size) == (group.rank(), group.size()):
         return place
-    return Place(group.rank(), group.rank(), group.size(), group.size())
+    return RankLayout(group.rank(), group.rank(), group.size(), group.size())
 
 
 def _as_timedelta(timeout: timedelta | float | None) -> timedelta | None:

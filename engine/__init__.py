@@ -1,24 +1,24 @@
 """The loop: Engine, its events and state, and the Update that makes a training step composable."""
 
-from leyden.engine.data_setup import CompositeData, DataStage
-from leyden.engine.dispatch import RemovableEventHandle
+from leyden.engine.data.setup import CompositeData, DataStage
 from leyden.engine.engine import Engine
-from leyden.engine.eval_mode import custom_evaluator
-from leyden.engine.events import EventEnum, Events, EventsList, FilteredEvent, UpdateEvents
-from leyden.engine.listeners import Order
-from leyden.engine.metric_values import MetricValues
-from leyden.engine.moving import to_device
-from leyden.engine.registry import Attachable, Selective
+from leyden.engine.evaluation.eval_mode import custom_evaluator
+from leyden.engine.events.dispatch import RemovableEventHandle
+from leyden.engine.events.listeners import Order
+from leyden.engine.events.names import EventEnum, Events, EventsList, FilteredEvent, UpdateEvents
+from leyden.engine.events.registry import Attachable, Selective
 from leyden.engine.setup import Stage
-from leyden.engine.slots import GradientScaler, GradientSync, Tail
 from leyden.engine.state import State
-from leyden.engine.supervised import (
+from leyden.engine.step.slots import GradientScaler, GradientSync, Tail
+from leyden.engine.step.supervised import (
     create_supervised_evaluator,
     create_supervised_trainer,
     supervised_evaluator,
     supervised_trainer,
 )
-from leyden.engine.update import Update
+from leyden.engine.step.update import Update
+from leyden.engine.values.metric_values import MetricValues
+from leyden.engine.values.moving import to_device
 
 __all__ = [
     "Attachable",

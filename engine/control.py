@@ -6,12 +6,12 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from leyden.engine.dispatch import Table
-from leyden.engine.events import Event, Events
-from leyden.engine.generators import GeneratorsKept
-from leyden.engine.registry import Registry
+from leyden.engine.events.dispatch import Table
+from leyden.engine.events.names import Event, Events
+from leyden.engine.events.registry import Registry
+from leyden.engine.randomness.generators import GeneratorsKept
+from leyden.engine.resume.suspension import Suspension
 from leyden.engine.stopping import Stop, Suspended
-from leyden.engine.suspension import Suspension
 from leyden.engine.wishes import Wishes
 
 

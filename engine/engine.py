@@ -10,18 +10,18 @@ from typing import Any, Generic, TypeVar
 from torch import nn
 
 from leyden import distributed as dist
-from leyden.engine.describe import describe
-from leyden.engine.events import Events
-from leyden.engine.exchange import require_exchange
-from leyden.engine.feed import Cursor, Feed
+from leyden.engine.data.feed import Cursor, Feed
+from leyden.engine.evaluation.mode_check import ModeCheck
+from leyden.engine.events.describe import describe
+from leyden.engine.events.names import Events
+from leyden.engine.events.signatures import check_process
 from leyden.engine.loop import Loop
-from leyden.engine.mode_check import ModeCheck
-from leyden.engine.rank_state import copied, of_this_rank, rank_snapshot, restore_ranks
+from leyden.engine.resume.rank_state import copied, of_this_rank, rank_snapshot, restore_ranks
+from leyden.engine.resume.snapshot import restore, snapshot
 from leyden.engine.setup import Setup, Stage
-from leyden.engine.signatures import check_process
-from leyden.engine.snapshot import restore, snapshot
 from leyden.engine.state import State
-from leyden.engine.step_count import RunArguments, total_steps
+from leyden.engine.step.exchange import require_exchange
+from leyden.engine.step.step_count import RunArguments, total_steps
 from leyden.engine.stopping import Interrupted, Stop, Suspended, Terminated
 
 Batch = TypeVar("Batch")

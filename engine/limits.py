@@ -6,10 +6,10 @@ import logging
 import warnings
 from typing import Any
 
-from leyden.engine.feed import Feed
-from leyden.engine.filters import NEVER
+from leyden.engine.data.feed import Feed
+from leyden.engine.events.filters import NEVER
 from leyden.engine.state import State
-from leyden.engine.whole_numbers import whole_number
+from leyden.engine.values.whole_numbers import whole_number
 
 logger = logging.getLogger(__name__)
 

@@ -7,13 +7,13 @@ from collections.abc import Callable
 from typing import Any
 
 from leyden.engine.control import Control
-from leyden.engine.data_setup import DataSetup
-from leyden.engine.events import Events
-from leyden.engine.filters import NEVER
-from leyden.engine.generators import GeneratorsKept
+from leyden.engine.data.run_data import RunData
+from leyden.engine.data.setup import DataSetup
+from leyden.engine.events.filters import NEVER
+from leyden.engine.events.names import Events
 from leyden.engine.limits import Limits
-from leyden.engine.run_data import RunData
-from leyden.engine.step_watch import StepWatch
+from leyden.engine.randomness.generators import GeneratorsKept
+from leyden.engine.step.step_watch import StepWatch
 from leyden.engine.stopping import ANY_STOP, ENDS_NOW, ENDS_RUN, EpochTerminated, Interrupted, Stop, Terminated
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from leyden.engine.metric_values import MetricValues
+from leyden.engine.values.metric_values import MetricValues
 
 
 class State:

@@ -7,7 +7,7 @@ from enum import Enum
 from typing import Any
 
 from leyden import distributed as dist
-from leyden.engine.filters import NEVER
+from leyden.engine.events.filters import NEVER
 
 
 class Stop(Enum):

@@ -7,16 +7,14 @@ from typing import Any, Protocol, runtime_checkable
 
 from leyden import distributed as dist
 from leyden.engine import Engine, Events, EventsList, FilteredEvent, Order, Stage
-from leyden.engine.events import EventEnum, parts_of, without_filter
-from leyden.engine.feed import Feed
-from leyden.engine.metric_watch import MetricWatch
-from leyden.engine.mode_check import ModeCheck
-from leyden.engine.parts_state import parts_state, set_parts_state
-from leyden.engine.suspension import GOES_ON_AT
-from leyden.engine.whole_numbers import whole_number
-from leyden.handlers.misplaced import tell_misplaced
-from leyden.handlers.other_models import tell_other_model
-from leyden.metrics.group import MetricGroup
+from leyden.engine.data import Feed, parts_state, set_parts_state
+from leyden.engine.evaluation import ModeCheck
+from leyden.engine.events import EventEnum, events_in, without_filter
+from leyden.engine.resume import GOES_ON_AT
+from leyden.engine.values import MetricWatch, whole_number
+from leyden.handlers.common.misplaced import tell_misplaced
+from leyden.handlers.common.other_models import tell_other_model
+from leyden.metrics import MetricGroup
 
 
 @runtime_checkable
@@ -93,7 +91,7 @@ class Evaluate:
         engine.declare_metrics(self.names)
         engine.setup.add(Stage.DEVICE, lambda: self._check_names(engine), each_run=True)
         engine.setup.add(Stage.DATA, lambda: self._pass_on(engine), each_run=True)
-        for part in parts_of(self._event):
+        for part in events_in(self._event):
             key = without_filter(part)
             if key in GOES_ON_AT:
                 engine.add_event_handler(part, self.evaluate_at, key, order=Order.EVALUATION)

@@ -20,9 +20,6 @@ from leyden.handlers.worker_signals import ShieldedLoaders
 
 logger = logging.getLogger(__name__)
 
-FIRST = Order.METRICS - 1000
-LAST = Order.SAVERS + 1000
-"""After whatever else there is to do when a run ends: what comes then may end the process."""
 REQUEUE_SECONDS = 60.0
 
 
@@ -94,10 +91,10 @@ class Preemption:
         self._engine = engine
         engine.share_stops()
         engine.data_setup.add(DataStage.SEED, ShieldedLoaders(self.signals), owner=self)
-        engine.add_event_handler(Events.STARTED, self.start, order=FIRST)
-        engine.add_event_handler(Events.INTERRUPT, self._agree, order=FIRST)
-        engine.add_event_handler(Events.INTERRUPT | Events.COMPLETED, self._note_end, order=LAST)
-        engine.add_event_handler(Events.CLOSED, self.close, order=LAST)
+        engine.add_event_handler(Events.STARTED, self.start, order=Order.FIRST)
+        engine.add_event_handler(Events.INTERRUPT, self._agree, order=Order.FIRST)
+        engine.add_event_handler(Events.INTERRUPT | Events.COMPLETED, self._note_end, order=Order.LAST)
+        engine.add_event_handler(Events.CLOSED, self.close, order=Order.LAST)
 
     def on_evaluator(self) -> str:
         return (

@@ -16,18 +16,18 @@ import torch
 
 from leyden import distributed as dist
 from leyden.engine import Engine, Events, Order
-from leyden.engine.metric_watch import WatchedMetric
-from leyden.handlers.metric_modes import require_mode
-from leyden.handlers.number_checks import require_function, require_number, require_whole
+from leyden.engine.values import WatchedMetric
+from leyden.handlers.common.metric_modes import require_mode
+from leyden.handlers.common.number_checks import require_function, require_number, require_whole
 
 
 class EarlyStopping:
     """Terminates the run once a metric has not improved in `patience` evaluations.
 
     `metric`: its name in the trainer's `state.metrics`, or a function of the engine that gives a score. `mode`: "max"
-    or "min", what better means; it can be left out where the name tells (val/loss, top5_accuracy; see
-    `leyden.handlers.metric_modes`). `min_delta`: only a larger change counts. An epoch that brought no new value (no
-    evaluation) does not count. Rank 0 prints once why the run ended.
+    or "min", what better means; it can be left out where the name tells (val/loss, top5_accuracy;
+    `leyden.handlers.common.metric_modes`). `min_delta`: only a larger change counts. An epoch that brought no
+    new value (no evaluation) does not count. Rank 0 prints once why the run ended.
 
     Raises ValueError where nothing says the mode, for a bad mode or patience, and at the start of a run for a metric
     that will not come up.

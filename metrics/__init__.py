@@ -1,7 +1,7 @@
 """What is measured: metrics accumulate on the device and are reduced over all ranks once an epoch."""
 
 from leyden.metrics.accuracy import Accuracy
-from leyden.metrics.base import Metric
+from leyden.metrics.base import Metric, OutputTransform
 from leyden.metrics.classification import ClassificationMetric
 from leyden.metrics.confusion_matrix import ConfusionMatrix
 from leyden.metrics.derived import Derived, MetricsLambda
@@ -28,6 +28,7 @@ __all__ = [
     "MetricUsage",
     "MetricsLambda",
     "NotComputableError",
+    "OutputTransform",
     "Precision",
     "Recall",
     "RunningAverage",

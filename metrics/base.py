@@ -17,7 +17,7 @@ from leyden.metrics.errors import require_samples
 from leyden.metrics.group import MetricGroup
 from leyden.metrics.outputs import described, detached, device_of, full_precision
 from leyden.metrics.owners import Owners
-from leyden.metrics.states import Declaration, Reduction, State, as_tensor, moved
+from leyden.metrics.states import Declaration, StateReduction, StateValue, as_tensor, moved
 from leyden.metrics.usage import EpochWise, MetricUsage, refused, usage_name
 
 OutputTransform = Callable[[Any], Any]
@@ -98,7 +98,7 @@ class Metric(Arithmetic):
         self.owners = Owners()
         self.add_state("_updates", 0, "sum")
 
-    def add_state(self, name: str, default: torch.Tensor | int, reduction: Reduction) -> None:
+    def add_state(self, name: str, default: torch.Tensor | int, reduction: StateReduction) -> None:
         """Declares a state, from then on the attribute `name`; `reset` sets it to a copy of `default`.
 
         `reduction` makes one value of those of the ranks: "sum" (the default must be zeros), "max", "min", or "cat".
@@ -201,7 +201,7 @@ class Metric(Arithmetic):
         return values[self]
 
     @contextmanager
-    def holding(self, states: Mapping[str, State]) -> Iterator[None]:
+    def holding(self, states: Mapping[str, StateValue]) -> Iterator[None]:
         """Lets `compute` see other states, those of all ranks; the own ones come back afterwards."""
         own = {name: getattr(self, name) for name in self.declarations}
         vars(self).update(states)

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 import torch
 
-from leyden.engine.whole_numbers import as_whole
+from leyden.engine.values import as_whole
 from leyden.metrics.base import Device, OutputTransform
 from leyden.metrics.classification import ClassificationMetric, bin_counts
 from leyden.metrics.errors import require_samples

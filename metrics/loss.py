@@ -10,8 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from leyden.engine.moving import move_module
-from leyden.engine.whole_numbers import whole_number
+from leyden.engine.values import move_module, whole_number
 from leyden.metrics.base import Device, Metric, OutputTransform
 from leyden.metrics.errors import require_samples
 from leyden.metrics.outputs import described, device_of

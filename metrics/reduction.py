@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from leyden import distributed as dist
-from leyden.metrics.states import UNKNOWN, Declaration, State, as_tensor, moved
+from leyden.metrics.states import UNKNOWN_SHAPE, Declaration, StateValue, as_tensor, moved
 
 if TYPE_CHECKING:
     from leyden.metrics.base import Metric
@@ -30,14 +30,14 @@ class Item:
     """Of all ranks, where they have to agree on them."""
     reduced: torch.Tensor = field(init=False)
 
-    def state(self) -> State:
+    def state(self) -> StateValue:
         """The reduced value in the form that the metric knows."""
         if self.declaration.counter:
             return int(self.reduced)
         return [self.reduced] if self.declaration.reduction == "cat" else self.reduced
 
 
-def reduced_states(metrics: Sequence[Metric]) -> list[dict[str, State]]:
+def reduced_states(metrics: Sequence[Metric]) -> list[dict[str, StateValue]]:
     """The states of each metric over all ranks; those of the metrics stay as they are. Every rank calls this.
 
     A rank that saw no data takes part with its defaults. Where shapes or lengths are known to the data alone, one small
@@ -57,7 +57,7 @@ def reduced_states(metrics: Sequence[Metric]) -> list[dict[str, State]]:
             _gather(bucket)
         else:
             _reduce(bucket, reduction)
-    states: dict[int, dict[str, State]] = defaultdict(dict)
+    states: dict[int, dict[str, StateValue]] = defaultdict(dict)
     for item in items:
         states[id(item.metric)][item.name] = item.state()
     return [states[id(metric)] for metric in metrics]
@@ -102,14 +102,14 @@ def _agree(items: list[Item], device: torch.device) -> None:
         item = items[position]
         item.shapes = [torch.Size(dims[:count]) for count, *dims in rows]
         start = 1 if item.declaration.reduction == "cat" else 0
-        full = [shape for shape in item.shapes if shape != UNKNOWN]
+        full = [shape for shape in item.shapes if shape != UNKNOWN_SHAPE]
         if any(shape[start:] != full[0][start:] for shape in full):
             found = "; ".join(f"rank {rank}: {list(shape)}" for rank, shape in enumerate(item.shapes))
             raise ValueError(
                 f"the state {_name(item)} has different shapes on the ranks, so it can't be reduced: {found}. "
                 "All ranks need outputs of the same kind and number of classes"
             )
-        if item.declaration.shaped_by_data and item.local.shape == UNKNOWN and full:
+        if item.declaration.shaped_by_data and item.local.shape == UNKNOWN_SHAPE and full:
             item.local = moved(item.declaration.neutral(full[0]), device)
 
 

@@ -8,11 +8,11 @@ from typing import Literal, TypeAlias, get_args
 
 import torch
 
-Reduction: TypeAlias = Literal["sum", "max", "min", "cat"]
-State: TypeAlias = torch.Tensor | list[torch.Tensor] | int
+StateReduction: TypeAlias = Literal["sum", "max", "min", "cat"]
+StateValue: TypeAlias = torch.Tensor | list[torch.Tensor] | int
 """A tensor; a list of tensors under "cat"; a Python number for what is counted on the host."""
 
-UNKNOWN = torch.Size([0])
+UNKNOWN_SHAPE = torch.Size([0])
 """The shape of a state whose shape only the data tell, before they came."""
 
 
@@ -21,15 +21,17 @@ class Declaration:
     """One state: its value at reset, and how the values of the ranks become one."""
 
     default: torch.Tensor
-    reduction: Reduction
+    reduction: StateReduction
     counter: bool
     """The state is a Python int."""
 
     @classmethod
-    def of(cls, default: torch.Tensor | int, reduction: Reduction) -> Declaration:
+    def of(cls, default: torch.Tensor | int, reduction: StateReduction) -> Declaration:
         """Raises ValueError for a default that does not fit the reduction, TypeError for no tensor or int."""
-        if reduction not in get_args(Reduction):
-            raise ValueError(f"a state is reduced by one of {', '.join(get_args(Reduction))}, but got {reduction!r}")
+        if reduction not in get_args(StateReduction):
+            raise ValueError(
+                f"a state is reduced by one of {', '.join(get_args(StateReduction))}, but got {reduction!r}"
+            )
         if isinstance(default, bool) or not isinstance(default, torch.Tensor | int):
             raise TypeError(f"the default of a state must be a tensor or a whole number, but is {default!r}")
         counter = isinstance(default, int)
@@ -47,9 +49,9 @@ class Declaration:
     @property
     def shaped_by_data(self) -> bool:
         """Its shape is not known before data come (the number of classes, say)."""
-        return self.reduction != "cat" and self.default.shape == UNKNOWN
+        return self.reduction != "cat" and self.default.shape == UNKNOWN_SHAPE
 
-    def begin(self, default: torch.Tensor) -> State:
+    def begin(self, default: torch.Tensor) -> StateValue:
         """The state after a reset; `default` is this declaration's, on the device of the data."""
         if self.counter:
             return int(self.default)
@@ -75,14 +77,14 @@ class Declaration:
             # An empty state has the shape (0,), whatever the others have.
             return torch.cat([tensor for tensor in tensors if tensor.numel()] or tensors[:1])
         if self.shaped_by_data:
-            tensors = [tensor for tensor in tensors if tensor.shape != UNKNOWN] or tensors[:1]
+            tensors = [tensor for tensor in tensors if tensor.shape != UNKNOWN_SHAPE] or tensors[:1]
         stacked = torch.stack(tensors)
         if self.reduction == "sum":
             return stacked.sum(0, dtype=stacked.dtype)
         return stacked.amax(0) if self.reduction == "max" else stacked.amin(0)
 
 
-def as_tensor(state: State) -> torch.Tensor:
+def as_tensor(state: StateValue) -> torch.Tensor:
     """A state as one tensor, whatever its form."""
     return torch.cat(state) if isinstance(state, list) else torch.as_tensor(state)
 

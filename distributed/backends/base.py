@@ -8,7 +8,7 @@ from typing import Any, Literal, Protocol
 
 import torch
 
-from leyden.distributed.environment import Place
+from leyden.distributed.environment import RankLayout
 
 Reduction = Literal["sum", "product", "min", "max"]
 
@@ -20,7 +20,7 @@ class Backend(Protocol):
     torch.distributed's default process group as this backend knew it, None where there is none.
     """
 
-    place: Place
+    place: RankLayout
 
     @property
     def name(self) -> str: ...

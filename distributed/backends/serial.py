@@ -10,7 +10,7 @@ import torch
 
 from leyden.distributed.backends.base import Reduction
 from leyden.distributed.devices import device_of_rank
-from leyden.distributed.environment import Place
+from leyden.distributed.environment import RankLayout
 
 
 class SerialBackend:
@@ -21,8 +21,8 @@ class SerialBackend:
     group: object | None = None
     size = 1
 
-    def __init__(self, place: Place | None = None) -> None:
-        self.place = place or Place()
+    def __init__(self, place: RankLayout | None = None) -> None:
+        self.place = place or RankLayout()
 
     def device(self) -> torch.device:
         return device_of_rank(None)

@@ -13,7 +13,7 @@ import torch.distributed as dist
 
 from leyden.distributed.backends.base import Reduction
 from leyden.distributed.devices import device_of_rank
-from leyden.distributed.environment import Place
+from leyden.distributed.environment import RankLayout
 
 # Neither gloo nor nccl adds up these; a wider type carries them.
 _CARRIERS = {torch.bool: torch.uint8, torch.int16: torch.int32, torch.uint16: torch.int32, torch.uint32: torch.int64}
@@ -30,7 +30,7 @@ class TorchBackend:
 
     family = "native-dist"
 
-    def __init__(self, group: dist.ProcessGroup, place: Place, *, owned: bool) -> None:
+    def __init__(self, group: dist.ProcessGroup, place: RankLayout, *, owned: bool) -> None:
         self.group: dist.ProcessGroup | None = group
         self.place = place
         self.size = place.world_size

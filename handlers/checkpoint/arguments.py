@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from leyden.engine.events import AnyEvent
-from leyden.engine.whole_numbers import as_whole
+from leyden.engine.values import as_whole
 
 
 def check_directory(directory: Any) -> None:

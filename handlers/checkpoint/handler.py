@@ -11,23 +11,23 @@ from typing import Any
 from leyden import distributed as dist
 from leyden.engine import Engine, Events, Order, Stage
 from leyden.engine.events import AnyEvent
+from leyden.handlers.checkpoint.after_evaluations import AfterEvaluations
 from leyden.handlers.checkpoint.arguments import check_directory, check_moments, check_options
-from leyden.handlers.checkpoint.beginning import absolute, check_company, check_places, take_and_find
-from leyden.handlers.checkpoint.best_moments import AfterEvaluations
-from leyden.handlers.checkpoint.directory import CheckpointDirectory
-from leyden.handlers.checkpoint.going_on import GoingOn
-from leyden.handlers.checkpoint.lock import DirectoryLock
-from leyden.handlers.checkpoint.moments import LAST, Between, Clock, check_event, run_ends_here, save_at
-from leyden.handlers.checkpoint.pieces import is_sharded
-from leyden.handlers.checkpoint.places import Place
-from leyden.handlers.checkpoint.retention import Keeping
-from leyden.handlers.checkpoint.saver import Saver
-from leyden.handlers.checkpoint.storable import require_storable
-from leyden.handlers.checkpoint.telling import tell_no_model, tell_place
-from leyden.handlers.checkpoint.together import on_every_rank, on_rank_zero
-from leyden.handlers.checkpoint.training_state import Stateful
-from leyden.handlers.metric_modes import require_mode
-from leyden.handlers.watched_metrics import require_number_of
+from leyden.handlers.checkpoint.files.shards import is_sharded
+from leyden.handlers.checkpoint.messages import tell_no_model, tell_place
+from leyden.handlers.checkpoint.resuming import GoingOn
+from leyden.handlers.checkpoint.run_start import absolute, check_company, check_places, take_and_find
+from leyden.handlers.checkpoint.save_points import Between, Clock, check_event, run_ends_here, save_at
+from leyden.handlers.checkpoint.saving.saver import Saver
+from leyden.handlers.checkpoint.shared_outcomes import on_every_rank, on_rank_zero
+from leyden.handlers.checkpoint.state.storable import require_storable
+from leyden.handlers.checkpoint.state.training_state import Stateful
+from leyden.handlers.checkpoint.store.directory import CheckpointDirectory
+from leyden.handlers.checkpoint.store.lock import DirectoryLock
+from leyden.handlers.checkpoint.store.paths import StoragePath
+from leyden.handlers.checkpoint.store.retention import Keeping
+from leyden.handlers.common.metric_modes import require_mode
+from leyden.handlers.common.watched_metrics import require_number_of
 
 logger = logging.getLogger(__name__)
 
@@ -48,9 +48,9 @@ class Checkpoint:
 
     What is kept: the `keep` last; with `best`, the name of a metric in `state.metrics`, the `keep` best by it and the
     newest, or, with `keep_best`, the `keep_best` best and the `keep` last. `mode`, "max" or "min", says what is best,
-    unless the metric's name tells (see `leyden.handlers.metric_modes`). A checkpoint competes if its weights are those
-    that the metric was measured on: one saved between two evaluations stays only as one of the last, and an evaluation
-    that gives one of the best is saved at once, whatever `event` and `every` say. `keep=None` deletes none.
+    unless the metric's name tells (`leyden.handlers.common.metric_modes`). A checkpoint competes if its weights are
+    those that the metric was measured on: one saved between two evaluations stays only as one of the last, and an
+    evaluation that gives one of the best is saved at once, whatever `event` and `every` say. `keep=None` deletes none.
 
     `resume`: None begins anew, and wants a directory without checkpoints. "auto" goes on from the newest whole one, or
     begins anew where there is none. A path goes on from that checkpoint, or from the newest in that directory. Of
@@ -108,13 +108,13 @@ class Checkpoint:
             check_event(self.event)
         self.every_minutes = every_minutes
         self.on_exception = on_exception
-        self.resume: str | Place | None = resume if resume is None or resume == "auto" else absolute(resume)
+        self.resume: str | StoragePath | None = resume if resume is None or resume == "auto" else absolute(resume)
         self.asynchronous = asynchronous
         self.on_error = on_error
         self.extra = dict(extra or {})
-        self._shelf = CheckpointDirectory(self.directory)
+        self._checkpoints = CheckpointDirectory(self.directory)
         self._lock = DirectoryLock(self.directory)
-        self._saver = Saver(self._shelf, self._lock, self.keeping, raises=on_error == "raise")
+        self._saver = Saver(self._checkpoints, self._lock, self.keeping, raises=on_error == "raise")
         self._record = self._saver.record
         self._engine: Engine[Any, Any] | None = None
         self._going_on = GoingOn(override)
@@ -125,17 +125,17 @@ class Checkpoint:
         self._running = self._broken = self._completed = False
 
     @property
-    def last_path(self) -> Place | None:
+    def last_path(self) -> StoragePath | None:
         """The newest checkpoint of the directory, once a write of this process has ended; None if there is none."""
         self._saver.writer.join()
-        entries = self._shelf.entries()
+        entries = self._checkpoints.entries()
         return entries[-1].path if entries else None
 
     @property
-    def best_path(self) -> Place | None:
+    def best_path(self) -> StoragePath | None:
         """The best checkpoint of the directory by the metric `best`, likewise; None if none has it."""
         self._saver.writer.join()
-        ranked = self.keeping.ranked(self._shelf.entries())
+        ranked = self.keeping.ranked(self._checkpoints.entries())
         return ranked[0].path if ranked else None
 
     def on_evaluator(self) -> str | None:
@@ -156,7 +156,7 @@ class Checkpoint:
         if self._engine is not None:
             raise ValueError("this Checkpoint is attached to an engine already; make one for each")
         if dist.rank() == 0 and not engine.state.dry_run:
-            check_places(self._shelf, self.resume)
+            check_places(self._checkpoints, self.resume)
         self._engine = engine
         engine.share_stops()  # ranks save together, so they have to end together
         engine.setup.add(Stage.DEVICE, functools.partial(self._going_on.script.take, engine))
@@ -164,7 +164,7 @@ class Checkpoint:
         if self.keeping.best is not None:
             engine.add_event_handler(Events.STARTED, require_number_of, engine, self.keeping.best, "Checkpoint")
         engine.add_event_handler(Events.STARTED, self.start_run)
-        engine.add_event_handler(Events.STARTED, self.check_states, order=LAST)
+        engine.add_event_handler(Events.STARTED, self.check_states, order=Order.LAST)
         engine.add_event_handler(Events.EPOCH_COMPLETED, self.heed_writer, order=Order.SAVERS)
         if self.event is not None:
             save_at(engine, self.event, self.save_when_due)
@@ -197,8 +197,8 @@ class Checkpoint:
         if not engine.updates and not self.extra and not self.told_misplaced and dist.rank() == 0:
             tell_no_model(self.directory)
         if resuming is self:
-            on_rank_zero(lambda: check_company(self._shelf, self.resume))
-        path = on_rank_zero(lambda: take_and_find(self._shelf, self._lock, self.resume))
+            on_rank_zero(lambda: check_company(self._checkpoints, self.resume))
+        path = on_rank_zero(lambda: take_and_find(self._checkpoints, self._lock, self.resume))
         if any(
             is_sharded(module.parameters()) for update in engine.updates.values() for module in update.modules.values()
         ):
@@ -213,8 +213,8 @@ class Checkpoint:
         """The checkpoints that are there have to be of the run with which another Checkpoint goes on."""
         self._going_on.script = resuming._going_on.script
         if not resuming._record.has_one:
-            on_rank_zero(lambda: check_company(self._shelf, None))
-        elif on_rank_zero(lambda: bool(self._shelf.folders())):
+            on_rank_zero(lambda: check_company(self._checkpoints, None))
+        elif on_rank_zero(lambda: bool(self._checkpoints.folders())):
             self._record.note_kept(engine)
 
     def start_run(self, engine: Engine[Any, Any]) -> None:
@@ -312,7 +312,7 @@ class Checkpoint:
             raise RuntimeError("this Checkpoint is attached to no engine, of which a save could be asked")
         self._engine.request_save()
 
-    def save(self, engine: Engine[Any, Any]) -> Place:
+    def save(self, engine: Engine[Any, Any]) -> StoragePath:
         """Saves now, and returns the path of the checkpoint, which is whole once `wait()` returns; without
         `asynchronous`, or while no run goes on, it is when this returns. Where there are several ranks, each calls
         this. In a dry run nothing is saved, and the path is the directory's.
@@ -342,7 +342,7 @@ class Checkpoint:
         """
         self._saver.wait()
 
-    def _begin(self, engine: Engine[Any, Any], *, beside: bool) -> Place:
+    def _begin(self, engine: Engine[Any, Any], *, beside: bool) -> StoragePath:
         script = self._going_on.script.state_dict(engine)
         path = self._saver.begin(engine, self.extra, script, beside=beside, buffered=self.asynchronous)
         if self._clock is not None:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 
-from leyden.handlers.checkpoint.contents import CheckpointContents
-from leyden.handlers.checkpoint.directory import CheckpointDirectory, describe_place
-from leyden.handlers.checkpoint.manifest import MANIFEST, Manifest, verify_files
-from leyden.handlers.checkpoint.places import Place, to_place
+from leyden.handlers.checkpoint.files.contents import CheckpointContents
+from leyden.handlers.checkpoint.files.manifest import MANIFEST, Manifest, verify_files
+from leyden.handlers.checkpoint.store.directory import CheckpointDirectory, describe_place
+from leyden.handlers.checkpoint.store.paths import StoragePath, to_path
 
 
 def read(path: str | os.PathLike[str]) -> CheckpointContents:
@@ -30,12 +30,12 @@ def verify(path: str | os.PathLike[str]) -> Manifest:
     return manifest
 
 
-def locate(path: str | os.PathLike[str]) -> Place:
+def locate(path: str | os.PathLike[str]) -> StoragePath:
     """The checkpoint at a path: the folder itself, or the newest in a directory.
 
     Raises ValueError, telling what was found there, if there is none.
     """
-    folder = to_place(path)
+    folder = to_path(path)
     if is_checkpoint(folder):
         return folder
     entries = CheckpointDirectory(folder).entries()
@@ -47,6 +47,6 @@ def locate(path: str | os.PathLike[str]) -> Place:
     return entries[-1].path
 
 
-def is_checkpoint(folder: Place) -> bool:
+def is_checkpoint(folder: StoragePath) -> bool:
     """True if the folder has a manifest; whether it is whole is another question."""
     return (folder / MANIFEST).is_file()

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 from torch.utils.data import BatchSampler, DataLoader
 
-from leyden.engine.whole_numbers import as_whole
+from leyden.engine.values import as_whole
 
 Loader = TypeVar("Loader", bound=DataLoader[Any])
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from leyden.engine.data_layers import Rest
-from leyden.engine.pass_length import keeps_its_length
+from leyden.engine.data import Rest, keeps_its_length
 from leyden.handlers.data.combined_pass import CombinedPass
 from leyden.handlers.parallel.dealing import has_length
 

@@ -7,9 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from typing import Any
 
-from leyden.engine.data_pass import DataPass
-from leyden.engine.index_order import END
-from leyden.engine.pass_length import known_length
+from leyden.engine.data import END, DataPass, known_length
 from leyden.engine.randomness import Aside, host_state, set_host_state
 
 

@@ -11,16 +11,15 @@ import torch
 from torch.utils.data import DataLoader
 
 from leyden.engine import DataStage, Engine
-from leyden.engine.data_layers import Rest
-from leyden.engine.moving import mover
-from leyden.engine.whole_numbers import as_whole
-from leyden.handlers.data.read_ahead import Copies, ReadAhead, stream_module
+from leyden.engine.data import Rest
+from leyden.engine.values import as_whole, mover
+from leyden.handlers.data.read_ahead import BatchCopier, ReadAhead, stream_module
 from leyden.handlers.data.seeded_loaders import fresh_copy
 from leyden.handlers.data.wrapping import WrappedData
 
 
 class DeviceTransfer:
-    """Copies batches to the device, each while the one before is in work; on the CPU it does nothing.
+    """BatchCopier batches to the device, each while the one before is in work; on the CPU it does nothing.
 
     Tensors are found in nested dicts, lists, tuples, named tuples and dataclasses, and in objects with a method
     `to(device, non_blocking=...)`. `device`: by default the engine's own. `pin_memory`: batches go through page-locked
@@ -68,7 +67,7 @@ class DeviceTransfer:
         engine.data_setup.add(DataStage.TRANSFER, functools.partial(self._transfer, engine), owner=self)
 
     def attach_to_evaluator(self, engine: Engine[Any, Any]) -> None:
-        """Copies the evaluator's batches, unless it has a transfer of its own."""
+        """BatchCopier the evaluator's batches, unless it has a transfer of its own."""
         if not engine.find_handlers(DeviceTransfer):
             self.attach(engine)
 
@@ -88,7 +87,7 @@ class DeviceTransfer:
         if data is None or device.type == "cpu":
             return data
         move = mover(device, self.non_blocking, self._pins(device))
-        copies = Copies(device, move, beside=self.prefetch > 0 and self.non_blocking)
+        copies = BatchCopier(device, move, beside=self.prefetch > 0 and self.non_blocking)
         if not isinstance(data, Iterator):
             return TransferredData(data, copies, self.prefetch)
         kept = self._iterators.get(engine)
@@ -100,7 +99,7 @@ class DeviceTransfer:
 class TransferredData(WrappedData):
     """Data whose batches come on the device."""
 
-    def __init__(self, data: Any, copies: Copies, ahead: int) -> None:
+    def __init__(self, data: Any, copies: BatchCopier, ahead: int) -> None:
         super().__init__(data)
         self._copies = copies
         self._ahead = ahead
@@ -131,6 +130,6 @@ class TransferredData(WrappedData):
 class TransferredIterator(ReadAhead):
     """The same for an iterator, which can be gone through only once: what was read of it stays here."""
 
-    def __init__(self, data: Iterator[Any], copies: Copies, ahead: int) -> None:
+    def __init__(self, data: Iterator[Any], copies: BatchCopier, ahead: int) -> None:
         super().__init__(data, copies, ahead)
         self.data = data

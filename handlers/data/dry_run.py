@@ -9,13 +9,11 @@ from typing import Any, Protocol, runtime_checkable
 
 from leyden import distributed as dist
 from leyden.engine import DataStage, Engine, Events, Order, Stage, UpdateEvents
-from leyden.engine.whole_numbers import as_whole
+from leyden.engine.values import as_whole
 from leyden.handlers.data.limit_batches import LimitedData
 from leyden.handlers.evaluating import Evaluate
 
 logger = logging.getLogger(__name__)
-
-FIRST = Order.METRICS - 30  # before any other handler of STARTED looks at the limits of the run
 
 
 @runtime_checkable
@@ -52,7 +50,7 @@ class DryRun:
 
     def attach(self, engine: Engine[Any, Any]) -> None:
         self._shorten(engine)
-        engine.add_event_handler(Events.STARTED, self._tell, order=FIRST)
+        engine.add_event_handler(Events.STARTED, self._tell, order=Order.LIMITS)
 
     def attach_to_evaluator(self, engine: Engine[Any, Any]) -> None:
         """Shortens the evaluation, and lets the evaluator's own handlers write nothing either."""
@@ -64,7 +62,7 @@ class DryRun:
         engine.state.dry_run = True
         engine.setup.add(Stage.DEVICE, functools.partial(self._mute, engine), each_run=True, owner=self)
         engine.setup.add(Stage.DATA, functools.partial(self._limit_data, engine))
-        engine.add_event_handler(Events.STARTED, self._limit_run, order=FIRST)
+        engine.add_event_handler(Events.STARTED, self._limit_run, order=Order.LIMITS)
 
     def _mute(self, engine: Engine[Any, Any]) -> None:
         for handler in engine.handlers.values():

@@ -10,7 +10,7 @@ from typing import Any
 import numpy
 import torch
 
-from leyden.engine.whole_numbers import as_whole
+from leyden.engine.values import as_whole
 
 
 def seed_everything(seed: int) -> int:

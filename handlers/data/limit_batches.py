@@ -8,8 +8,8 @@ from itertools import islice
 from typing import Any
 
 from leyden.engine import DataStage, Engine, Events, Order
-from leyden.engine.data_layers import Rest
-from leyden.engine.whole_numbers import as_whole
+from leyden.engine.data import Rest
+from leyden.engine.values import as_whole
 from leyden.handlers.data.wrapping import WrappedData
 from leyden.handlers.parallel.dealing import has_length
 
@@ -34,7 +34,7 @@ class LimitBatches:
 
     def attach(self, engine: Engine[Any, Any]) -> None:
         engine.data_setup.add(DataStage.LIMIT, self._limit, owner=self)
-        engine.add_event_handler(Events.STARTED, self._check_length, order=Order.METRICS - 20)
+        engine.add_event_handler(Events.STARTED, self._check_length, order=Order.SEEDS)
 
     def _check_length(self, engine: Engine[Any, Any]) -> None:
         length = engine.state.epoch_length

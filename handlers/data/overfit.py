@@ -12,8 +12,8 @@ import torch
 
 from leyden import distributed as dist
 from leyden.engine import DataStage, Engine
-from leyden.engine.data_layers import Rest
-from leyden.engine.moving import PLAIN
+from leyden.engine.data import Rest
+from leyden.engine.values import SCALAR_TYPES
 from leyden.handlers.data.limit_batches import LimitBatches, batches_of, check_limit
 from leyden.handlers.data.passes import Passes
 from leyden.handlers.data.seeded_loaders import SeededData
@@ -106,4 +106,4 @@ def _fresh(value: Any) -> Any:
         return kind([_fresh(item) for item in value])
     if kind is dict:
         return {key: _fresh(item) for key, item in value.items()}
-    return value if kind in PLAIN else copy.deepcopy(value)
+    return value if kind in SCALAR_TYPES else copy.deepcopy(value)

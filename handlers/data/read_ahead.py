@@ -8,11 +8,11 @@ from typing import Any
 
 import torch
 
-from leyden.engine.moving import Move, move_nested
+from leyden.engine.values import Move, move_nested
 
 
-class Copies:
-    """Copies batches to a device on a stream of their own; on the current one where the device has no streams, or
+class BatchCopier:
+    """BatchCopier batches to a device on a stream of their own; on the current one where the device has no streams, or
     `beside` is False.
     """
 
@@ -50,10 +50,10 @@ class ReadAhead(Iterator[Any]):
     """
 
     def __init__(
-        self, batches: Iterator[Any], copies: Copies, ahead: int, state: Callable[[], Any] | None = None
+        self, batches: Iterator[Any], copier: BatchCopier, ahead: int, state: Callable[[], Any] | None = None
     ) -> None:
         self._batches = batches
-        self._copies = copies
+        self._copier = copier
         self._ahead = ahead
         self._state = state
         # Each a batch on the device, the event of its copy, and the state of the loader after it was read.
@@ -73,13 +73,13 @@ class ReadAhead(Iterator[Any]):
         batch, copied, self.state = self._ready.popleft()
         self._read(self._ahead)
         if copied is not None:
-            self._copies.hand_over(copied)
+            self._copier.hand_over(copied)
         return batch
 
     def _read(self, number: int) -> None:
         while len(self._ready) < number and self._failure is None:
             try:
-                moved, copied = self._copies.start(next(self._batches))
+                moved, copied = self._copier.start(next(self._batches))
             except Exception as failure:  # StopIteration too: all of them come in their turn
                 self._failure = failure
             else:

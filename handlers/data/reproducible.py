@@ -18,8 +18,6 @@ from leyden.handlers.data.seeded_loaders import SeededData
 
 logger = logging.getLogger(__name__)
 
-FIRST = Order.METRICS - 20  # before any other handler of STARTED draws
-
 
 class Reproducible:
     """Seeds a run, and lets each sample's randomness depend on seed, epoch and index alone.
@@ -72,10 +70,10 @@ class Reproducible:
         if self.deterministic:
             os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
             engine.setup.add(Stage.DEVICE, self._be_deterministic, each_run=True)
-            engine.add_event_handler(Events.CLOSED, self._put_back, order=Order.SAVERS + 10)
+            engine.add_event_handler(Events.CLOSED, self._put_back, order=Order.LAST)
         engine.setup.add(Stage.DEVICE, functools.partial(self._seed_setup, engine), owner=self, each_run=True)
         engine.setup.add(Stage.SEED, functools.partial(self._seed_restored, engine), each_run=True)
-        engine.add_event_handler(Events.STARTED, self._seed_run, order=FIRST)
+        engine.add_event_handler(Events.STARTED, self._seed_run, order=Order.SEEDS)
         if self.samples:
             engine.setup.add(Stage.DATA, functools.partial(self._heed_overfit, engine), each_run=True)
             self._passes.follow(engine)

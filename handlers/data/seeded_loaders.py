@@ -12,8 +12,8 @@ import torch
 from torch.utils.data import DataLoader, IterableDataset, IterDataPipe, MapDataPipe, default_collate, default_convert
 
 from leyden.engine import DataStage, Engine
-from leyden.engine.draw_record import DRAW_AT_ONCE
-from leyden.engine.loader_parts import (
+from leyden.engine.data import (
+    DRAW_AT_ONCE,
     SamplerLayer,
     chain,
     index_sampler,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from leyden.engine.data_layers import DataLayer
+from leyden.engine.data import DataLayer
 
 
 class WrappedData(DataLayer):

@@ -2,7 +2,8 @@
 
 from leyden.handlers.loggers.base import Logger
 from leyden.handlers.loggers.entries import Ending, Value
+from leyden.handlers.loggers.folders import make_new
 from leyden.handlers.loggers.mlflow_logger import MLflowLogger
 from leyden.handlers.loggers.tensorboard_logger import TensorBoardLogger
 
-__all__ = ["Ending", "Logger", "MLflowLogger", "TensorBoardLogger", "Value"]
+__all__ = ["Ending", "Logger", "MLflowLogger", "TensorBoardLogger", "Value", "make_new"]

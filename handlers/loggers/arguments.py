@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from numbers import Real
 from typing import Any
 
-from leyden.engine.whole_numbers import as_whole
+from leyden.engine.values import as_whole
 from leyden.handlers.loggers.values import check_choice
 
 

@@ -17,10 +17,8 @@ from leyden.handlers.loggers.delivery import Delivery, send_in_parts
 from leyden.handlers.loggers.entries import Ending, Entry, Value, ending_by, entries_of, to_state
 from leyden.handlers.loggers.hyperparameters import flatten, hyperparameters, optimizer_options
 from leyden.handlers.loggers.points import Points
-from leyden.handlers.loggers.values import MetricChoice, OutputTransform, scalars
-
-FIRST = Order.METRICS - 10  # before a user's handlers of STARTED, which may log
-LAST = Order.SAVERS - 1  # a checkpoint stands for what was logged at its moment
+from leyden.handlers.loggers.values import MetricChoice, scalars
+from leyden.metrics import OutputTransform
 
 
 class Logger(ABC):
@@ -149,16 +147,16 @@ class Logger(ABC):
             )
         self._options = optimizer_options(engine)
         if self.metrics is not None and self.metrics != "all":
-            engine.add_event_handler(Events.STARTED, self._check_metrics, order=FIRST)
+            engine.add_event_handler(Events.STARTED, self._check_metrics, order=Order.LOG_START)
         if dist.rank() == 0:
-            engine.add_event_handler(Events.STARTED, self._begin, order=FIRST)
-            engine.add_event_handler(Events.STARTED, self._log_start, order=LAST)
+            engine.add_event_handler(Events.STARTED, self._begin, order=Order.LOG_START)
+            engine.add_event_handler(Events.STARTED, self._log_start, order=Order.LOGGERS)
             if self.every is not None:
                 engine.add_event_handler(Events.ITERATION_COMPLETED, self._points.observe, order=Order.METRICS)
                 point = Events.ITERATION_COMPLETED(every=self.every)
-                engine.add_event_handler(point, self._log_iteration, order=LAST)
-            engine.add_event_handler(Events.EPOCH_COMPLETED, self._log_epoch, order=LAST)
-            engine.add_event_handler(Events.COMPLETED, self._log_end, order=LAST)
+                engine.add_event_handler(point, self._log_iteration, order=Order.LOGGERS)
+            engine.add_event_handler(Events.EPOCH_COMPLETED, self._log_epoch, order=Order.LOGGERS)
+            engine.add_event_handler(Events.COMPLETED, self._log_end, order=Order.LOGGERS)
             engine.add_event_handler(Events.INTERRUPT, self._note_interrupt)
             engine.add_event_handler(Events.EXCEPTION_RAISED, self._note_exception)
             engine.add_event_handler(Events.CLOSED, self._end, order=Order.SAVERS)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from leyden import distributed as dist
 from leyden.engine import Engine
 from leyden.engine.randomness import Aside
+from leyden.handlers.common.packages import require_package
 from leyden.handlers.loggers.base import Logger
 from leyden.handlers.loggers.entries import Ending, Value
 from leyden.handlers.loggers.mlflow_history import MLflowHistory
@@ -27,8 +28,8 @@ from leyden.handlers.loggers.mlflow_runs import (
     run_if_there,
 )
 from leyden.handlers.loggers.mlflow_store import check_server, database_path, opening, resolve_uri, without_password
-from leyden.handlers.loggers.packages import require_package
-from leyden.handlers.loggers.values import MetricChoice, OutputTransform
+from leyden.handlers.loggers.values import MetricChoice
+from leyden.metrics import OutputTransform
 
 if TYPE_CHECKING:
     from leyden.handlers.loggers.mlflow_active import Activity

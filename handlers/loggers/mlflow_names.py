@@ -6,7 +6,7 @@ import posixpath
 import re
 from hashlib import sha256
 
-LONGEST = 250
+LONGEST_NAME = 250
 REFUSED = re.compile(r"[^\w\-. :/]")  # what MLflow takes is letters and digits of any script, and these
 
 
@@ -48,10 +48,10 @@ def _valid(name: str) -> str:
     parts = [part for part in REFUSED.sub("_", name).split("/") if part]
     clean = "/".join("_" * len(part) if part in (".", "..") else part for part in parts) or "_"
     assert posixpath.normpath(clean) == clean
-    return clean if len(clean) <= LONGEST else _marked(clean, name)
+    return clean if len(clean) <= LONGEST_NAME else _marked(clean, name)
 
 
 def _marked(clean: str, name: str) -> str:
     """With a mark that is the name's own."""
     mark = "_" + sha256(name.encode()).hexdigest()[:8]
-    return clean[: LONGEST - len(mark)] + mark
+    return clean[: LONGEST_NAME - len(mark)] + mark

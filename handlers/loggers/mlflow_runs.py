@@ -9,7 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from leyden.handlers.checkpoint.processes import ProcessIdentity
+from leyden.handlers.checkpoint.store.processes import ProcessIdentity
 
 logger = logging.getLogger(__name__)
 

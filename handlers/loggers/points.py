@@ -9,17 +9,17 @@ from typing import Any
 import torch
 
 from leyden.engine import Engine
-from leyden.engine.metric_watch import MetricWatch
+from leyden.engine.values import MetricWatch
 from leyden.handlers.evaluating import Evaluate
 from leyden.handlers.loggers.values import (
     MetricChoice,
-    OutputTransform,
     chosen_metrics,
     learning_rates,
     output_name,
     scalars,
 )
 from leyden.handlers.loggers.window import WindowMean
+from leyden.metrics import OutputTransform
 
 NO_MAPPINGS = frozenset({torch.Tensor, float, int, tuple})
 """Whose being a mapping need not be asked in each step."""

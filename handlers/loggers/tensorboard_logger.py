@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from leyden.engine import Engine
+from leyden.handlers.common.packages import require_package
 from leyden.handlers.loggers.base import Logger
 from leyden.handlers.loggers.entries import Ending, Value
 from leyden.handlers.loggers.event_files import EventFile, point_of, points_in
 from leyden.handlers.loggers.folders import Claim, make_new
-from leyden.handlers.loggers.packages import require_package
-from leyden.handlers.loggers.values import MetricChoice, OutputTransform
+from leyden.handlers.loggers.values import MetricChoice
+from leyden.metrics import OutputTransform
 
 
 class TensorBoardLogger(Logger):

@@ -5,19 +5,17 @@ Reading a number copies it from the device, so this is called where something is
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from numbers import Real
 from typing import Any, Literal
 
 import torch
 
 from leyden.engine import Engine
+from leyden.metrics import OutputTransform
 
 MetricChoice = Literal["all"] | Sequence[str] | None
 """Which of `state.metrics`: "all", a list of names, or None for none."""
-
-OutputTransform = Callable[[Any], Any]
-"""From `state.output` to a scalar or a mapping of scalars."""
 
 
 def check_choice(metrics: object, who: str) -> None:

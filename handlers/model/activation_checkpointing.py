@@ -8,11 +8,11 @@ from typing import Any
 from torch import nn
 
 from leyden.engine import Engine, Stage, Update
-from leyden.engine.whole_numbers import as_whole
+from leyden.engine.values import as_whole
+from leyden.handlers.common.updates import share_update
 from leyden.handlers.model.blocks import repeated_blocks
 from leyden.handlers.model.checkpointed import Checkpointed, ops_of
 from leyden.handlers.model.naming import Outline, What, require_places
-from leyden.handlers.updates import share_update
 
 
 class ActivationCheckpointing:

@@ -9,8 +9,8 @@ import torch
 from torch import nn
 
 from leyden.engine import Engine, Stage, Update
-from leyden.engine.moving import Move, move_nested
-from leyden.handlers.updates import modules_of, share_update
+from leyden.engine.values import Move, move_nested
+from leyden.handlers.common.updates import modules_of, share_update
 
 
 class ChannelsLast:

@@ -52,7 +52,7 @@ class Checkpointed:
 
 
 Contexts = tuple[AbstractContextManager[Any], AbstractContextManager[Any]]
-NOTHING = nullcontext()
+NO_CONTEXT = nullcontext()
 
 
 class _StatisticsKept:
@@ -78,7 +78,7 @@ class _StatisticsKept:
 
     def contexts(self) -> Contexts:
         """For the forward pass, and for its repetition."""
-        return NOTHING, self
+        return NO_CONTEXT, self
 
     def contexts_with(self, select: Callable[[], Contexts]) -> Contexts:
         """The same where results of ops are kept."""

@@ -10,9 +10,9 @@ import torch
 from torch import nn
 
 from leyden.engine import Engine, Stage, Update
+from leyden.handlers.common.updates import share_update
 from leyden.handlers.model.blocks import repeated_blocks
 from leyden.handlers.model.naming import Outline
-from leyden.handlers.updates import share_update
 
 
 class Compile:

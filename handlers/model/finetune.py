@@ -9,14 +9,14 @@ import torch
 from torch import nn
 
 from leyden.engine import Engine, Events, Order, Stage, Update
+from leyden.handlers.common.plans import warn_if_beyond
+from leyden.handlers.common.updates import share_update, trained_elsewhere
 from leyden.handlers.model.freeze import Freeze
 from leyden.handlers.model.frozen import HeldNorms, set_trainable
 from leyden.handlers.model.groups import complete_first_group, give_group
 from leyden.handlers.model.naming import Outline, require_places
 from leyden.handlers.model.plan import Part, check_plan, read_plan, trained_in
-from leyden.handlers.plans import warn_if_beyond
 from leyden.handlers.training.param_schedule import ParamSchedule
-from leyden.handlers.updates import share_update, trained_elsewhere
 
 Scheduler = torch.optim.lr_scheduler.LRScheduler
 

@@ -8,7 +8,7 @@ from typing import Any
 from torch import nn
 
 from leyden.engine import Update, UpdateEvents
-from leyden.engine.dispatch import RemovableEventHandle
+from leyden.engine.events import RemovableEventHandle
 
 
 class HeldNorms:

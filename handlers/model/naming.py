@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 
 from leyden.engine import Update
-from leyden.engine.parameters import plain_name
+from leyden.engine.step import plain_name
 
 What = str | type[nn.Module] | Callable[[str, nn.Module], bool]
 

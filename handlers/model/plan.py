@@ -10,9 +10,9 @@ from typing import Any
 from torch import nn
 
 from leyden.engine import Update
+from leyden.handlers.common.number_checks import require_epochs
+from leyden.handlers.common.updates import trained_elsewhere
 from leyden.handlers.model.naming import Outline
-from leyden.handlers.number_checks import require_epochs
-from leyden.handlers.updates import trained_elsewhere
 
 
 @dataclass(frozen=True)

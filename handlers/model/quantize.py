@@ -12,6 +12,7 @@ from torch import nn
 
 from leyden import distributed as dist
 from leyden.engine import Engine, Stage, Update
+from leyden.handlers.common.updates import modules_of, share_update
 from leyden.handlers.model.finetune import Finetune
 from leyden.handlers.model.quantized_config import KINDS, config_of
 from leyden.handlers.model.quantized_state import keep_plain_state
@@ -19,7 +20,6 @@ from leyden.handlers.parallel import DataParallel
 from leyden.handlers.training.float8 import convert_to_float8, require_torchao
 from leyden.handlers.training.linear_layers import LayerFilter, carry_over, choose_layers, is_torchaos
 from leyden.handlers.training.mixed_precision import MixedPrecision
-from leyden.handlers.updates import modules_of, share_update
 
 Exchange = tuple[torch.Tensor, torch.Tensor]
 """A weight before and after."""

@@ -11,11 +11,12 @@ from tqdm import tqdm
 
 from leyden import distributed as dist
 from leyden.engine import Engine, Events, Order, RemovableEventHandle
-from leyden.engine.filters import NEVER
+from leyden.engine.events import NEVER
 from leyden.handlers.loggers.arguments import check_values, whole_number
-from leyden.handlers.loggers.values import MetricChoice, OutputTransform, metric_scalars, output_scalars
+from leyden.handlers.loggers.values import MetricChoice, metric_scalars, output_scalars
 from leyden.handlers.monitoring.pace import Pace
 from leyden.handlers.monitoring.stream import Stream
+from leyden.metrics import OutputTransform
 
 ON_TERMINAL = 0.1  # seconds between two refreshes
 IN_FILE = 60.0

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from leyden import distributed as dist
-from leyden.engine.data_layers import Rest
+from leyden.engine.data import Rest
 from leyden.handlers.parallel.dealing import DealtBatches
 
 

@@ -10,7 +10,7 @@ import torch
 
 from leyden import distributed as dist
 from leyden.engine import DataStage, Engine, Events, Order, Stage
-from leyden.engine.moving import move_module
+from leyden.engine.values import move_module
 from leyden.handlers.parallel.dealing import Deal, set_epoch_of_sampler
 from leyden.handlers.parallel.replicas import Replicas, synchronise_batch_norm
 from leyden.handlers.parallel.shares import Choice, Shares, check_choice

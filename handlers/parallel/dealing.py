@@ -11,8 +11,7 @@ from torch.utils.data import DataLoader, DistributedSampler, IterableDataset
 
 from leyden import distributed as dist
 from leyden.engine import CompositeData
-from leyden.engine.data_layers import DataLayer, Rest
-from leyden.engine.loader_parts import SamplerLayer, chain, index_sampler, only_batches, own_generators
+from leyden.engine.data import DataLayer, Rest, SamplerLayer, chain, index_sampler, only_batches, own_generators
 from leyden.engine.randomness import Stream
 
 

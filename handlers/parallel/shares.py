@@ -10,8 +10,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from leyden import distributed as dist
-from leyden.engine.loader_parts import has_random_access, index_sampler
-from leyden.engine.pass_length import PLAIN
+from leyden.engine.data import SEQUENCE_TYPES, has_random_access, index_sampler
 from leyden.handlers.parallel.common_end import CommonEnd, CommonEndOfIterator, Roll, SizedCommonEnd
 from leyden.handlers.parallel.dealing import Deal, DealtBatches, deal_data, has_length, own_place
 
@@ -65,7 +64,7 @@ class Shares:
         if not self._deal.even:
             return data
         length = len(data) if has_length(data) else _UNKNOWN
-        reliable = isinstance(data, PLAIN) or has_random_access(data)
+        reliable = isinstance(data, SEQUENCE_TYPES) or has_random_access(data)
         lowest, highest = _bounds(length if reliable else _UNKNOWN)
         if lowest == highest != _UNKNOWN:
             return data

@@ -12,17 +12,17 @@ from torch.utils.data import DataLoader
 
 from leyden import distributed as dist
 from leyden.engine import CompositeData, DataStage, Engine, Stage
-from leyden.engine.pass_length import known_length
-from leyden.engine.whole_numbers import as_whole
+from leyden.engine.data import known_length
+from leyden.engine.values import as_whole
 from leyden.handlers.data.batch_size import with_batch_size
-from leyden.handlers.searching.copies import Copies
+from leyden.handlers.searching.kept_values import KeptValues
 from leyden.handlers.searching.out_of_memory import free_memory, is_out_of_memory
 from leyden.handlers.searching.rehearsal import Rehearsal, owner_of
 from leyden.handlers.training.batch_size_schedule import BatchSizeSchedule
 
 logger = logging.getLogger(__name__)
 
-MOST_BATCHES = 100
+LONGEST_TRIAL = 100
 """In one trial, where an update does not step as often as it should."""
 
 
@@ -164,7 +164,7 @@ class BatchSizeFinder:
             with Rehearsal(engine, copy, offload=True, synchronise=False) as rehearsal:
                 # One batch alone would not show whether it was all that there is.
                 while rehearsal.batches < 2 * endless or not (
-                    self._stepped(engine) or rehearsal.batches >= MOST_BATCHES
+                    self._stepped(engine) or rehearsal.batches >= LONGEST_TRIAL
                 ):
                     rehearsal.step()
                 whole = rehearsal.batches > 1 and rehearsal.passes == rehearsal.batches
@@ -179,9 +179,9 @@ class BatchSizeFinder:
         free_memory()  # only here: the error and its frames, which hold the activations, are gone
         return bool(dist.all_reduce(fit, op="and")), bool(dist.all_reduce(whole, op="and"))
 
-    def _changers(self, engine: Engine[Any, Any]) -> Copies:
+    def _changers(self, engine: Engine[Any, Any]) -> KeptValues:
         """Who changes the data of a run, as they are now: what they count must not know of a trial."""
-        copies = Copies()
+        copies = KeptValues()
         for change in engine.data_setup.changes:
             owner = owner_of(change)
             if owner is not self and hasattr(owner, "__dict__"):

@@ -9,9 +9,9 @@ import torch
 from torch.utils.data import DataLoader
 
 from leyden.engine import Engine, Update
-from leyden.handlers.searching.copies import Copies
+from leyden.handlers.searching.kept_values import KeptValues
 
-LONGEST = 64  # of a container that is looked into: one that holds the samples themselves is no part
+LARGEST_CONTAINER = 64  # of a container that is looked into: one that holds the samples themselves is no part
 MOST = 10_000
 CLOSED = (
     *(type(None), str, bytes, int, float, type, ModuleType, FunctionType, MethodType),
@@ -21,7 +21,7 @@ CLOSED = (
 MACHINERY = ("threading", "queue", "multiprocessing", "concurrent", "_thread", "weakref", "logging")
 
 
-def keep_data(copies: Copies, data: Any) -> None:
+def keep_data(copies: KeptValues, data: Any) -> None:
     """Keeps the attributes of each part, and the states of the generators: what a pass over the data changes.
 
     Samples are not copied: a dataset that alters its own tensors or arrays in place stays altered. Loaders forget the
@@ -33,9 +33,9 @@ def keep_data(copies: Copies, data: Any) -> None:
         if copies.keep_generator(part):
             continue
         if isinstance(part, dict):
-            inner = list(part.values()) if len(part) <= LONGEST else []
+            inner = list(part.values()) if len(part) <= LARGEST_CONTAINER else []
         elif isinstance(part, list | tuple | set):
-            inner = list(part) if len(part) <= LONGEST else []
+            inner = list(part) if len(part) <= LARGEST_CONTAINER else []
         elif hasattr(part, "__dict__"):
             attributes = vars(part)
             copies.keep_items(attributes)

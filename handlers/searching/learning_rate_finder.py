@@ -13,12 +13,12 @@ from torch.optim import lr_scheduler
 
 from leyden import distributed as dist
 from leyden.engine import Engine, Events, Order, Stage, Update
-from leyden.engine.whole_numbers import as_whole
+from leyden.engine.values import as_whole
+from leyden.handlers.common.updates import share_update
 from leyden.handlers.searching.learning_rates import LearningRates, schedulers_of
 from leyden.handlers.searching.range_test import RangeTest
 from leyden.handlers.searching.rehearsal import Rehearsal
 from leyden.handlers.training.param_schedule import ParamSchedule
-from leyden.handlers.updates import share_update
 
 logger = logging.getLogger(__name__)
 
@@ -27,7 +27,7 @@ OWN_RATES = (lr_scheduler.OneCycleLR, lr_scheduler.CyclicLR)
 AFTER_THE_USERS_OWN = Order.DEFAULT + 1
 """What the process function needs may be made at STARTED; loggers and savers shall see the rate that was found."""
 MOST_SKIPPED = 64
-MOST_BATCHES = 1000
+LONGEST_SEARCH = 1000
 
 
 class LearningRateFinder:
@@ -161,7 +161,7 @@ class LearningRateFinder:
         steps, skipped = update.steps, rehearsal.skipped[update.name]
         losses: list[float] = []
         again = 0
-        for _ in range(MOST_BATCHES):
+        for _ in range(LONGEST_SEARCH):
             losses.append(dist.all_reduce(self._loss(rehearsal.step()), op="mean"))
             if not math.isfinite(losses[-1]):
                 return losses[-1]

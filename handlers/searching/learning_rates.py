@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from leyden.handlers.training.torch_schedulers import Scheduler, parts_of
+from leyden.handlers.training.torch_schedulers import Scheduler, schedulers_in
 
 
 class LearningRates:
@@ -50,7 +50,7 @@ class LearningRates:
 def schedulers_of(handlers: Iterable[Any], optimizer: torch.optim.Optimizer) -> list[Scheduler]:
     """The schedulers of the optimizer that handlers hold, and those that these are made of."""
     held = [value for handler in handlers for value in vars(handler).values() if isinstance(value, Scheduler)]
-    return [part for scheduler in held for part in parts_of(scheduler) if part.optimizer is optimizer]
+    return [part for scheduler in held for part in schedulers_in(scheduler) if part.optimizer is optimizer]
 
 
 def _put(place: Any, key: Any, value: float) -> None:

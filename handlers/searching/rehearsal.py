@@ -12,12 +12,11 @@ import torch
 from torch import nn
 
 from leyden.engine import Engine, Events, Update, UpdateEvents
-from leyden.engine.dispatch import Entry, Table
-from leyden.engine.feed import Feed
-from leyden.engine.filters import NEVER
-from leyden.engine.generators import rng_state, set_rng_state
-from leyden.handlers.searching.copies import Copies
+from leyden.engine.data import Feed
+from leyden.engine.events import NEVER, Entry, Table
+from leyden.engine.randomness import rng_state, set_rng_state
 from leyden.handlers.searching.data_parts import keep_data
+from leyden.handlers.searching.kept_values import KeptValues
 
 STEPS_ARE_SILENT = (UpdateEvents.STEP_COMPLETED, UpdateEvents.STEP_SKIPPED)
 
@@ -61,7 +60,7 @@ class Rehearsal:
                 "through only once; give data that can be iterated again (a DataLoader, a list of batches)"
             )
         self._engine = engine
-        self._copies = Copies(offload=offload)
+        self._copies = KeptValues(offload=offload)
         self._started = started
         self._synchronise = synchronise
         self._undo = ExitStack()

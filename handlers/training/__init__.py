@@ -5,6 +5,7 @@ from leyden.handlers.training.clip_gradients import ClipGradients
 from leyden.handlers.training.curves import Cosine, Cyclic, Exponential, Piecewise, Polynomial
 from leyden.handlers.training.ema import EMA
 from leyden.handlers.training.gradient_accumulation import GradientAccumulation
+from leyden.handlers.training.linear_layers import is_torchaos
 from leyden.handlers.training.mixed_precision import MixedPrecision
 from leyden.handlers.training.param_schedule import ParamSchedule
 from leyden.handlers.training.schedule import Schedule
@@ -32,4 +33,5 @@ __all__ = [
     "Shape",
     "TruncatedBPTT",
     "TruncatedBPTTEvents",
+    "is_torchaos",
 ]

@@ -8,9 +8,9 @@ import torch
 from torch import nn
 
 from leyden.engine import Update
-from leyden.engine.parameters import named_parameters
+from leyden.engine.step import named_parameters
+from leyden.handlers.common.updates import trained_elsewhere
 from leyden.handlers.training.shards import as_shard_of, local, reshard, shard_for
-from leyden.handlers.updates import trained_elsewhere
 
 Lists = tuple[list[torch.Tensor], list[torch.Tensor]]
 

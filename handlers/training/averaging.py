@@ -10,13 +10,12 @@ import torch
 from torch import nn
 
 from leyden.engine import Engine, Events, Order, Stage, Update
-from leyden.engine.parameters import plain_name
-from leyden.handlers.checkpoint.parts import unwrapped
+from leyden.engine.step import plain_name
+from leyden.handlers.checkpoint.state.model_state import unwrapped
+from leyden.handlers.common.updates import share_update
 from leyden.handlers.training.averaged_weights import AveragedWeights
 from leyden.handlers.training.shards import is_sharded
-from leyden.handlers.updates import share_update
 
-FIRST, LAST = Order.METRICS - 1, Order.SAVERS + 1
 """Around all others of an event: whoever looks at the model in an evaluation sees the averages."""
 
 
@@ -59,8 +58,10 @@ class Averaging:
             return
         swaps = ExitStack()
         # CLOSED comes also where another handler of STARTED has failed before this one: the stack is then empty.
-        engine.add_event_handler(Events.STARTED, lambda: swaps.enter_context(self.swapped()), order=FIRST)
-        engine.add_event_handler(Events.CLOSED, swaps.close, order=LAST)
+        engine.add_event_handler(
+            Events.STARTED, lambda: swaps.enter_context(self.swapped()), order=Order.BEFORE_METRICS
+        )
+        engine.add_event_handler(Events.CLOSED, swaps.close, order=Order.AFTER_SAVERS)
 
     # -- the averages, for use -------------------------------------------------------------------------------
 

@@ -13,7 +13,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from leyden import distributed as dist
 from leyden.engine import Engine, to_device
-from leyden.engine.generators import rng_state, set_rng_state
+from leyden.engine.randomness import rng_state, set_rng_state
 
 Predict = Callable[[Any], Any] | None
 HOW = (

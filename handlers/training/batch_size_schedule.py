@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from leyden.engine import DataStage, Engine, Events
-from leyden.engine.pass_length import known_length
+from leyden.engine.data import known_length
+from leyden.handlers.common.number_checks import require_epochs
+from leyden.handlers.common.plans import warn_if_beyond
 from leyden.handlers.data.batch_size import check_batch_size, with_batch_size
-from leyden.handlers.number_checks import require_epochs
-from leyden.handlers.plans import warn_if_beyond
 from leyden.handlers.training.shapes import Shape
 
 

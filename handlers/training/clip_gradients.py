@@ -10,11 +10,11 @@ from typing import Any
 import torch
 
 from leyden.engine import Engine, Events, Order, Update, UpdateEvents
-from leyden.handlers.number_checks import require_flag, require_number
-from leyden.handlers.updates import share_update
+from leyden.handlers.common.number_checks import require_flag, require_number
+from leyden.handlers.common.updates import share_update
 
 EPSILON = 1e-6  # as in torch.nn.utils.clip_grad_norm_
-NOTHING = torch.tensor(0.0)
+NO_NORM = torch.tensor(0.0)
 """The norm of no gradients."""
 Bound = float | Sequence[float]
 
@@ -109,7 +109,7 @@ class ClipGradients:
             if update.uniform and self.foreach is not False:
                 gradients = update.gradients() if group is None else _gradients(update, group)
                 if not gradients:
-                    engine.state.metrics[name] = NOTHING  # as torch's function has it
+                    engine.state.metrics[name] = NO_NORM  # as torch's function has it
                     continue
                 # torch's function calls five times as much Python around these same operations, at each step.
                 norms = torch._foreach_norm(gradients, self.norm_type)

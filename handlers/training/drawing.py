@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from leyden.handlers.loggers.packages import require_package
+from leyden.handlers.common.packages import require_package
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

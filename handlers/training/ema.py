@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from leyden.engine import Engine, Events, RemovableEventHandle, Update, UpdateEvents
-from leyden.engine.whole_numbers import as_whole
+from leyden.engine.values import as_whole
 from leyden.handlers.training.averaged_weights import AveragedWeights
 from leyden.handlers.training.averaging import Averaging
 

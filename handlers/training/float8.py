@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from leyden.handlers.loggers.packages import require_package
+from leyden.handlers.common.packages import require_package
 from leyden.handlers.training.linear_layers import LayerFilter, carry_over, choose_layers
 
 TORCHAO = (0, 18)

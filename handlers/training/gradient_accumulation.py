@@ -11,9 +11,9 @@ import torch
 
 from leyden import distributed as dist
 from leyden.engine import Engine, Events, Tail
-from leyden.engine.whole_numbers import as_whole
-from leyden.handlers.number_checks import require_epochs
-from leyden.handlers.plans import warn_if_beyond
+from leyden.engine.values import as_whole
+from leyden.handlers.common.number_checks import require_epochs
+from leyden.handlers.common.plans import warn_if_beyond
 
 DIVISORS = {"window": False, "steps": True}
 

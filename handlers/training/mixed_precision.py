@@ -10,10 +10,10 @@ from torch import nn
 from torch.nn.utils.rnn import PackedSequence
 
 from leyden.engine import Engine, Stage, Update
-from leyden.engine.moving import Move, move_nested
-from leyden.handlers.number_checks import require_number, require_whole
+from leyden.engine.values import Move, move_nested
+from leyden.handlers.common.number_checks import require_number, require_whole
+from leyden.handlers.common.updates import modules_of
 from leyden.handlers.training.fast_precision import fast_precision, warn_if_slow
-from leyden.handlers.updates import modules_of
 
 AUTOCAST = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16, "fp8": torch.bfloat16}
 TRUE = {"bf16-true": torch.bfloat16, "fp64-true": torch.float64}

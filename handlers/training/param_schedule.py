@@ -15,7 +15,7 @@ from leyden.handlers.training.torch_schedulers import cycles_momentum
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-Place = tuple[int, Field, int | None]
+ScheduledField = tuple[int, Field, int | None]
 """The id of an optimizer or a state, the number that is set there, and the index of its group (None: all groups)."""
 
 EVENTS = {
@@ -77,7 +77,7 @@ class ParamSchedule:
         self.shapes = tuple(shapes)
         self.per = per
         self.every = every
-        self.places: list[Place] = []
+        self.places: list[ScheduledField] = []
         """The numbers it sets, once it is attached."""
         self.update = update
         self._group = group
@@ -146,7 +146,7 @@ class ParamSchedule:
 
         return advance_state if self._of_state else advance_groups
 
-    def _check_state(self, engine: Engine[Any, Any], updates: list[Update]) -> list[Place]:
+    def _check_state(self, engine: Engine[Any, Any], updates: list[Update]) -> list[ScheduledField]:
         if len(updates) > 1:
             there = ", ".join(update.name for update in updates)
             raise ValueError(f"{self.target} counts the steps of one update; name it by update=, one of: {there}")
@@ -154,8 +154,8 @@ class ParamSchedule:
             raise ValueError(f"the engine itself sets {self.target}; drive an attribute with a name of its own")
         return [(id(engine.state), self._field, None)]
 
-    def _check_groups(self, updates: list[Update]) -> list[Place]:
-        places: list[Place] = []
+    def _check_groups(self, updates: list[Update]) -> list[ScheduledField]:
+        places: list[ScheduledField] = []
         for update in updates:
             optimizer, kind = update.optimizer, type(update.optimizer).__name__
             groups = optimizer.param_groups
@@ -170,7 +170,7 @@ class ParamSchedule:
         return places
 
 
-def _places_of(handler: Any) -> list[Place]:
+def _places_of(handler: Any) -> list[ScheduledField]:
     """The numbers that a handler sets at each step."""
     if isinstance(handler, ParamSchedule):
         return handler.places
@@ -182,7 +182,7 @@ def _places_of(handler: Any) -> list[Place]:
     return [(id(optimizer), field, None) for field in fields]
 
 
-def _shared(places: list[Place], others: list[Place]) -> str | None:
+def _shared(places: list[ScheduledField], others: list[ScheduledField]) -> str | None:
     for owner, field, group in places:
         for other_owner, other_field, other_group in others:
             same_group = group == other_group or group is None or other_group is None

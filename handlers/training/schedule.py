@@ -11,8 +11,8 @@ import torch
 from torch.optim import lr_scheduler
 
 from leyden.engine import Engine, Events, Order, RemovableEventHandle, Stage, Update, UpdateEvents
-from leyden.engine.handler_states import UNKNOWN
-from leyden.engine.metric_watch import WatchedMetric
+from leyden.engine.resume import UNKNOWN_SETTING
+from leyden.engine.values import WatchedMetric
 from leyden.handlers.training.made_anew import (
     Rates,
     bring_to,
@@ -34,8 +34,8 @@ from leyden.handlers.training.torch_schedulers import (
     cycles_momentum,
     make_rise,
     numbers_of,
-    parts_of,
     put_numbers,
+    schedulers_in,
 )
 
 MakeScheduler = Callable[[torch.optim.Optimizer, int], Scheduler]
@@ -131,7 +131,7 @@ class Schedule:
     @property
     def kind(self) -> str:
         """The class of its scheduler; that of one which is not made yet is not known."""
-        return UNKNOWN if self.scheduler is None else kind_of(self.scheduler)
+        return UNKNOWN_SETTING if self.scheduler is None else kind_of(self.scheduler)
 
     @property
     def optimizer_of(self) -> str | None:
@@ -191,8 +191,8 @@ class Schedule:
     def refuses(self, other: Any) -> str | None:
         if not isinstance(other, Schedule) or self.scheduler is None or other.optimizer is not self.optimizer:
             return None
-        own = parts_of(self.scheduler)
-        if other.scheduler is not None and any(part is each for part in own for each in parts_of(other.scheduler)):
+        own = schedulers_in(self.scheduler)
+        if other.scheduler is not None and any(part is each for part in own for each in schedulers_in(other.scheduler)):
             return f"both step the same {type(self.scheduler).__name__}, which would go twice as fast; attach one"
         for scheduler in own:
             if isinstance(scheduler, ABSOLUTE):

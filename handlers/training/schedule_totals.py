@@ -11,7 +11,7 @@ from torch.optim.swa_utils import SWALR
 
 from leyden import distributed as dist
 from leyden.engine import Engine, Update
-from leyden.engine.step_count import plan, planned_steps
+from leyden.engine.step import completed, planned_steps
 
 UNITS = {"step": "optimizer steps", "epoch": "epochs"}
 
@@ -28,11 +28,11 @@ def run_counts(engine: Engine[Any, Any], update: Update | None, per: str, every:
     where that is not known before.
     """
     if per == "epoch":
-        max_epochs = plan(engine).max_epochs
+        max_epochs = completed(engine).max_epochs
         return None if max_epochs is None else max_epochs // every
     if update is None:
         return None
-    steps = planned_steps(engine, plan(engine), update)
+    steps = planned_steps(engine, completed(engine), update)
     return None if steps is None else steps // every
 
 

@@ -12,17 +12,17 @@ from torch import nn
 from torch.optim.swa_utils import SWALR
 
 from leyden.engine import Engine, Events, Order, Update
-from leyden.engine.whole_numbers import as_whole
-from leyden.handlers.checkpoint.parts import unwrapped
-from leyden.handlers.number_checks import require_function, require_number
-from leyden.handlers.plans import warn_if_beyond
+from leyden.engine.values import as_whole
+from leyden.handlers.checkpoint.state.model_state import unwrapped
+from leyden.handlers.common.number_checks import require_function, require_number
+from leyden.handlers.common.plans import warn_if_beyond
+from leyden.handlers.common.updates import share_update
 from leyden.handlers.training.averaged_weights import AveragedWeights
-from leyden.handlers.training.averaging import LAST, Averaging
+from leyden.handlers.training.averaging import Averaging
 from leyden.handlers.training.batch_norm import NormRefresh, running_norms
 from leyden.handlers.training.param_fields import Field
 from leyden.handlers.training.param_schedule import ParamSchedule
 from leyden.handlers.training.schedule import Schedule
-from leyden.handlers.updates import share_update
 
 FOREACH = ("cuda", "xpu")
 """Devices on which AveragedModel interpolates; on others it adds a share of the difference."""
@@ -137,7 +137,9 @@ class SWA(Averaging):
         )
 
     def listen(self, engine: Engine[Any, Any], update: Update, weights: AveragedWeights) -> None:
-        engine.add_event_handler(Events.EPOCH_STARTED, functools.partial(self.begin_epoch, weights=weights), order=LAST)
+        engine.add_event_handler(
+            Events.EPOCH_STARTED, functools.partial(self.begin_epoch, weights=weights), order=Order.AFTER_SAVERS
+        )
 
     # -- averaging -------------------------------------------------------------------------------------------
 

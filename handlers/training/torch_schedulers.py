@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch.optim import lr_scheduler
 
-from leyden.engine.whole_numbers import as_whole
-from leyden.handlers.metric_modes import mode_of
+from leyden.engine.values import as_whole
+from leyden.handlers.common.metric_modes import mode_of
 
 Scheduler = lr_scheduler.LRScheduler
 
@@ -28,15 +28,15 @@ RATES, MOMENTA = ("lr", "initial_lr"), ("momentum", "betas")
 """Of an optimizer's groups, what schedulers set."""
 
 
-def parts_of(scheduler: Scheduler) -> list[Scheduler]:
+def schedulers_in(scheduler: Scheduler) -> list[Scheduler]:
     """The scheduler itself, and those that it is made of."""
     parts: list[Scheduler] = getattr(scheduler, "_schedulers", [])
-    return [scheduler, *(inner for part in parts for inner in parts_of(part))]
+    return [scheduler, *(inner for part in parts for inner in schedulers_in(part))]
 
 
 def cycles_momentum(scheduler: Scheduler) -> bool:
     """True if it sets the momentum, or the first of the betas, too."""
-    return any(getattr(part, "cycle_momentum", False) for part in parts_of(scheduler))
+    return any(getattr(part, "cycle_momentum", False) for part in schedulers_in(scheduler))
 
 
 def numbers_of(groups: Sequence[dict[str, Any]], names: Sequence[str] | None = None) -> list[dict[str, Any]]:
@@ -71,7 +71,7 @@ def check_warm_up(steps: Any, start: float) -> None:
 def make_rise(scheduler: Scheduler, steps: int, start: float) -> lr_scheduler.LinearLR:
     """The warm-up before a scheduler. Raises ValueError for one that is made of others or has stepped."""
     name = type(scheduler).__name__
-    if parts_of(scheduler) != [scheduler]:
+    if schedulers_in(scheduler) != [scheduler]:
         raise ValueError(
             f"{name} is made of other schedulers, before which torch can't put a warm-up; make "
             "LinearLR(optimizer, start_factor, total_iters=n) one of them, and leave warmup= out"

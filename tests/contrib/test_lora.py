@@ -371,7 +371,7 @@ def test_a_rank_that_is_none(rank):
 
 
 def test_peft_is_missing(monkeypatch):
-    monkeypatch.setattr("leyden.handlers.loggers.packages.find_spec", lambda package: None)
+    monkeypatch.setattr("leyden.handlers.common.packages.find_spec", lambda package: None)
     with pytest.raises(ModuleNotFoundError, match=r'LoRA needs the package peft, .*: pip install "leyden\[lora\]"'):
         LoRA()
 

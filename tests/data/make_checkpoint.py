@@ -15,7 +15,7 @@ from torch import nn
 from leyden.engine import Events, supervised_trainer
 from leyden.handlers import EMA, Checkpoint, ClipGradients, EarlyStopping, GradientAccumulation, Schedule
 from leyden.handlers.checkpoint import load_weights
-from leyden.handlers.checkpoint.manifest import SCHEMA
+from leyden.handlers.checkpoint.files.manifest import SCHEMA
 
 HERE = Path(__file__).parent
 SAVED_AT = 11

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from leyden.distributed.environment import Environment, Place
+from leyden.distributed.environment import Environment, RankLayout
 from leyden.distributed.slurm import first_host, port_of_job, tasks_on_node
 
 TORCHRUN = {
@@ -37,7 +37,7 @@ def without(variables, *names):
 
 def test_nothing_set_is_one_process():
     assert Environment.read({}) == Environment()
-    assert Environment.read({}).place == Place(
+    assert Environment.read({}).place == RankLayout(
         rank=0, local_rank=0, world_size=1, local_world_size=1, node_rank=0, node_count=1
     )
 
@@ -49,7 +49,7 @@ def test_empty_variables_count_as_absent():
 def test_torchrun():
     environment = Environment.read(TORCHRUN)
     assert environment.launcher == "torchrun"
-    assert environment.place == Place(5, 1, 8, 4, 1, 2)
+    assert environment.place == RankLayout(5, 1, 8, 4, 1, 2)
     assert environment.layout_known
     assert environment.meeting_point() == ("node1", 29400)
     assert environment.agent_hosts_store
@@ -58,24 +58,24 @@ def test_torchrun():
 def test_rank_and_world_size_on_a_loopback_address_share_a_machine():
     environment = Environment.read({"RANK": "1", "WORLD_SIZE": "3", "MASTER_ADDR": "localhost", "MASTER_PORT": "29500"})
     assert environment.launcher == "variables"
-    assert environment.place == Place(1, 1, 3, 3, 0, 1)
+    assert environment.place == RankLayout(1, 1, 3, 3, 0, 1)
     assert environment.layout_known
 
 
 def test_rank_and_world_size_alone_leave_the_layout_open():
     environment = Environment.read({"RANK": "1", "WORLD_SIZE": "3", "MASTER_ADDR": "pod-0", "MASTER_PORT": "29500"})
-    assert environment.place == Place(1, 0, 3, 1, 1, 3)
+    assert environment.place == RankLayout(1, 0, 3, 1, 1, 3)
     assert not environment.layout_known
 
 
 def test_world_size_of_one_needs_no_rank():
-    assert Environment.read({"WORLD_SIZE": "1"}).place == Place()
+    assert Environment.read({"WORLD_SIZE": "1"}).place == RankLayout()
 
 
 def test_slurm():
     environment = Environment.read(SLURM)
     assert environment.launcher == "slurm"
-    assert environment.place == Place(5, 1, 7, 3, 1, 2)
+    assert environment.place == RankLayout(5, 1, 7, 3, 1, 2)
     assert environment.meeting_point() == ("node003", port_of_job(4123456))
     assert not environment.agent_hosts_store
 
@@ -100,12 +100,12 @@ def test_slurm_with_torch_variables_exported_beside_it():
 
 
 def test_one_slurm_task_is_one_process():
-    assert Environment.read(SLURM | {"SLURM_NTASKS": "1", "SLURM_PROCID": "0"}).place == Place()
+    assert Environment.read(SLURM | {"SLURM_NTASKS": "1", "SLURM_PROCID": "0"}).place == RankLayout()
 
 
 @pytest.mark.parametrize("shell", [{"SLURM_JOB_NAME": "interactive"}, {"ENVIRONMENT": "BATCH"}])
 def test_the_shell_of_an_allocation_is_one_process(shell):
-    assert Environment.read(SLURM | {"SLURM_PROCID": "0"} | shell).place == Place()
+    assert Environment.read(SLURM | {"SLURM_PROCID": "0"} | shell).place == RankLayout()
 
 
 def test_a_task_that_a_batch_script_starts_with_srun_is_one_of_many():

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from leyden.engine import Engine, MetricValues, State
-from leyden.handlers.searching.copies import Copies
+from leyden.handlers.searching.kept_values import KeptValues
 
 
 @pytest.fixture
@@ -124,7 +124,7 @@ def test_names_that_are_not_there_are_told(metrics) -> None:
 def test_a_search_puts_back_what_was_put_in() -> None:
     metrics, tensor = State().metrics, torch.tensor(0.5)
     metrics["loss"] = tensor
-    copies = Copies()
+    copies = KeptValues()
     copies.keep(metrics)
     metrics["loss"] = 2.0
     metrics["other"] = 1.0

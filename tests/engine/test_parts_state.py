@@ -12,7 +12,7 @@ from torch.utils.data import ConcatDataset, DataLoader, Sampler, Subset
 from torchdata.stateful_dataloader import StatefulDataLoader
 
 from leyden.engine import Engine, Events
-from leyden.engine.parts_state import parts, parts_state
+from leyden.engine.data.part_states import parts, parts_state
 
 GENERATORS = [
     (lambda: torch.Generator().manual_seed(1), lambda own: torch.rand((), generator=own).item()),

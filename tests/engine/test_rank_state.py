@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from leyden.engine import Engine, Events, Update
-from leyden.engine.window import merge
+from leyden.engine.step.window import merge
 
 
 class Own:

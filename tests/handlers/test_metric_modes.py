@@ -6,7 +6,7 @@ from torch import nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from leyden.handlers import Checkpoint, EarlyStopping, Schedule
-from leyden.handlers.metric_modes import mode_of
+from leyden.handlers.common.metric_modes import mode_of
 
 LESS = """
     loss val/loss val_loss loss/val valid.loss validation-loss valLoss ValLoss valloss train_loss_epoch loss_1

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from leyden.contrib.ignite.metrics.sync import reinit__is_reduced, sync_all_reduce
 from leyden.metrics import Mean
-from leyden.metrics.sync import reinit__is_reduced, sync_all_reduce
 
 SCRIPT = Path(__file__).parent / "scripts" / "ignite_metric_ranks.py"
 

@@ -1,7 +1,7 @@
 """How the house stands: which folders are packages, and which room may import which.
 
-The rooms from the ground up: distributed, engine, metrics, handlers, contrib. A room imports itself and the floors
-below it.
+The floors from the ground up: distributed, engine, metrics, handlers, contrib. A floor imports itself and those below
+it, these through the faces of their rooms.
 """
 
 import ast
@@ -116,6 +116,16 @@ def test_a_room_imports_itself_and_the_floors_below() -> None:
         if target == "leyden" or floor_of(target) > floor_of(module)
     ]
     assert upwards == []
+
+
+def test_a_floor_is_read_through_the_faces_of_its_rooms() -> None:
+    """A room's `__init__.py` says what it offers to other floors; what lies behind it may change."""
+    behind = [
+        f"{MODULES[module].relative_to(ROOT)}:{line} imports {target}"
+        for module, line, target in all_imports()
+        if floor_of(target) < floor_of(module) and MODULES[target].name != "__init__.py"
+    ]
+    assert behind == []
 
 
 def test_what_a_module_imports_from_leyden_is_there() -> None:

@@ -7,8 +7,7 @@ from typing import Any
 
 from leyden import distributed as dist
 from leyden.engine import Engine, Events
-from leyden.handlers.metric_modes import require_mode
-from leyden.handlers.number_checks import require_function, require_number, require_whole
+from leyden.handlers.common import require_function, require_mode, require_number, require_whole
 
 
 class EarlyStopping:

@@ -13,9 +13,8 @@ from leyden import distributed as dist
 from leyden import handlers
 from leyden.contrib.ignite.handlers.log_handlers import OptimizerParamsHandler, OutputHandler
 from leyden.engine import Engine, Events, RemovableEventHandle, UpdateEvents
-from leyden.engine.events import FilteredEvent, parts_of, without_filter
-from leyden.handlers.loggers import Logger
-from leyden.handlers.loggers.folders import make_new
+from leyden.engine.events import FilteredEvent, events_in, without_filter
+from leyden.handlers.loggers import Logger, make_new
 
 LogHandler = Callable[[Engine[Any, Any], Any, Any], Any]
 
@@ -48,7 +47,7 @@ class EventLogger(Base):
             )
         if dist.rank() != 0:
             return RemovableEventHandle([])
-        handles = [self._listen(engine, log_handler, part, args) for part in parts_of(event_name)]
+        handles = [self._listen(engine, log_handler, part, args) for part in events_in(event_name)]
         return RemovableEventHandle([place for handle in handles for place in handle._places])
 
     def _listen(

@@ -11,7 +11,7 @@ from tqdm import tqdm
 from leyden import handlers
 from leyden.engine import Engine, Events
 from leyden.engine.events import AnyEvent, FilteredEvent
-from leyden.handlers.monitoring.stream import Stream
+from leyden.handlers.monitoring import Stream
 
 
 class ProgressBar:

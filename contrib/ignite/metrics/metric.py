@@ -1,7 +1,7 @@
 """The names of `ignite.metrics.metric`: what a metric of one's own is made with."""
 
+from leyden.contrib.ignite.metrics.sync import reinit__is_reduced, sync_all_reduce
 from leyden.metrics import EpochWise, Metric, MetricUsage, RunningBatchWise, SingleEpochRunningBatchWise
-from leyden.metrics.sync import reinit__is_reduced, sync_all_reduce
 
 __all__ = [
     "EpochWise",

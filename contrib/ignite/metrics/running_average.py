@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from leyden import metrics
-from leyden.metrics.base import OutputTransform
+from leyden.metrics import OutputTransform
 
 
 class RunningAverage(metrics.RunningAverage):

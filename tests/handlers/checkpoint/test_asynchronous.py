@@ -363,7 +363,7 @@ def test_an_error_of_the_run_goes_first(make_run, disk, tmp_path) -> None:
 
 
 def test_the_manifest_has_sizes_and_hashes_though_no_file_was_read_again(make_run, monkeypatch, tmp_path) -> None:
-    from leyden.handlers.checkpoint.manifest import FileRecord
+    from leyden.handlers.checkpoint.files.manifest import FileRecord
 
     with monkeypatch.context() as patch:
         patch.setattr(FileRecord, "of", None)

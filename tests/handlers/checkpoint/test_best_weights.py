@@ -175,8 +175,8 @@ def test_without_an_update_iterations_count(tmp_path) -> None:
 
 def test_a_save_of_the_best_that_fails_is_told_and_training_goes_on(tmp_path, monkeypatch) -> None:
     run = Run(tmp_path, event=STEPS(every=5), keep_best=1, keep=1)
-    shelf = run.checkpoint._shelf.shelf
-    begin, tries = type(shelf).begin, []
+    storage = run.checkpoint._checkpoints.storage
+    begin, tries = type(storage).begin, []
 
     def full(self, name):
         tries.append(name)
@@ -184,7 +184,7 @@ def test_a_save_of_the_best_that_fails_is_told_and_training_goes_on(tmp_path, mo
             raise OSError(28, "No space left on device")
         return begin(self, name)
 
-    monkeypatch.setattr(type(shelf), "begin", full)
+    monkeypatch.setattr(type(storage), "begin", full)
     with pytest.warns(UserWarning, match="No space left"):
         run.go()
     assert all(said == measured for said, measured in scored(tmp_path))

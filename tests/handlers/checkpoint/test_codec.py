@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from leyden.handlers.checkpoint.codec import decode, encode, tensors_in
+from leyden.handlers.checkpoint.files.codec import decode, encode, tensors_in
 
 SCALARS = (
     st.none()

@@ -7,7 +7,7 @@ import pytest
 
 from leyden.engine import Events
 from leyden.handlers.checkpoint import Checkpoint, CheckpointDamagedError, read, verify
-from leyden.handlers.checkpoint.manifest import Manifest
+from leyden.handlers.checkpoint.files.manifest import Manifest
 
 NEWEST = "epoch=0002-iteration=00000010"
 TENSORS = "shard-00001-model-00001-of-00001.safetensors"

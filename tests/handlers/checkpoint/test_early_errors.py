@@ -13,7 +13,7 @@ from torch import nn
 from leyden.engine import Engine
 from leyden.handlers import Checkpoint, Preemption
 from leyden.handlers.checkpoint import read
-from leyden.handlers.checkpoint.codec import decode, encode
+from leyden.handlers.checkpoint.files.codec import decode, encode
 
 Point = collections.namedtuple("Point", "x y")
 

@@ -9,7 +9,7 @@ from fsspec.implementations.memory import MemoryFileSystem
 from leyden.engine import Events
 from leyden.handlers import Checkpoint
 from leyden.handlers.checkpoint import CheckpointDamagedError, read
-from leyden.handlers.checkpoint.manifest import FileRecord, Manifest
+from leyden.handlers.checkpoint.files.manifest import FileRecord, Manifest
 
 
 class FlakyFileSystem(MemoryFileSystem):

@@ -25,10 +25,10 @@ from torch import nn
 
 from leyden.engine import supervised_trainer
 from leyden.handlers.checkpoint import Checkpoint, CheckpointDamagedError, export_weights, load_weights, read, verify
-from leyden.handlers.checkpoint.leaves import TensorInfo
-from leyden.handlers.checkpoint.manifest import FileRecord, Manifest
-from leyden.handlers.checkpoint.places import to_place
-from leyden.handlers.checkpoint.tensors import read_tensors
+from leyden.handlers.checkpoint.files.manifest import FileRecord, Manifest
+from leyden.handlers.checkpoint.files.reader import read_tensors
+from leyden.handlers.checkpoint.files.tensor_info import TensorInfo
+from leyden.handlers.checkpoint.store.paths import to_path
 
 SCRIPT = Path(__file__).parent / "scripts" / "read_without_pickle.py"
 OLDER, NEWEST = "epoch=0001-iteration=00000003", "epoch=0002-iteration=00000006"
@@ -401,7 +401,7 @@ def test_any_manifest(data, original) -> None:
 
 
 def seal(content):
-    from leyden.handlers.checkpoint.manifest import _seal
+    from leyden.handlers.checkpoint.files.manifest import _seal
 
     return _seal(content)
 
@@ -498,7 +498,7 @@ def test_a_shape_without_room_in_another_file_system(original) -> None:
         memory.pipe(f"/large/{TENSORS}", join(header, values))
         claimed = TensorInfo("models/default/model/0.weight", (2**33, 4), torch.float32)
         with pytest.raises(CheckpointDamagedError, match=r"no room for models/default/model/0\.weight of shape"):
-            read_tensors(to_place("memory://large"), [claimed])
+            read_tensors(to_path("memory://large"), [claimed])
     finally:
         memory.rm("/large", recursive=True)
 

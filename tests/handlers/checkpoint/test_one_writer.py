@@ -13,7 +13,7 @@ import pytest
 
 from leyden.engine import Events
 from leyden.handlers.checkpoint import Checkpoint, DirectoryInUseError, lock, verify
-from leyden.handlers.checkpoint.places import to_place
+from leyden.handlers.checkpoint.store.paths import to_path
 
 SCRIPT = Path(__file__).parent / "scripts" / "kept_run.py"
 LOCK = ".lock"
@@ -146,7 +146,7 @@ def kept(request, tmp_path):
     if request.param == "local":
         (tmp_path / "kept").mkdir()
         return tmp_path / "kept"
-    return to_place(f"memory://locked/{uuid.uuid4().hex}")
+    return to_path(f"memory://locked/{uuid.uuid4().hex}")
 
 
 def test_a_run_of_another_machine_that_gives_signs_of_life(kept, hasty, make_run) -> None:
@@ -231,7 +231,7 @@ def test_a_process_with_the_number_of_a_dead_one_is_not_taken_for_it(make_run, t
     """This process's own number, and its parent's, with another beginning."""
     from dataclasses import asdict
 
-    from leyden.handlers.checkpoint.processes import ProcessIdentity
+    from leyden.handlers.checkpoint.store.processes import ProcessIdentity
 
     for pid in (os.getpid(), os.getppid()):
         values = asdict(ProcessIdentity.own()) | {"pid": pid, "started": "1"}
@@ -246,12 +246,12 @@ def test_many_that_start_at_once_have_one_winner(tmp_path) -> None:
     """Also over a mark that a dead run left."""
     from dataclasses import asdict
 
-    from leyden.handlers.checkpoint.processes import ProcessIdentity
+    from leyden.handlers.checkpoint.store.processes import ProcessIdentity
 
     values = asdict(ProcessIdentity.own()) | {"pid": 4194303, "started": "1"}
     (tmp_path / LOCK).write_bytes(mark(**values))
     code = (
-        "import sys, time, pathlib, leyden.handlers.checkpoint.lock as lock\n"
+        "import sys, time, pathlib, leyden.handlers.checkpoint.store.lock as lock\n"
         "here = lock.DirectoryLock(pathlib.Path(sys.argv[1]))\n"
         "print('ready', flush=True); sys.stdin.readline()\n"
         "try:\n"

@@ -12,7 +12,7 @@ from torch import nn
 
 from leyden.engine import Events
 from leyden.handlers.checkpoint import Checkpoint, CheckpointDamagedError, load_weights, read, verify
-from leyden.handlers.checkpoint.places import RemotePath, to_place
+from leyden.handlers.checkpoint.store.paths import RemotePath, to_path
 
 KINDS = ["file", "memory", pytest.param("s3", marks=pytest.mark.timeout(120))]
 
@@ -49,7 +49,7 @@ def url(request, tmp_path):
 
 
 def names(url):
-    return sorted(path.name for path in to_place(url).iterdir())
+    return sorted(path.name for path in to_path(url).iterdir())
 
 
 def test_the_same_contents_as_in_a_local_directory(url, make_run, tmp_path) -> None:
@@ -108,7 +108,7 @@ def kept(make_run):
     url = f"memory://runs/{uuid.uuid4().hex}"
     run = make_run(Checkpoint(url))
     run.trainer.run(run.data, max_epochs=2)
-    return to_place(url)
+    return to_path(url)
 
 
 NEWEST = "epoch=0002-iteration=00000010"
@@ -150,7 +150,7 @@ def test_nothing_is_deleted_where_the_store_does_not_answer(kept, make_run, monk
 
 def test_the_manifest_is_written_last_and_goes_first(make_run, monkeypatch) -> None:
     url = f"memory://runs/{uuid.uuid4().hex}"
-    kept = to_place(url)
+    kept = to_path(url)
     done = []
     run = make_run(Checkpoint(url, keep=1))
     filesystem = type(kept.filesystem)
@@ -192,7 +192,7 @@ def test_the_manifest_is_written_last_and_goes_first(make_run, monkeypatch) -> N
 def test_nothing_half_written_is_left_where_the_store_fails(make_run, monkeypatch) -> None:
     url = f"memory://runs/{uuid.uuid4().hex}"
     run = make_run(Checkpoint(url))
-    filesystem = type(to_place(url).filesystem)
+    filesystem = type(to_path(url).filesystem)
     pipe_file = filesystem.pipe_file
 
     def failing(self, path, *args, **kwargs):
@@ -238,7 +238,7 @@ def test_a_header_that_is_none(header, kept) -> None:
 
 def test_a_tensor_of_every_kind(same) -> None:
     from leyden.handlers.checkpoint import TensorInfo
-    from leyden.handlers.checkpoint.tensors import read_tensors, write_tensors
+    from leyden.handlers.checkpoint.files.reader import read_tensors, write_tensors
 
     tensors = {
         "a": torch.tensor(3.0),
@@ -249,7 +249,7 @@ def test_a_tensor_of_every_kind(same) -> None:
         "f": torch.tensor([True, False]),
         "g": torch.arange(5, dtype=torch.int8),
     }
-    folder = to_place(f"memory://tensors/{uuid.uuid4().hex}")
+    folder = to_path(f"memory://tensors/{uuid.uuid4().hex}")
     write_tensors(folder, tensors)
     infos = [TensorInfo(name, tuple(tensor.shape), tensor.dtype) for name, tensor in tensors.items()]
     assert same(read_tensors(folder, infos), tensors)
@@ -263,7 +263,9 @@ def test_a_protocol_that_nobody_knows(protocol) -> None:
 
 def test_a_local_directory_needs_no_fsspec(tmp_path) -> None:
     """It comes along with torch.distributed.checkpoint, so it is looked for where that is not there."""
-    code = "import sys, leyden.handlers.checkpoint.places as p; p.to_place('run'); assert 'fsspec' not in sys.modules"
+    code = (
+        "import sys, leyden.handlers.checkpoint.store.paths as p; p.to_path('run'); assert 'fsspec' not in sys.modules"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr
 

@@ -11,7 +11,7 @@ import torch
 
 from leyden.engine import Events
 from leyden.handlers.checkpoint import Checkpoint, load_weights, read, verify
-from leyden.handlers.checkpoint.manifest import SCHEMA, Manifest
+from leyden.handlers.checkpoint.files.manifest import SCHEMA, Manifest
 
 DATA = Path(__file__).parents[2] / "data"
 FOLDERS = sorted(DATA.glob("checkpoint-schema-*/"))

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from leyden.handlers.checkpoint import CheckpointDamagedError, TensorInfo
-from leyden.handlers.checkpoint.tensors import read_tensors, write_tensors
+from leyden.handlers.checkpoint.files.reader import read_tensors, write_tensors
 
 KINDS = {
     "no dimension": torch.tensor(3.0),

@@ -176,6 +176,6 @@ def test_a_torchao_that_is_missing_or_too_old(monkeypatch):
         ImportError, match=r'needs torchao 0\.18, but found 0\.9\.0\+cpu: pip install -U "torchao>=0\.18"'
     ):
         MixedPrecision("fp8")
-    monkeypatch.setattr("leyden.handlers.loggers.packages.find_spec", lambda package: None)
+    monkeypatch.setattr("leyden.handlers.common.packages.find_spec", lambda package: None)
     with pytest.raises(ModuleNotFoundError, match=r'Quantize\("float8"\) needs .* pip install "leyden\[quantize\]"'):
         Quantize("float8")

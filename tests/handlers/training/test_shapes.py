@@ -213,7 +213,7 @@ def test_a_plot_shows_the_simulation():
 
 
 def test_a_plot_without_matplotlib(monkeypatch):
-    monkeypatch.setattr("leyden.handlers.loggers.packages.find_spec", lambda package: None)
+    monkeypatch.setattr("leyden.handlers.common.packages.find_spec", lambda package: None)
     with pytest.raises(ModuleNotFoundError, match=r'pip install "leyden\[plot\]"'):
         Linear(0, 1, 2).plot()
 

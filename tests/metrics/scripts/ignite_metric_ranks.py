@@ -5,9 +5,9 @@ import json
 import torch
 
 from leyden import distributed as dist
+from leyden.contrib.ignite.metrics.sync import reinit__is_reduced, sync_all_reduce
 from leyden.engine import Engine
 from leyden.metrics import Metric
-from leyden.metrics.sync import reinit__is_reduced, sync_all_reduce
 
 
 class RightOnes(Metric):

@@ -15,7 +15,8 @@ from torch.distributed.fsdp import fully_shard
 
 from leyden import distributed as dist
 from leyden.engine import Events, supervised_trainer
-from leyden.handlers.checkpoint import Checkpoint, saving
+from leyden.handlers.checkpoint import Checkpoint
+from leyden.handlers.checkpoint.saving import save as saving
 
 
 def run(directory, **options):

@@ -18,7 +18,7 @@ from leyden import distributed as dist
 from leyden.engine import Events, supervised_trainer
 from leyden.handlers import EMA, DataParallel, GradientAccumulation
 from leyden.handlers.checkpoint import Checkpoint
-from leyden.handlers.checkpoint.contents import CheckpointContents
+from leyden.handlers.checkpoint.files.contents import CheckpointContents
 
 STOP = 5  # iterations, in windows of 3
 

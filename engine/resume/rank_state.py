@@ -1,0 +1,123 @@
+"""What each rank of an engine has for itself, as plain data, and back: the gradients of an open window, what its
+metrics have seen, an evaluation that was stopped halfway.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from leyden import distributed as dist
+from leyden.engine.events.registry import PerRank
+from leyden.engine.resume.held import Held
+from leyden.engine.resume.plain_data import given, kept
+from leyden.engine.stopping import Stop
+
+if TYPE_CHECKING:
+    from leyden.engine.engine import Engine
+
+
+def rank_snapshot(engine: Engine[Any, Any]) -> dict[str, Any]:
+    """What this rank has for itself; the tensors may be the live ones."""
+    updates = {name: update.rank_state_dict() for name, update in engine.updates.items()}
+    handlers = {name: each.rank_state_dict() for name, each in engine.labelled().items() if isinstance(each, PerRank)}
+    own: dict[str, Any] = {
+        "updates": {name: state for name, state in updates.items() if state},
+        "handlers": {name: state for name, state in handlers.items() if state},
+        "metrics": dict(engine.state.metrics) if dist.world_size() > 1 else {},
+        "data": engine.run_data.state_dict(),
+    }
+    if engine.run_data.held is not None:
+        own["held"] = engine.run_data.held.state_dict()
+    if engine.suspended is not None:
+        state = engine.state
+        own["suspended"] = {
+            "wishes": sorted(stop.value for stop in engine.suspended.wishes),
+            "times": dict(state.times),
+            "output": _kept(state.output, "output"),
+            "batch": _kept(state.batch, "batch"),
+        }
+    return own
+
+
+def restore_ranks(engine: Engine[Any, Any], states: Sequence[Any]) -> None:
+    """Goes on from what each rank had for itself. `states` by rank: of as many as there are now only this rank's is
+    looked at; of another number all are, and shared out.
+    """
+    same = len(states) == dist.world_size()
+    mine = states[dist.rank()] if same else states[min(dist.rank(), len(states) - 1)]
+
+    def each_of(part: str, name: str) -> list[Any]:
+        return [None if state is None else state.get(part, {}).get(name, {}) for state in states]
+
+    there = [state for state in states if state is not None]
+    for name in dict.fromkeys(name for state in there for name in state.get("updates", {})):
+        if name in engine.updates:
+            engine.updates[name].load_rank_state_dicts(each_of("updates", name))
+    names = [name for state in there for name in state.get("handlers", {})]
+    handlers = {name: each_of("handlers", name) for name in dict.fromkeys(names)}
+    engine.load_handler_rank_states(handlers, [None if state is None else {} for state in states])
+    # Of another number of ranks, rank 0's tells what all of them had taken of their common order.
+    if data := ((mine if same else states[0]) or {}).get("data"):
+        engine.run_data.load_state_dict(data)
+    if same:
+        if held := mine.get("held"):
+            engine.run_data.held = Held.of(held, engine.device)
+        times_set = dict(engine.state.metrics.times_set)
+        engine.state.metrics.update(mine.get("metrics", {}))
+        engine.state.metrics.times_set = times_set
+        engine.state.metrics.set_at.clear()
+    if engine.suspended is not None and "suspended" in mine:
+        saved = mine["suspended"]
+        wishes = frozenset(map(Stop, saved["wishes"]))
+        engine.suspended = dataclasses.replace(engine.suspended, wishes=wishes)
+        engine.state.times.update(saved["times"])
+        engine.state.output = given(saved["output"], engine.device)
+        engine.state.batch = given(saved["batch"], engine.device)
+
+
+def of_this_rank(own: Mapping[str, Any] | None) -> list[Any] | None:
+    """The states by rank, where that of an engine has one; of another rank's, empty ones."""
+    if own is None:
+        return None
+    rank, ranks = dist.rank(), dist.world_size()
+    if (own["rank"], own["ranks"]) == (rank, ranks):
+        return [own["state"] if place == rank else None for place in range(ranks)]
+    if own["state"]["updates"] or own["state"]["handlers"]:
+        # Taken over, the part of another rank would count twice, and this rank's not at all.
+        warnings.warn(
+            f"rank {rank} of {ranks} was given the state of rank {own['rank']} of {own['ranks']}, and leaves out what "
+            "that rank had for itself: gradients of an open window, what its metrics had seen of the epoch. Let each "
+            "rank load its own state_dict(), or use Checkpoint",
+            stacklevel=4,
+        )
+    return [{} for _ in range(ranks)]
+
+
+def copied(data: Any) -> Any:
+    """The same nested data with tensors of its own."""
+    if isinstance(data, torch.Tensor):
+        return data.detach().clone()
+    if isinstance(data, dict):
+        return {key: copied(item) for key, item in data.items()}
+    if type(data) in (list, tuple):
+        return type(data)(copied(item) for item in data)
+    return copy.copy(data)
+
+
+def _kept(value: Any, name: str) -> dict[str, Any]:
+    """The output or the batch of the iteration whose handlers are not done, if it is plain data."""
+    try:
+        return kept(value)
+    except TypeError as error:
+        warnings.warn(
+            f"state.{name} is not saved: {error}. Handlers of this iteration that are still to run will find None "
+            "there when another process goes on",
+            stacklevel=2,
+        )
+        return kept(None)

@@ -1,0 +1,21 @@
+"""The training step: the update, its slots, its window. The supervised engines stand in here too; as they stand on
+`Engine`, `leyden.engine` hands them on."""
+
+from leyden.engine.step.parameters import named_parameters, plain_name
+from leyden.engine.step.slots import GradientScaler, GradientSync, Tail
+from leyden.engine.step.step_count import completed, planned_steps
+from leyden.engine.step.update import Update
+from leyden.engine.step.window import is_sharded, parameters_by_name
+
+__all__ = [
+    "GradientScaler",
+    "GradientSync",
+    "Tail",
+    "Update",
+    "completed",
+    "is_sharded",
+    "named_parameters",
+    "parameters_by_name",
+    "plain_name",
+    "planned_steps",
+]

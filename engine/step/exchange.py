@@ -1,0 +1,36 @@
+"""Whether the ranks of a run train one model together."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from leyden import distributed as dist
+from leyden.engine.step.window import is_sharded
+
+if TYPE_CHECKING:
+    from leyden.engine.step.update import Update
+
+
+def require_exchange(update: Update) -> None:
+    """Raises RuntimeError if there are several ranks and nothing exchanges the update's gradients among them."""
+    ranks = dist.world_size()
+    if ranks == 1 or update.independent or update.slots.sync is not None or not update.trainable():
+        return
+    if any(_exchanges(module) for module in update.modules.values()) or any(map(is_sharded, update.trainable())):
+        return
+    raise RuntimeError(
+        f"the update {update.name!r} would train {ranks} models, one on each of {ranks} ranks: nothing exchanges its "
+        "gradients among them. Attach DataParallel() to the engine, which also deals the data. Where each rank shall "
+        "train a model of its own, or the process function exchanges gradients by itself, say so before the run: "
+        f"engine.updates[{update.name!r}].independent = True"
+    )
+
+
+def _exchanges(module: nn.Module) -> bool:
+    fsdp = sys.modules.get("torch.distributed.fsdp")  # where nobody has imported it, no module is wrapped by it
+    wrappers = (DistributedDataParallel,) if fsdp is None else (DistributedDataParallel, fsdp.FullyShardedDataParallel)
+    return any(isinstance(part, wrappers) for part in module.modules())

@@ -1,0 +1,116 @@
+"""What of an update is saved and restored: its steps, the scaler, an open window with its gradients."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from leyden import distributed as dist
+from leyden.engine.step.slots import Slots
+from leyden.engine.step.window import gradients_by_name, is_sharded, merge, put_gradients
+
+
+class SavedUpdate(ABC):
+    """The state of an `Update`. The step itself is there."""
+
+    name: str
+    slots: Slots
+    modules: dict[str, nn.Module]
+    optimizer: torch.optim.Optimizer
+    steps: int
+    _full: int
+    _size: int
+    _divisor: int
+    _done: int
+    _several: bool
+    _weight: torch.Tensor | float | None
+    _scaler_state: dict[str, Any] | None
+    _gradients: dict[str, Any] | None
+
+    @abstractmethod
+    def trainable(self) -> list[torch.Tensor]:
+        """The optimizer's parameters that require a gradient."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """What all ranks share: steps, the scaler's state, and of an open window the gradients that are shards."""
+        scaler = self.slots.scaler
+        state: dict[str, Any] = {"steps": self.steps}
+        if scaler is not None:
+            state["scaler"] = scaler.state_dict()
+        if self._several:
+            state["several"] = True
+        return state | ({"gradients": shards} if (shards := self._open_gradients(sharded=True)) else {})
+
+    def rank_state_dict(self) -> dict[str, Any]:
+        """What this rank has for itself: an open window, with gradients that are not synchronised yet; the tensors are
+        the live ones. Empty between two windows.
+        """
+        if self._done == 0:
+            return {}
+        return {
+            "done": self._done,
+            "size": self._size,
+            "divisor": self._divisor,
+            "weight": self._weight,
+            "gradients": self._open_gradients(sharded=False),
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.steps = state_dict["steps"]
+        self._several = state_dict.get("several", False)
+        self._scaler_state = state_dict.get("scaler")
+        self._restore_scaler()
+        self._done, self._weight = 0, None
+        self._gradients = dict(state_dict.get("gradients", {}))
+
+    def load_rank_state_dicts(self, states: Sequence[Any]) -> None:
+        """Goes on in the window that was open; after `load_state_dict`. `states`: those of all ranks that were saved.
+        Of as many as there are now this rank takes its own; else the first takes the sum of all.
+        """
+        rank, ranks = dist.rank(), dist.world_size()
+        sharded = any(map(is_sharded, self.trainable()))
+        if len(states) != ranks:
+            window = merge(states, ranks, first=rank == 0, sharded=sharded)
+        else:
+            window = states[rank]
+            if window and window["gradients"] and sharded and ranks > 1:
+                raise ValueError(
+                    f"update {self.name!r} was saved inside an accumulation window, with gradients of whole parameters "
+                    "that each rank had for itself, and has sharded ones now: they can't become shards. Go on with "
+                    "replicas, from a checkpoint between two windows, or with another number of ranks"
+                )
+        if not window:
+            return
+        self._done, self._size, self._divisor = window["done"], window["size"], window["divisor"]
+        self._full = self._size
+        self._weight = window["weight"]
+        self._gradients = {**(self._gradients or {}), **window["gradients"]}
+
+    def _open_gradients(self, *, sharded: bool) -> dict[str, Any]:
+        if self._done == 0:
+            return {}
+        if self._gradients is not None:
+            loaded = self._gradients.items()
+            return {
+                name: data for name, data in loaded if (isinstance(data, torch.Tensor) and is_sharded(data)) is sharded
+            }
+        return gradients_by_name(self, sharded=sharded)
+
+    def _restore_window(self) -> None:
+        """Gives the parameters the gradients of a loaded window, now that they are those that will be trained."""
+        gradients, self._gradients = self._gradients, None
+        if gradients is None or self._done == 0:
+            return
+        put_gradients(self, gradients)
+        if isinstance(self._weight, torch.Tensor):
+            self._weight = self._weight.to(self.trainable()[0].device, copy=True)
+
+    def _restore_scaler(self) -> None:
+        """Gives the scaler its saved state, which waits where the scaler is attached only later."""
+        if self._scaler_state is not None and self.slots.scaler is not None:
+            self.slots.scaler.load_state_dict(self._scaler_state)
+            self._scaler_state = None

@@ -1,0 +1,91 @@
+"""The places in an optimizer step that a handler may fill, one owner each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import TYPE_CHECKING, Any, Protocol
+
+import torch
+
+if TYPE_CHECKING:
+    from leyden.engine.step.update import Update
+
+
+class Tail(Enum):
+    """What becomes of an accumulation window that is not full when an epoch ends."""
+
+    STEP = "step"
+    """The optimizer steps with it."""
+    CARRY = "carry"
+    """The next epoch fills it; at the end of the run the optimizer steps with it."""
+    DROP = "drop"
+    """Its gradients are thrown away."""
+
+
+class GradientSync(Protocol):
+    """Reduces gradients across ranks."""
+
+    def begin(self, update: Update, closing: bool) -> None:
+        """Before a forward pass: whether the backward pass that follows closes the window, and so may synchronise."""
+
+    def before_backward(self, update: Update, losses: list[torch.Tensor], closing: bool) -> list[torch.Tensor]:
+        """Gives the losses to go backward from."""
+
+    def reduce(self, update: Update) -> None:
+        """Reduces the gradients that are there: for a window that was cut short after its last backward pass."""
+
+    def rebuild(self, update: Update) -> None:
+        """Takes note that other parameters are trained from now on."""
+
+
+class GradientScaler(Protocol):
+    """Keeps small gradients of low precision from vanishing."""
+
+    def scale(self, loss: torch.Tensor) -> torch.Tensor: ...
+
+    def unscale(self, optimizer: torch.optim.Optimizer) -> None: ...
+
+    def step(self, optimizer: torch.optim.Optimizer) -> bool:
+        """Steps the optimizer; False if it was skipped because a gradient is not finite."""
+
+    def abandon(self) -> None:
+        """The gradients of the open window were thrown away, perhaps after they were unscaled."""
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None: ...
+
+
+@dataclass
+class Slots:
+    """What handlers put into one update. An empty slot costs nothing."""
+
+    autocast: AbstractContextManager[Any] | None = None
+    """Entered around the forward pass; one object, used again each time."""
+    sync: GradientSync | None = None
+    scaler: GradientScaler | None = None
+    window: Callable[[], int] | None = None
+    """Batches in the window that begins now."""
+    tail: Tail = Tail.STEP
+    """What becomes of a window that an epoch's end cuts short."""
+    full_divisor: bool = False
+    """Losses are divided by what `window` said also in a window that is cut short; else by its own size."""
+    one_pass: bool = True
+    """Each batch goes backward once; else nobody knows before how many steps a run will have."""
+    weight: Callable[[Any], torch.Tensor | float] | None = None
+    """From a batch to its weight in the window, for a backward pass that brings none of its own."""
+    owners: dict[str, str] = field(default_factory=dict)
+
+    def claim(self, slot: str, owner: object, value: Any) -> None:
+        """Fills a slot. Raises ValueError, naming both, if it has an owner."""
+        name = type(owner).__name__
+        if slot in self.owners:
+            raise ValueError(
+                f"{name} and {self.owners[slot]} both set {slot} of one update; attach only one of them, "
+                "or name the update that each is for"
+            )
+        setattr(self, slot, value)
+        self.owners[slot] = name

@@ -1,0 +1,342 @@
+"""One optimizer's share of a training step: the order of things, in one place, with a slot or an event for each
+concern.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from leyden import distributed as dist
+from leyden.engine.events.dispatch import RemovableEventHandle, Table
+from leyden.engine.events.names import Event, UpdateEvents
+from leyden.engine.events.signatures import Handler
+from leyden.engine.step.forward_pass import ForwardPass
+from leyden.engine.step.parameters import ParameterNames
+from leyden.engine.step.saved_update import SavedUpdate
+from leyden.engine.step.slots import Slots, Tail
+from leyden.engine.step.window import is_sharded, scale_gradients
+
+if TYPE_CHECKING:
+    from leyden.engine.engine import Engine
+
+Loss = torch.Tensor | Sequence[torch.Tensor]
+
+
+class Update(SavedUpdate):
+    """Trains `model` with `optimizer` on an engine; the handlers of a step compose through it.
+
+        with update.forward():
+            loss = loss_fn(model(x), y)
+        update.backward(loss)
+
+    `model` is a module or a sequence of modules. Gradients are accumulated over a window of batches (one, unless a
+    handler sets it), which closes at the epoch's last batch too; then: unscale, GRADIENTS_READY, optimizer.step,
+    zero_grad, STEP_COMPLETED. Where an engine has several updates, each one's backward pass reaches only its own
+    parameters.
+
+    Raises ValueError if the name is taken on the engine, if a handler of all updates is attached already, or if the
+    optimizer's parameters are not the model's.
+    """
+
+    def __init__(
+        self,
+        engine: Engine[Any, Any],
+        model: nn.Module | Sequence[nn.Module],
+        optimizer: torch.optim.Optimizer,
+        name: str = "default",
+    ) -> None:
+        engine.check_new_update(name)
+        self.engine = engine
+        self.name = name
+        self.modules = {"model": model} if isinstance(model, nn.Module) else {str(i): m for i, m in enumerate(model)}
+        self.optimizer = optimizer
+        self.steps = 0
+        """Optimizer steps done in the run."""
+        self.went_backward = False
+        """It has, at least once in the run."""
+        self.slots = Slots()
+        self.predict: Callable[[Any], Any] | None = None
+        """From a batch to what the model makes of it; None where the process function alone knows how."""
+        self.tables: dict[Event, Table] = {event: Table(engine, event, source=self) for event in UpdateEvents}
+        self._names = ParameterNames(self.modules, optimizer, name)
+        self._full = 1  # batches in a window that no epoch's end cuts short
+        self._size = 1  # batches in the open window
+        self._divisor = 1  # of the losses in it
+        self._done = 0  # batches of it that went backward
+        self.batch_begun = False
+        """The batch in work has been counted into its window."""
+        self._begun_at = 0  # the iteration of the last batch that was
+        self._several = False  # an iteration may have several backward passes, so none knows which is an epoch's last
+        self._weight: torch.Tensor | float | None = None
+        self._scaler_state: dict[str, Any] | None = None  # loaded before its scaler was attached
+        self._gradients: dict[str, Any] | None = None  # of a loaded window, until the model is ready for them
+        self._alone = True
+        self.independent = False
+        """Each rank trains a model of its own, or the process function exchanges gradients itself."""
+        self.uniform = False
+        """All parameters have one device and dtype, so that one operation can work on all gradients."""
+        self._forward = ForwardPass(self)
+        engine.updates[name] = self
+        engine.adopt_update(self.tables)
+
+    def add_event_handler(
+        self, event: Any, handler: Handler, *args: Any, order: int = 0, **kwargs: Any
+    ) -> RemovableEventHandle:
+        """Adds a handler to an event of this update alone; see `Engine.add_event_handler`."""
+        return self.engine.add_update_handler(self.tables, event, handler, *args, order=order, **kwargs)
+
+    # -- the step --------------------------------------------------------------------------------------------
+
+    def forward(self) -> ForwardPass:
+        """A context for the forward pass: autocast, and whether the backward pass that follows synchronises."""
+        return self._forward
+
+    def backward(self, loss: Loss, weight: torch.Tensor | float | None = None, retain_graph: bool = False) -> None:
+        """Accumulates the gradient of a loss (a scalar, or several), and steps the optimizer if that closes the window.
+
+        The window's gradient is the mean of its batches' gradients, or, with `weight` (tokens in the batch, say), their
+        mean by weight over the window and all ranks: sum(weight * gradient) / sum(weight).
+        """
+        step = self.steps + 1
+        if not self.batch_begun:
+            slots = self.slots
+            if slots.autocast is not None or slots.sync is not None:
+                owner = slots.owners["autocast" if slots.autocast is not None else "sync"]
+                raise RuntimeError(f"{owner} needs the forward pass inside `with update.forward():`, before backward()")
+            self.begin_batch()
+        done = self._done
+        try:
+            self._accumulate(step, loss, weight, retain_graph)
+            self._done += 1
+            if self._done >= self._size:
+                self._close_window(step)
+        except BaseException:
+            self.abandon()
+            if done:
+                self._tell_abandoned(done)
+            raise
+
+    def step(self, closure: Callable[[], torch.Tensor]) -> torch.Tensor:
+        """One optimizer step from a function that computes the loss; the form that optimizers with a closure (LBFGS)
+        need.
+
+        The optimizer calls it as often as it likes; each time goes through zero_grad, forward, backward and
+        GRADIENTS_READY. Returns the first loss. Raises RuntimeError with a window of several batches or a gradient
+        scaler.
+        """
+        slots = self.slots
+        if slots.scaler is not None or slots.weight is not None or (slots.window is not None and slots.window() != 1):
+            owner = slots.owners["scaler" if slots.scaler is not None else "window"]
+            what = "with weights " * (slots.scaler is None and slots.weight is not None)
+            raise RuntimeError(
+                f"{owner} {what}can't work with a closure: the optimizer evaluates one batch several times in a step"
+            )
+        count = self.steps + 1
+        ready = self.tables[UpdateEvents.GRADIENTS_READY]
+
+        def evaluate() -> torch.Tensor:
+            self.optimizer.zero_grad()
+            with self._forward:
+                loss = closure()
+            self._accumulate(count, loss, None, False)
+            if count >= ready.due:
+                ready.fire(count)
+            return loss.detach()
+
+        with torch.enable_grad():
+            loss = torch.as_tensor(self.optimizer.step(evaluate))  # type: ignore[arg-type]
+        self._stepped(count)
+        return loss
+
+    def abandon(self) -> None:
+        """Gives up the open window: its gradients are thrown away, and the next batch begins a new one. After an error
+        of `backward` that is done already, so that a step may catch it and go on with the next batch.
+        """
+        self.batch_begun, self._done, self._weight = False, 0, None
+        self.optimizer.zero_grad()
+        if self.slots.scaler is not None:
+            self.slots.scaler.abandon()
+
+    def _tell_abandoned(self, done: int) -> None:
+        before = "batch" if done == 1 else f"{done} batches"
+        warnings.warn(
+            f'update "{self.name}": with the batch whose backward pass failed, the {before} before it in its window '
+            "count for nothing, since their gradients can't be told from what the failed pass left; the next batch "
+            "begins a new window",
+            stacklevel=3,
+        )
+
+    def closes_next(self) -> bool:
+        """Whether the next backward pass will close the window."""
+        return self._done + 1 >= self._size
+
+    def begin_batch(self) -> None:
+        """Counts the batch into its window; a new window learns its size, which the end of the epoch may cut."""
+        self.batch_begun = True
+        slots = self.slots
+        if slots.window is None:
+            if self._done == 0:
+                self._size = self._divisor = 1
+            return
+        iteration = self.engine.state.iteration
+        if iteration == self._begun_at and iteration > 0 and not self._several:
+            self._several = True
+            self._size = self._full
+        self._begun_at = iteration
+        if self._done == 0:
+            size = self._full = self._size = self._divisor = slots.window()
+            if size > 1 and slots.tail is not Tail.DROP and not self._several:
+                engine = self.engine
+                end = engine.last_iteration if slots.tail is Tail.STEP else engine.run_end
+                self._size = min(size, end - max(iteration, 1) + 1)
+                if not slots.full_divisor:
+                    self._divisor = self._size
+
+    def _accumulate(self, step: int, loss: Loss, weight: torch.Tensor | float | None, retain_graph: bool) -> None:
+        if step >= (started := self.tables[UpdateEvents.BACKWARD_STARTED]).due:
+            started.fire(step)
+        self.went_backward = True
+        losses = [loss] if isinstance(loss, torch.Tensor) else list(loss)
+        if weight is None and self.slots.weight is not None:
+            weight = self.slots.weight(self.engine.state.batch)
+        if weight is not None:
+            losses = [each * weight for each in losses]
+            self._weight = weight if self._weight is None else self._weight + weight
+        elif self._divisor > 1:
+            losses = [each / self._divisor for each in losses]
+        if self.slots.scaler is not None:
+            losses = [self.slots.scaler.scale(each) for each in losses]
+        if self.slots.sync is not None:
+            losses = self.slots.sync.before_backward(self, losses, self.closes_next())
+        if self._alone and len(losses) == 1:
+            losses[0].backward(retain_graph=retain_graph)
+        else:
+            inputs = None if self._alone else self.trainable()
+            torch.autograd.backward(losses, retain_graph=retain_graph, inputs=inputs)
+        self.batch_begun = False
+        if step >= (completed := self.tables[UpdateEvents.BACKWARD_COMPLETED]).due:
+            completed.fire(step)
+
+    def _close_window(self, step: int) -> None:
+        tables, scaler, optimizer = self.tables, self.slots.scaler, self.optimizer
+        done, self._done = self._done, 0
+        if scaler is not None:
+            scaler.unscale(optimizer)
+        if done != self._divisor and self._weight is None and not self.slots.full_divisor:
+            scale_gradients(self.trainable(), self._divisor / done)
+        if self._weight is not None:
+            self._divide_by_weight()
+        if step >= (ready := tables[UpdateEvents.GRADIENTS_READY]).due:
+            ready.fire(step)
+        if scaler is None:
+            optimizer.step()
+        elif not scaler.step(optimizer):
+            optimizer.zero_grad()
+            if step >= (skipped := tables[UpdateEvents.STEP_SKIPPED]).due:
+                skipped.fire(step)
+            return
+        self._stepped(step)
+
+    def _stepped(self, step: int) -> None:
+        self.optimizer.zero_grad()
+        self.steps = step
+        self.engine.state.step += 1
+        if step >= (completed := self.tables[UpdateEvents.STEP_COMPLETED]).due:
+            completed.fire(step)
+
+    # -- around the step -------------------------------------------------------------------------------------
+
+    def flush(self, run_ends: bool = True) -> None:
+        """Deals with what an epoch left in its window, as the window's tail says.
+
+        It steps with a window that ended before anyone could know (data of unknown length, `terminate_epoch`); the mean
+        is then over the batches that came.
+        """
+        tail = self.slots.tail
+        if self._done == 0 or (tail is Tail.CARRY and not run_ends):
+            return
+        if tail is Tail.DROP:
+            self._done, self._weight = 0, None
+            self.optimizer.zero_grad()
+            return
+        if self.slots.sync is not None:
+            self.slots.sync.reduce(self)
+        self._close_window(self.steps + 1)
+
+    def prepare(self) -> None:
+        """At the start of a run: ties the optimizer to the model's parameters, and clears gradients left from
+        elsewhere.
+        """
+        self._names.tie()
+        self._restore_scaler()
+        self._restore_window()
+        self._alone = len(self.engine.updates) == 1
+        self._look_at_kinds()
+        self.batch_begun, self._begun_at = False, 0
+        if self.slots.weight is not None:
+            self._check_weights()
+        if self._done == 0:
+            self._weight = None
+            self.optimizer.zero_grad()
+
+    def reset(self) -> None:
+        """Before a run from the beginning."""
+        self.steps = self._done = 0
+        self.went_backward = False
+        self._gradients = None
+
+    def trainable_changed(self) -> None:
+        """To be called after parameters were frozen or unfrozen, or were given to the optimizer: who synchronises
+        gradients is told."""
+        if self.slots.sync is not None:
+            self.slots.sync.rebuild(self)
+        self._names = ParameterNames(self.modules, self.optimizer, self.name)
+        self._look_at_kinds()
+
+    def _look_at_kinds(self) -> None:
+        kinds = {
+            (p.device, p.dtype, p.layout, type(p)) for group in self.optimizer.param_groups for p in group["params"]
+        }
+        self.uniform = len(kinds) == 1
+
+    def rearm(self, wake: bool = True) -> None:
+        """Lets filters count from where the update stands."""
+        for table in self.tables.values():
+            table.rearm(wake)
+
+    def trainable(self) -> list[torch.Tensor]:
+        """The optimizer's parameters that require a gradient."""
+        return [p for group in self.optimizer.param_groups for p in group["params"] if p.requires_grad]
+
+    def gradients(self) -> list[torch.Tensor]:
+        """The gradients that are there, in the order of the optimizer's parameters."""
+        return [p.grad for group in self.optimizer.param_groups for p in group["params"] if p.grad is not None]
+
+    def describe(self) -> str:
+        models = ", ".join(type(module).__name__ for module in self.modules.values())
+        filled = ", ".join(f"{slot} by {owner}" for slot, owner in self.slots.owners.items()) or "no slot filled"
+        return f"{type(self.optimizer).__name__} on {models}; {filled}"
+
+    def _check_weights(self) -> None:
+        """Raises RuntimeError where the ranks' weights would have to be added up, and nobody does that."""
+        if self.slots.sync is None and dist.world_size() > 1 and any(map(is_sharded, self.trainable())):
+            raise RuntimeError(
+                f'update "{self.name}" weighs its batches, but its model was sharded by hand (fully_shard), so that '
+                "the weights of the ranks are not added up and each rank would divide its shards by its own. Leave the "
+                "weight out, or train replicas by DataParallel()"
+            )
+
+    def _divide_by_weight(self) -> None:
+        self._check_weights()
+        parameters = self.trainable()
+        total = torch.as_tensor(self._weight, dtype=torch.float32, device=parameters[0].device)
+        self._weight = None
+        if self.slots.sync is not None:
+            total = dist.all_reduce(total, op="mean")  # the gradients are a mean over ranks too
+        # Of a sum below zero, which would turn gradients round, the root is NaN; of zero it is zero.
+        scale_gradients(parameters, torch.where(total > 0, 1 / total, total.sqrt()))

@@ -1,0 +1,1 @@
+"""A save: what training waits for, what is written beside it, and how it ended."""

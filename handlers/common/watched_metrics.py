@@ -1,0 +1,33 @@
+"""What a handler watches by a metric's name, asked before the first step."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from leyden.engine import Engine
+from leyden.handlers.evaluating import Evaluate
+from leyden.metrics import MetricGroup
+
+
+def require_number_of(engine: Engine[Any, Any], name: str, who: str) -> None:
+    """Raises ValueError if no metric of that name will come up, and TypeError for one whose values are mappings, where
+    its keys are known; `who` is the handler that watches it.
+    """
+    engine.require_metric(name, who)
+    if keys := _keys(engine, name):
+        prefix = name[: len(name) - len(keys[0])]
+        listed = ", ".join(f'"{prefix}{key}"' for key in keys[1:])
+        raise TypeError(f'{who} ranks by "{name}", which is no number, but a mapping; take one of its own: {listed}')
+
+
+def _keys(engine: Engine[Any, Any], name: str) -> tuple[str, ...]:
+    """The metric's name on the engine that measures it, and the keys of its values; empty where they are no mappings
+    or that is not known.
+    """
+    for group in engine.find_handlers(MetricGroup):
+        if name in group.metrics and (keys := group.metrics[name].result_keys):
+            return (name, *keys)
+    for each in engine.find_handlers(Evaluate):
+        if name.startswith(each.prefix) and (keys := _keys(each.evaluator, name.removeprefix(each.prefix))):
+            return keys
+    return ()
