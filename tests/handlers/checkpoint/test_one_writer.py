@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from leyden.engine import Events
-from leyden.handlers.checkpoint import Checkpoint, DirectoryInUseError, lock, verify
+from leyden.handlers.checkpoint import Checkpoint, DirectoryInUseError, verify
+from leyden.handlers.checkpoint.store import lock
 from leyden.handlers.checkpoint.store.paths import to_path
 
 SCRIPT = Path(__file__).parent / "scripts" / "kept_run.py"
