@@ -11,8 +11,8 @@ from leyden.engine.events.names import Event, Events
 from leyden.engine.events.registry import Registry
 from leyden.engine.randomness.generators import GeneratorsKept
 from leyden.engine.resume.suspension import Suspension
-from leyden.engine.stopping import Stop, Suspended
-from leyden.engine.wishes import Wishes
+from leyden.engine.stopping.requests import StopRequests
+from leyden.engine.stopping.stops import Stop, Suspended
 
 
 class Control(Registry):
@@ -22,7 +22,7 @@ class Control(Registry):
         super().__init__()
         self.logger = logging.getLogger("leyden.engine")
         """Gets a line for each run and epoch, at level INFO; another logger may be put here."""
-        self._wishes = Wishes(self.state)
+        self._stop_requests = StopRequests(self.state)
         self.interrupted = False
         """The last run was stopped by `interrupt`, and the next one goes on from there."""
         self.suspended: Suspension | None = None
@@ -31,7 +31,7 @@ class Control(Registry):
         """The event whose handlers go on where they were stopped, while they do."""
         self._guests: list[Control] = []  # which run in a handler of this one, and stop with it
         self._host: Control | None = None
-        self._interrupt_wished = False
+        self._interrupt_requested = False
 
     def terminate(self, skip_completed: bool = False, *, diverged: bool = False) -> None:
         """Ends the run after the event or the step it is called in: TERMINATE, COMPLETED, CLOSED follow; with
@@ -41,67 +41,67 @@ class Control(Registry):
         that the numbers are lost, and sets `state.diverged` on all of them.
         """
         if diverged:
-            self._wishes.add(Stop.DIVERGED)
+            self._stop_requests.add(Stop.DIVERGED)
         if skip_completed:
-            self._wishes.add(Stop.SKIP_COMPLETED)
-        self._wishes.add(Stop.TERMINATE)
+            self._stop_requests.add(Stop.SKIP_COMPLETED)
+        self._stop_requests.add(Stop.TERMINATE)
 
     def terminate_epoch(self, skip_epoch_completed: bool = False) -> None:
         """Ends the epoch after the event or the step it is called in: TERMINATE_SINGLE_EPOCH, EPOCH_COMPLETED
         follow; with `skip_epoch_completed` no EPOCH_COMPLETED.
         """
         if skip_epoch_completed:
-            self._wishes.add(Stop.SKIP_EPOCH_COMPLETED)
-        self._wishes.add(Stop.EPOCH)
+            self._stop_requests.add(Stop.SKIP_EPOCH_COMPLETED)
+        self._stop_requests.add(Stop.EPOCH)
 
     def interrupt(self, *, after_step: bool = False) -> None:
         """Stops the run after the event or the step it is called in: INTERRUPT, CLOSED follow. The next `run` goes on
         from there; where that is before the step of a batch, with this batch. `after_step`: an iteration that has begun
         is finished first; for signal handlers and threads, which come at any moment.
         """
-        self._interrupt_wished = True
+        self._interrupt_requested = True
         if after_step:
-            self._wishes.add(Stop.AFTER_STEP)
-        self._wishes.add(Stop.INTERRUPT)
+            self._stop_requests.add(Stop.AFTER_STEP)
+        self._stop_requests.add(Stop.INTERRUPT)
         for guest in tuple(self._guests):
             guest.interrupt(after_step=after_step)
 
     @property
     def should_terminate(self) -> bool:
         """Whether the run was told to terminate. Setting it to True is `terminate()`; to False, taking that back."""
-        return self._wishes.asks(Stop.TERMINATE)
+        return self._stop_requests.asks(Stop.TERMINATE)
 
     @should_terminate.setter
     def should_terminate(self, value: bool) -> None:
         if value:
             self.terminate()
         else:
-            self._wishes.take_back(Stop.TERMINATE, Stop.SKIP_COMPLETED)
+            self._stop_requests.take_back(Stop.TERMINATE, Stop.SKIP_COMPLETED)
 
     @property
     def should_terminate_single_epoch(self) -> bool:
         """The same for `terminate_epoch()`."""
-        return self._wishes.asks(Stop.EPOCH)
+        return self._stop_requests.asks(Stop.EPOCH)
 
     @should_terminate_single_epoch.setter
     def should_terminate_single_epoch(self, value: bool) -> None:
         if value:
             self.terminate_epoch()
         else:
-            self._wishes.take_back(Stop.EPOCH, Stop.SKIP_EPOCH_COMPLETED)
+            self._stop_requests.take_back(Stop.EPOCH, Stop.SKIP_EPOCH_COMPLETED)
 
     @property
     def should_interrupt(self) -> bool:
         """The same for `interrupt()`."""
-        return self._wishes.asks(Stop.INTERRUPT)
+        return self._stop_requests.asks(Stop.INTERRUPT)
 
     @should_interrupt.setter
     def should_interrupt(self, value: bool) -> None:
         if value:
             self.interrupt()
         else:
-            self._interrupt_wished = False
-            self._wishes.take_back(Stop.INTERRUPT, Stop.AFTER_STEP)
+            self._interrupt_requested = False
+            self._stop_requests.take_back(Stop.INTERRUPT, Stop.AFTER_STEP)
 
     @contextmanager
     def hosting(self, guest: Control) -> Iterator[None]:
@@ -125,23 +125,23 @@ class Control(Registry):
         """Asks for a checkpoint: SAVE_REQUESTED is fired where an iteration ends, the running one or, where ranks share
         their stops, one at most 128 iterations later. May be called from a thread or a signal handler.
         """
-        self._wishes.add(Stop.SAVE)
+        self._stop_requests.add(Stop.SAVE)
 
     def share_stops(self) -> None:
         """From the next run on, what one rank decides about stopping holds for all; every rank must run this engine."""
-        self._wishes.shared = True
+        self._stop_requests.shared = True
 
-    def _forget_wishes(self) -> None:
-        self._wishes.forget()
-        self.interrupted = self._interrupt_wished = False
-        if self._host is not None and self._host._interrupt_wished:
+    def _forget_stop_requests(self) -> None:
+        self._stop_requests.forget()
+        self.interrupted = self._interrupt_requested = False
+        if self._host is not None and self._host._interrupt_requested:
             self.interrupt()
 
     def _note_suspension(self, stop: Suspended, terminated: bool) -> None:
-        wishes = self._wishes.take_all()
+        requests = self._stop_requests.take_all()
         table, entry = stop.place
         done = {Stop.INTERRUPT, Stop.AFTER_STEP, Stop.FINISH}
-        self.suspended = Suspension.at(table, entry, terminated=terminated, wishes=frozenset(wishes - done))
+        self.suspended = Suspension.at(table, entry, terminated=terminated, requests=frozenset(requests - done))
 
     def _is_suspended_at(self, event: Event) -> bool:
         return self.suspended is not None and self.suspended.event is event
@@ -172,8 +172,8 @@ class Control(Registry):
                 table.fire_from(suspended.find(table), count)
         finally:
             self.resumed_at = None
-        for stop in suspended.wishes:
-            self._wishes.add(stop)
+        for stop in suspended.requests:
+            self._stop_requests.add(stop)
 
     def _rearm(self, wake: bool = True) -> None:
         for table in self._tables.values():

@@ -22,7 +22,7 @@ from leyden.engine.setup import Setup, Stage
 from leyden.engine.state import State
 from leyden.engine.step.exchange import require_exchange
 from leyden.engine.step.step_count import RunArguments, total_steps
-from leyden.engine.stopping import Interrupted, Stop, Suspended, Terminated
+from leyden.engine.stopping.stops import Interrupted, Stop, Suspended, Terminated
 
 Batch = TypeVar("Batch")
 Output = TypeVar("Output")
@@ -106,7 +106,7 @@ class Engine(Loop, Generic[Batch, Output]):
             self._reset()
         continues = source.is_open_on(data)
         self._running = True
-        self._forget_wishes()
+        self._forget_stop_requests()
         self.state.diverged = False
         failure: BaseException | None = None
         started_at = time.perf_counter()
@@ -133,7 +133,7 @@ class Engine(Loop, Generic[Batch, Output]):
                 self.state.times["COMPLETED"] = time.perf_counter() - started_at
                 limits.ended = True
                 self.logger.info("the run is complete, after %.1f s", self.state.times["COMPLETED"])
-                if not (terminated and self._wishes.asks(Stop.SKIP_COMPLETED)):
+                if not (terminated and self._stop_requests.asks(Stop.SKIP_COMPLETED)):
                     self._fire(Events.COMPLETED, self.state.epoch)
             except Interrupted as stop:
                 limits.ended = False
@@ -186,7 +186,7 @@ class Engine(Loop, Generic[Batch, Output]):
             self._note_ends()
 
     def _ready(self) -> None:
-        self._wishes.connect()
+        self._stop_requests.connect()
         for update in self.updates.values():
             update.prepare()
         if self.mode_check is not None:

@@ -7,9 +7,8 @@ import warnings
 from typing import Any
 
 from leyden.engine.data.feed import Feed
-from leyden.engine.events.filters import NEVER
 from leyden.engine.state import State
-from leyden.engine.values.whole_numbers import whole_number
+from leyden.engine.values.whole_numbers import NEVER, whole_number
 
 logger = logging.getLogger(__name__)
 

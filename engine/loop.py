@@ -9,12 +9,12 @@ from typing import Any
 from leyden.engine.control import Control
 from leyden.engine.data.run_data import RunData
 from leyden.engine.data.setup import DataSetup
-from leyden.engine.events.filters import NEVER
 from leyden.engine.events.names import Events
 from leyden.engine.limits import Limits
 from leyden.engine.randomness.generators import GeneratorsKept
 from leyden.engine.step.step_watch import StepWatch
-from leyden.engine.stopping import ANY_STOP, ENDS_NOW, ENDS_RUN, EpochTerminated, Interrupted, Stop, Terminated
+from leyden.engine.stopping.stops import ANY_STOP, ENDS_NOW, ENDS_RUN, EpochTerminated, Interrupted, Stop, Terminated
+from leyden.engine.values.whole_numbers import NEVER
 
 
 class Loop(Control):
@@ -36,12 +36,12 @@ class Loop(Control):
         self._step_watch = StepWatch(self.updates)
 
     def _run_epochs(self) -> None:
-        state, limits, cursor, wishes = self.state, self._limits, self.cursor, self._wishes
+        state, limits, cursor, requests = self.state, self._limits, self.cursor, self._stop_requests
         self._fire_started()
         if self._ends_suspended():
             return
         self._step_watch.begin(state.iteration)  # a search at STARTED makes steps and takes them back
-        wishes.heed(ENDS_RUN)
+        requests.heed(ENDS_RUN)
         while self._is_suspended_at(Events.EPOCH_COMPLETED) or not limits.reached(state, cursor.epoch_open):
             started_at = time.perf_counter()
             skips = False
@@ -55,8 +55,8 @@ class Loop(Control):
                 except EpochTerminated:
                     cursor.epoch_cut = True
                     self._fire(Events.TERMINATE_SINGLE_EPOCH)
-                skips = cursor.epoch_cut and Stop.SKIP_EPOCH_COMPLETED in wishes.heard
-                wishes.heed(ENDS_RUN)
+                skips = cursor.epoch_cut and Stop.SKIP_EPOCH_COMPLETED in requests.heard
+                requests.heed(ENDS_RUN)
                 ends = limits.reached(state, epoch_open=False)
                 for update in self.updates.values():
                     update.flush(run_ends=ends)
@@ -67,10 +67,10 @@ class Loop(Control):
                 self._fire(Events.EPOCH_COMPLETED, state.epoch)
             if limits.exhausted and limits.epoch_length is None:
                 self._ask_for_data()
-            if wishes.poll is not None and limits.reached(state, epoch_open=False):
-                wishes.add(Stop.FINISH)
-            wishes.heed(ENDS_RUN)
-            if Stop.FINISH in wishes.heard:
+            if requests.poll is not None and limits.reached(state, epoch_open=False):
+                requests.add(Stop.FINISH)
+            requests.heed(ENDS_RUN)
+            if Stop.FINISH in requests.heard:
                 break
 
     def _fire_started(self) -> None:
@@ -105,15 +105,15 @@ class Loop(Control):
         elif source.feed.iterator is None:
             source.go_on_with_pass()
         self._note_ends()
-        wishes = self._wishes
-        wishes.heed(ANY_STOP)
-        if wishes.poll is not None:
-            wishes.poll.start_epoch(state.iteration)
+        requests = self._stop_requests
+        requests.heed(ANY_STOP)
+        if requests.poll is not None:
+            requests.poll.start_epoch(state.iteration)
         for event in source.take_held():
             self._tables[event].pass_over(state.iteration + 1)
         if self._is_suspended_at(Events.ITERATION_COMPLETED):
             self._fire(Events.ITERATION_COMPLETED, state.iteration)
-            wishes.obey(ANY_STOP)
+            requests.obey(ANY_STOP)
 
     def _note_ends(self) -> None:
         start, state, own_length = self.cursor.epoch_start, self.state, self.run_data.own_length()
@@ -121,13 +121,19 @@ class Loop(Control):
         self.run_end = self._limits.run_end(start, state, own_length, varies=self.data_setup.varies)
 
     def _run_epoch(self) -> None:
-        state, process, tables, source, wishes = self.state, self.process, self._tables, self.run_data, self._wishes
-        stops = wishes.heard
+        state, process, tables, source, requests = (
+            self.state,
+            self.process,
+            self._tables,
+            self.run_data,
+            self._stop_requests,
+        )
+        stops = requests.heard
         get_batch_started = tables[Events.GET_BATCH_STARTED]
         get_batch_completed = tables[Events.GET_BATCH_COMPLETED]
         iteration_started = tables[Events.ITERATION_STARTED]
         iteration_completed = tables[Events.ITERATION_COMPLETED]
-        poll_due = NEVER if wishes.poll is None else wishes.poll.due
+        poll_due = NEVER if requests.poll is None else requests.poll.due
         iteration = state.iteration
         while iteration < self.last_iteration:
             iteration += 1
@@ -159,12 +165,12 @@ class Loop(Control):
             if iteration >= iteration_completed.due:
                 iteration_completed.fire(iteration)
             if iteration >= poll_due:
-                poll_due = wishes.ask(iteration)
+                poll_due = requests.ask(iteration)
             if stops:
                 if Stop.SAVE in stops:
                     stops.discard(Stop.SAVE)
                     self._fire(Events.SAVE_REQUESTED)
-                wishes.obey(ANY_STOP)
+                requests.obey(ANY_STOP)
             if state.iteration != iteration:  # a handler set the count: filters begin from there
                 iteration = state.iteration
                 self._rearm()
@@ -182,7 +188,7 @@ class Loop(Control):
     def _stop_before_step(self, event: Events) -> None:
         """Obeys a stop after an event that comes before the step: the next run begins with this very batch."""
         try:
-            self._wishes.obey(ANY_STOP if Stop.AFTER_STEP not in self._wishes.heard else ENDS_NOW)
+            self._stop_requests.obey(ANY_STOP if Stop.AFTER_STEP not in self._stop_requests.heard else ENDS_NOW)
         except (Terminated, Interrupted):
             if event is Events.ITERATION_STARTED:
                 self.state.iteration -= 1  # it is counted when it is done
@@ -201,7 +207,7 @@ class Loop(Control):
                 limits.exhausted = feed.one_shot or length == 0
                 return False
         self._fire(Events.DATALOADER_STOP_ITERATION, iteration)
-        if self._wishes.heard:
+        if self._stop_requests.heard:
             self._stop_before_step(Events.DATALOADER_STOP_ITERATION)
         if source.feed is feed and not feed.one_shot:
             source.begin_pass()

@@ -1,7 +1,6 @@
 """Events: their names and filters, who listens to them, and how they reach those who do."""
 
 from leyden.engine.events.dispatch import Entry, Fired, RemovableEventHandle, Table
-from leyden.engine.events.filters import NEVER
 from leyden.engine.events.listeners import Order
 from leyden.engine.events.names import (
     COUNTERS,
@@ -17,7 +16,6 @@ from leyden.engine.events.names import (
 
 __all__ = [
     "COUNTERS",
-    "NEVER",
     "AnyEvent",
     "Entry",
     "EventEnum",

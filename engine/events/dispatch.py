@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from leyden.engine.events.filters import NEVER, Filter
+from leyden.engine.events.filters import Filter
 from leyden.engine.events.names import Event
 from leyden.engine.events.signatures import Handler
-from leyden.engine.stopping import Suspended
+from leyden.engine.stopping.stops import Suspended
+from leyden.engine.values.whole_numbers import NEVER
 
 
 class Entry:

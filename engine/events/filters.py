@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from leyden.engine.values.whole_numbers import whole_number
-
-NEVER = sys.maxsize
-"""A count that no run reaches."""
+from leyden.engine.values.whole_numbers import NEVER, whole_number
 
 EventFilter = Callable[[Any, int], bool]
 

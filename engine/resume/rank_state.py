@@ -16,7 +16,7 @@ from leyden import distributed as dist
 from leyden.engine.events.registry import PerRank
 from leyden.engine.resume.held import Held
 from leyden.engine.resume.plain_data import given, kept
-from leyden.engine.stopping import Stop
+from leyden.engine.stopping.stops import Stop
 
 if TYPE_CHECKING:
     from leyden.engine.engine import Engine
@@ -37,7 +37,7 @@ def rank_snapshot(engine: Engine[Any, Any]) -> dict[str, Any]:
     if engine.suspended is not None:
         state = engine.state
         own["suspended"] = {
-            "wishes": sorted(stop.value for stop in engine.suspended.wishes),
+            "wishes": sorted(stop.value for stop in engine.suspended.requests),
             "times": dict(state.times),
             "output": _kept(state.output, "output"),
             "batch": _kept(state.batch, "batch"),
@@ -74,8 +74,8 @@ def restore_ranks(engine: Engine[Any, Any], states: Sequence[Any]) -> None:
         engine.state.metrics.set_at.clear()
     if engine.suspended is not None and "suspended" in mine:
         saved = mine["suspended"]
-        wishes = frozenset(map(Stop, saved["wishes"]))
-        engine.suspended = dataclasses.replace(engine.suspended, wishes=wishes)
+        requests = frozenset(map(Stop, saved["wishes"]))  # the name that it has in checkpoints
+        engine.suspended = dataclasses.replace(engine.suspended, requests=requests)
         engine.state.times.update(saved["times"])
         engine.state.output = given(saved["output"], engine.device)
         engine.state.batch = given(saved["batch"], engine.device)

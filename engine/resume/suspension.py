@@ -13,7 +13,7 @@ from typing import Any
 from leyden.engine.events.dispatch import Entry, Table
 from leyden.engine.events.names import Events
 from leyden.engine.events.signatures import describe_handler
-from leyden.engine.stopping import Stop
+from leyden.engine.stopping.stops import Stop
 
 GOES_ON_AT = frozenset(
     {
@@ -39,14 +39,14 @@ class Suspension:
     index: int
     handler: str
     terminated: bool = False
-    wishes: frozenset[Stop] = frozenset()
+    requests: frozenset[Stop] = frozenset()
     """What else this rank had been asked, which takes effect when the event is done."""
 
     @classmethod
-    def at(cls, table: Table, entry: Entry, *, terminated: bool, wishes: frozenset[Stop]) -> Suspension:
+    def at(cls, table: Table, entry: Entry, *, terminated: bool, requests: frozenset[Stop]) -> Suspension:
         assert isinstance(table.event, Events)
         place = table.entries.index(entry)
-        return cls(table.event, place, describe_handler(entry.function), terminated, wishes)
+        return cls(table.event, place, describe_handler(entry.function), terminated, requests)
 
     def state_dict(self) -> dict[str, Any]:
         """What all ranks share of it."""
@@ -58,13 +58,13 @@ class Suspension:
         }
 
     @classmethod
-    def of(cls, state_dict: Mapping[str, Any], wishes: frozenset[Stop] = frozenset()) -> Suspension:
+    def of(cls, state_dict: Mapping[str, Any], requests: frozenset[Stop] = frozenset()) -> Suspension:
         return cls(
             Events[state_dict["event"]],
             state_dict["index"],
             state_dict["handler"],
             state_dict["terminated"],
-            wishes,
+            requests,
         )
 
     def find(self, table: Table) -> int:

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import operator
+import sys
 from typing import Any
 
 import torch
+
+NEVER = sys.maxsize
+"""A count that no run reaches."""
 
 
 def as_whole(value: Any) -> int | None:

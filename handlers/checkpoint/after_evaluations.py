@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from leyden.engine import Engine, Events, Order, Stage
-from leyden.engine.events import NEVER
+from leyden.engine.values import NEVER
 from leyden.handlers.evaluating import Evaluate
 
 

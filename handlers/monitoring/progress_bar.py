@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from leyden import distributed as dist
 from leyden.engine import Engine, Events, Order, RemovableEventHandle
-from leyden.engine.events import NEVER
+from leyden.engine.values import NEVER
 from leyden.handlers.loggers.arguments import check_values, whole_number
 from leyden.handlers.loggers.values import MetricChoice, metric_scalars, output_scalars
 from leyden.handlers.monitoring.pace import Pace

@@ -13,8 +13,9 @@ from torch import nn
 
 from leyden.engine import Engine, Events, Update, UpdateEvents
 from leyden.engine.data import Feed
-from leyden.engine.events import NEVER, Entry, Table
+from leyden.engine.events import Entry, Table
 from leyden.engine.randomness import rng_state, set_rng_state
+from leyden.engine.values import NEVER
 from leyden.handlers.searching.data_parts import keep_data
 from leyden.handlers.searching.kept_values import KeptValues
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from leyden import distributed as dist
 from leyden.engine.state import State
-from leyden.engine.stopping import EpochTerminated, Interrupted, Stop, StopPoll, Terminated
+from leyden.engine.stopping.shared_stops import StopPoll
+from leyden.engine.stopping.stops import EpochTerminated, Interrupted, Stop, Terminated
 
 
-class Wishes:
-    """The wishes of a run. What is not obeyed at once waits for a point of the loop that allows it."""
+class StopRequests:
+    """What a run was asked to do. What is not obeyed at once waits for a point of the loop that allows it."""
 
     def __init__(self, state: State) -> None:
         self._state = state
@@ -22,27 +23,27 @@ class Wishes:
         """Safe to be called from a signal handler or a thread."""
         if stop is Stop.DIVERGED:
             self._state.diverged = True
-        (self.heard if self.poll is None else self.poll.wishes).add(stop)
+        (self.heard if self.poll is None else self.poll.requests).add(stop)
 
     def asks(self, stop: Stop) -> bool:
         """True if this rank was asked for it, or all ranks agreed on it, and it is not done."""
-        return stop in self.heard or (self.poll is not None and stop in self.poll.wishes)
+        return stop in self.heard or (self.poll is not None and stop in self.poll.requests)
 
     def take_back(self, *stops: Stop) -> None:
         """Forgets what this rank was asked, as long as the ranks have not agreed on it."""
-        for wishes in (self.heard,) if self.poll is None else (self.poll.wishes,):
-            wishes.difference_update(stops)
+        for requests in (self.heard,) if self.poll is None else (self.poll.requests,):
+            requests.difference_update(stops)
 
     def forget(self) -> None:
         self.heard.clear()
         if self.poll is not None:
-            self.poll.wishes.clear()
+            self.poll.requests.clear()
 
     def connect(self) -> None:
-        """Where ranks share their stops and there are several: from now on a wish of one is one of all."""
+        """Where several ranks share their stops: from now on a request made on one rank holds for all."""
         if self.shared and self.poll is None and dist.world_size() > 1:
             self.poll = StopPoll()
-            self.poll.wishes |= self.heard  # asked for during the setup
+            self.poll.requests |= self.heard  # asked for during the setup
             self.heard.clear()
 
     def take_all(self) -> set[Stop]:

@@ -1,58 +1,12 @@
-"""How a run is told to stop, and how the ranks of a job stop together."""
+"""How the ranks of a job agree to stop after the same iteration."""
 
 from __future__ import annotations
 
 import time
-from enum import Enum
-from typing import Any
 
 from leyden import distributed as dist
-from leyden.engine.events.filters import NEVER
-
-
-class Stop(Enum):
-    """What may be asked of a run. Asked for in a set, since adding to one is safe from a signal handler or a thread."""
-
-    TERMINATE = "terminate"
-    EPOCH = "epoch"
-    INTERRUPT = "interrupt"
-    AFTER_STEP = "after_step"
-    """Goes with INTERRUPT: an iteration that has begun is finished first."""
-    DIVERGED = "diverged"
-    """Goes with TERMINATE: the numbers are lost."""
-    FINISH = "finish"
-    """A rank has reached its limit; asked by the engine itself, so that no rank begins an epoch alone."""
-    SKIP_COMPLETED = "skip_completed"
-    """Goes with TERMINATE: COMPLETED is not fired."""
-    SKIP_EPOCH_COMPLETED = "skip_epoch_completed"
-    """Goes with EPOCH: EPOCH_COMPLETED is not fired."""
-    SAVE = "save"
-    """Nothing stops: a checkpoint is asked for, which ranks save after the same iteration."""
-
-
-ANY_STOP = frozenset({Stop.TERMINATE, Stop.EPOCH, Stop.INTERRUPT})
-ENDS_NOW = frozenset({Stop.TERMINATE, Stop.EPOCH})
-ENDS_RUN = frozenset({Stop.TERMINATE, Stop.INTERRUPT})
-
-
-class Terminated(Exception):
-    """Leaves the loop of a run."""
-
-
-class EpochTerminated(Exception):
-    """Leaves the loop of an epoch."""
-
-
-class Interrupted(Exception):
-    """Leaves the loop of a run, which can be continued."""
-
-
-class Suspended(Interrupted):
-    """Leaves the handlers of an event too, from the one that raises it; the next run goes on there."""
-
-    place: Any = None
-    """The event and the handler, as the event noted when it came by."""
-
+from leyden.engine.stopping.stops import ENDS_RUN, Stop
+from leyden.engine.values.whole_numbers import NEVER
 
 LONGEST_INTERVAL = 64
 SECONDS_BETWEEN_POLLS = 0.05
@@ -62,16 +16,16 @@ class StopPoll:
     """Lets the ranks agree on stopping, without a step that waits for it.
 
     Each poll sums a few integers over the ranks beside the work; its outcome is read when the next poll is due, so
-    every rank acts on it after the same iteration, at most two intervals (128 iterations) after the wish. Where an
-    epoch begins or ends the ranks wait for each other, so there a wish takes effect at once. A rank that has no more
+    every rank acts on it after the same iteration, at most two intervals (128 iterations) after the request. Where an
+    epoch begins or ends the ranks wait for each other, so there a request takes effect at once. A rank that has no more
     batches answers polls until all are done: shards of unequal length don't hang.
     """
 
     def __init__(self) -> None:
-        self._agreement = dist.Agreement(len(Stop) + 2)  # the wishes, ranks done, next interval
+        self._agreement = dist.Agreement(len(Stop) + 2)  # the requests, ranks done, next interval
         self._interval = 1
         self._polled_at = time.perf_counter()
-        self.wishes: set[Stop] = set()
+        self.requests: set[Stop] = set()
         self.due = NEVER
 
     def start_epoch(self, iteration: int) -> None:
@@ -101,8 +55,8 @@ class StopPoll:
         """What was asked or decided and has not been acted on, which is then forgotten; called by all ranks between
         the same two polls.
         """
-        decided = set(self.wishes)
-        self.wishes.clear()
+        decided = set(self.requests)
+        self.requests.clear()
         while self._agreement.pending:
             decided |= self._read()[0]
         return decided
@@ -110,9 +64,9 @@ class StopPoll:
     def _post(self, done: bool) -> None:
         flags = []
         for stop in Stop:
-            flags.append(int(stop in self.wishes))
+            flags.append(int(stop in self.requests))
             if flags[-1]:
-                self.wishes.discard(stop)
+                self.requests.discard(stop)
         interval = 0
         if dist.rank() == 0:
             now = time.perf_counter()
