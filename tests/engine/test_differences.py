@@ -148,11 +148,19 @@ def test_handlers_run_by_order_then_as_added():
 
 def test_the_orders_are_those_of_the_design():
     assert {order.name: int(order) for order in Order} == {
+        "FIRST": -1_000_000,
+        "LIMITS": -40,
+        "SEEDS": -30,
+        "LOG_START": -20,
+        "BEFORE_METRICS": -11,
         "METRICS": -10,
         "EVALUATION": -5,
         "DEFAULT": 0,
         "STOPPERS": 5,
+        "LOGGERS": 9,
         "SAVERS": 10,
+        "AFTER_SAVERS": 11,
+        "LAST": 1_000_000,
     }
 
 
