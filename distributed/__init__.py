@@ -30,6 +30,8 @@ from leyden.distributed.idist import (
 )
 from leyden.distributed.joining import available_backends
 from leyden.distributed.launching import RankError, launch
+from leyden.distributed.mesh import data_rank, data_size, mesh, request_mesh
+from leyden.distributed.mesh_layout import Mesh
 from leyden.distributed.parallel import Parallel
 from leyden.distributed.ranks import one_rank_first, one_rank_only
 from leyden.distributed.samplers import check_place, place_of_sampler
@@ -50,6 +52,7 @@ from leyden.distributed.session import (
 __all__ = [
     "Agreement",
     "DistributedProxySampler",
+    "Mesh",
     "Parallel",
     "RankError",
     "all_gather",
@@ -64,6 +67,8 @@ __all__ = [
     "broadcast",
     "broadcast_object",
     "check_place",
+    "data_rank",
+    "data_size",
     "device",
     "finalize",
     "get_local_rank",
@@ -79,6 +84,7 @@ __all__ = [
     "launch",
     "local_rank",
     "local_world_size",
+    "mesh",
     "model_name",
     "new_group",
     "node_count",
@@ -87,6 +93,7 @@ __all__ = [
     "one_rank_only",
     "place_of_sampler",
     "rank",
+    "request_mesh",
     "set_local_rank",
     "show_config",
     "spawn",

@@ -16,6 +16,7 @@ import torch
 
 from leyden.distributed.backends import Backend, SerialBackend
 from leyden.distributed.backends.base import Reduction
+from leyden.distributed.mesh import backend_over
 from leyden.distributed.session import session
 
 T = TypeVar("T")
@@ -38,12 +39,16 @@ _TENSOR_OPS: dict[str, Reduction] = {
 
 
 @overload
-def all_reduce(value: torch.Tensor, op: str = "sum", group: Group | None = None) -> torch.Tensor: ...
+def all_reduce(
+    value: torch.Tensor, op: str = "sum", group: Group | None = None, *, over: str | None = None
+) -> torch.Tensor: ...
 @overload
-def all_reduce(value: int, op: str = "sum", group: Group | None = None) -> int: ...
+def all_reduce(value: int, op: str = "sum", group: Group | None = None, *, over: str | None = None) -> int: ...
 @overload
-def all_reduce(value: float, op: str = "sum", group: Group | None = None) -> float: ...
-def all_reduce(value: torch.Tensor | float, op: str = "sum", group: Group | None = None) -> torch.Tensor | float:
+def all_reduce(value: float, op: str = "sum", group: Group | None = None, *, over: str | None = None) -> float: ...
+def all_reduce(
+    value: torch.Tensor | float, op: str = "sum", group: Group | None = None, *, over: str | None = None
+) -> torch.Tensor | float:
     """Combine a value over all ranks; every rank gets the result.
 
     Args:
@@ -52,15 +57,17 @@ def all_reduce(value: torch.Tensor | float, op: str = "sum", group: Group | None
             float; the sum of truth values counts them.
         group: what `new_group` gave, or a list of ranks; None for all of them. All ranks call this; one that is not in
             the group gets its own value back.
+        over: a dimension of the run's mesh ("data", "tensor", ...): each rank's result is over those that differ from
+            it in that dimension alone. None or "world" is all ranks.
 
     Raises:
-        ValueError: unknown `op`.
+        ValueError: unknown `op` or dimension, or both `group` and `over`.
         TypeError: `value` is neither tensor nor number, or not a truth value under "and" and "or".
     """
     name = op.lower()
     if name not in _TENSOR_OPS:
         raise ValueError(f"all_reduce knows no op {op!r}; it knows: {', '.join(_TENSOR_OPS)}")
-    backend = _among(group)
+    backend = _among(group, over)
     if backend is None:
         return value
     if isinstance(value, torch.Tensor):
@@ -75,27 +82,28 @@ def all_reduce(value: torch.Tensor | float, op: str = "sum", group: Group | None
 
 
 @overload
-def all_gather(value: torch.Tensor, group: Group | None = None) -> torch.Tensor: ...
+def all_gather(value: torch.Tensor, group: Group | None = None, *, over: str | None = None) -> torch.Tensor: ...
 @overload
-def all_gather(value: str, group: Group | None = None) -> list[str]: ...
+def all_gather(value: str, group: Group | None = None, *, over: str | None = None) -> list[str]: ...
 @overload
-def all_gather(value: int, group: Group | None = None) -> list[int]: ...
+def all_gather(value: int, group: Group | None = None, *, over: str | None = None) -> list[int]: ...
 @overload
-def all_gather(value: float, group: Group | None = None) -> list[float]: ...
+def all_gather(value: float, group: Group | None = None, *, over: str | None = None) -> list[float]: ...
 def all_gather(
-    value: torch.Tensor | float | str, group: Group | None = None
+    value: torch.Tensor | float | str, group: Group | None = None, *, over: str | None = None
 ) -> torch.Tensor | list[int] | list[float] | list[str]:
     """Bring the values of all ranks together, in the order of ranks; every rank gets them.
 
     Tensors are concatenated along dimension 0, a tensor without dimensions counting as a vector of one. They may differ
     in their first dimension, and a rank with nothing may give an empty vector of any dtype. Numbers and strings come
-    back as a list. `group` as in `all_reduce`; a rank that is not in it gets what it would get alone.
+    back as a list. `group` and `over` as in `all_reduce`; a rank that is not in the group gets what it would get alone.
 
     Raises:
         TypeError: `value` is no tensor, number or string (`all_gather_object` takes any object).
-        ValueError: the tensors of the ranks differ in dtype or in a later dimension; raised on every rank.
+        ValueError: the tensors of the ranks differ in dtype or in a later dimension, which is raised on every rank; or
+            as for `all_reduce`.
     """
-    backend = _among(group) or SerialBackend()
+    backend = _among(group, over) or SerialBackend()
     if isinstance(value, torch.Tensor):
         return _gather_tensors(backend, value.detach().reshape(1) if value.dim() == 0 else value.detach())
     if isinstance(value, str):
@@ -103,50 +111,51 @@ def all_gather(
     return backend.gather_numbers(_as_number(value, "all_gather", "a string (all_gather_object takes any object)"))
 
 
-def broadcast(value: Any, src: int = 0) -> Any:
+def broadcast(value: Any, src: int = 0, *, over: str | None = None) -> Any:
     """The value of rank `src`, on every rank: a tensor, a number or a string.
 
-    The value of the other ranks doesn't matter and may be None. A tensor arrives on the CPU if it was there on rank
+    `over`: a dimension of the run's mesh, along which `src` then counts; see `all_reduce`. The value of the other ranks
+    doesn't matter and may be None. A tensor arrives on the CPU if it was there on rank
     `src`, else on the receiving rank's own device.
 
     Raises:
         TypeError: rank `src` gave something else (`broadcast_object` takes any object); raised on every rank.
-        ValueError: there is no rank `src`.
+        ValueError: there is no rank `src`, or no such dimension.
     """
-    backend = session.current()
+    backend = backend_over(over)
     _check_rank(backend, src)
-    header = _Header.of(value) if backend.place.rank == src else None
+    header = _Header.of(value) if backend.index == src else None
     header = cast(_Header, backend.broadcast_object(header, src))
     if header.kind == "unsupported":
         raise _unsupported("broadcast", header.content, "a string (broadcast_object takes any object)")
     if header.kind == "value":
         return header.content
-    if backend.place.rank == src:
+    if backend.index == src:
         return backend.broadcast(value, src)
     shape, dtype, on_cpu = header.content
     here = torch.empty(shape, dtype=dtype, device="cpu" if on_cpu else backend.device())
     return backend.broadcast(here, src)
 
 
-def all_gather_object(value: T, group: Group | None = None) -> list[T]:
-    """The picklable object of each rank, by rank. `group` as in `all_gather`."""
-    return (_among(group) or SerialBackend()).gather_objects(value)
+def all_gather_object(value: T, group: Group | None = None, *, over: str | None = None) -> list[T]:
+    """The picklable object of each rank, by rank. `group` and `over` as in `all_gather`."""
+    return (_among(group, over) or SerialBackend()).gather_objects(value)
 
 
-def broadcast_object(value: T, src: int = 0) -> T:
-    """The picklable object of rank `src`. The value of the other ranks doesn't matter.
+def broadcast_object(value: T, src: int = 0, *, over: str | None = None) -> T:
+    """The picklable object of rank `src`. The value of the other ranks doesn't matter. `over` as in `broadcast`.
 
     Raises:
-        ValueError: there is no rank `src`.
+        ValueError: there is no rank `src`, or no such dimension.
     """
-    backend = session.current()
+    backend = backend_over(over)
     _check_rank(backend, src)
     return cast(T, backend.broadcast_object(value, src))
 
 
-def barrier() -> None:
-    """Wait until every rank is here."""
-    session.current().barrier()
+def barrier(*, over: str | None = None) -> None:
+    """Wait until every rank is here, or each that differs from this one in the mesh's dimension `over` alone."""
+    backend_over(over).barrier()
 
 
 def new_group(ranks: Sequence[int], *, timeout: timedelta | float | None = None) -> Any:
@@ -162,11 +171,13 @@ def new_group(ranks: Sequence[int], *, timeout: timedelta | float | None = None)
     return session.group_of(ranks, timeout)
 
 
-def _among(group: Group | None) -> Backend | None:
-    """The backend for the ranks of a group, None if this one is not among them."""
-    backend = session.current()
+def _among(group: Group | None, over: str | None) -> Backend | None:
+    """The backend for the ranks of a group or along a dimension, None if this one is not in the group."""
     if group is None:
-        return backend
+        return backend_over(over)
+    if over is not None:
+        raise ValueError(f"a collective goes over a group or over a dimension of the mesh, but got both; over={over!r}")
+    backend = session.current()
     return backend.among(session.group_of(group, None) if isinstance(group, list | tuple | range) else group)
 
 
@@ -222,5 +233,5 @@ def _check_truth(op: str, is_truth: bool, found: str) -> None:
 
 
 def _check_rank(backend: Backend, src: int) -> None:
-    if not 0 <= src < backend.place.world_size:
-        raise ValueError(f"there is no rank {src} to broadcast from: ranks go from 0 to {backend.place.world_size - 1}")
+    if not 0 <= src < backend.size:
+        raise ValueError(f"there is no rank {src} to broadcast from: ranks go from 0 to {backend.size - 1}")

@@ -6,7 +6,7 @@ import atexit
 import gc
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from types import SimpleNamespace
@@ -18,6 +18,8 @@ import torch.distributed as dist
 from leyden.distributed.backends import Backend, SerialBackend, TorchBackend, WaitingBackend
 from leyden.distributed.environment import Environment, RankLayout
 from leyden.distributed.joining import check_backend_name, described, join
+from leyden.distributed.mesh_layout import Mesh, in_words
+from leyden.distributed.mesh_wishes import Wish, settled, together, wish_of
 
 # torch.distributed's default group is the attribute WORLD, whoever made it; a build of PyTorch without it has none.
 _groups: Any = dist.group if dist.is_available() else SimpleNamespace(WORLD=None)
@@ -30,6 +32,8 @@ class Session:
         self._backend: Backend | None = None
         self._registered_at_exit = False
         self._groups: dict[tuple[int, ...], Any] = {}  # by their ranks, for those who name the ranks at each call
+        self._wishes: list[Wish] = []
+        self._mesh: Mesh | None = None  # once several ranks have used it
 
     def current(self) -> Backend:
         """The backend as things stand now."""
@@ -67,7 +71,8 @@ class Session:
     def finalize(self) -> None:
         backend = self._backend
         self._backend = None
-        self._groups.clear()
+        self._forget_groups()
+        self._wishes.clear()
         if backend is None or backend.group is not _groups.WORLD:
             return
         # A gloo worker thread that still holds tensors aborts the interpreter at its exit: let go of garbage first.
@@ -91,10 +96,47 @@ class Session:
             backend.place, local_rank=local_rank, local_world_size=max(backend.place.local_world_size, local_rank + 1)
         )
 
+    def mesh(self) -> Mesh:
+        """The mesh as it is, or, before the ranks are joined, as it would be."""
+        backend = self.current()
+        if self._mesh is not None:
+            return self._mesh
+        place = backend.place
+        if place.world_size == 1:
+            make = backend.split if isinstance(backend, TorchBackend) else None
+            return Mesh({}, 0, make, backend.device().type)
+        sizes = settled(self._wishes, place.world_size)
+        if not isinstance(backend, TorchBackend):
+            return Mesh(sizes, place.rank)
+        self._mesh = Mesh(sizes, place.rank, backend.split, backend.device().type)
+        return self._mesh
+
+    def request_mesh(self, owner: object, sizes: Mapping[str, int]) -> None:
+        """Remembers what is asked of the mesh. In one process, of which each run has a mesh of its own, nothing is."""
+        wish = wish_of(owner, sizes)
+        world_size = self.current().place.world_size
+        if world_size == 1:
+            return
+        if self._mesh is None:
+            together([*self._wishes, wish], world_size)
+        elif any(size not in (-1, self._mesh.sizes[name]) for name, size in wish.sizes.items()):
+            raise RuntimeError(
+                f"{wish}, but the mesh of this run is in use already, as {in_words(self._mesh.sizes)}"
+                f"{''.join(f' ({each})' for each in self._wishes)}: ask for it before anything uses the mesh, or say "
+                "leyden.distributed.initialize(mesh=...) at the start of the script"
+            )
+        self._wishes.append(wish)
+
     def _look(self) -> Backend:
-        self._groups.clear()
+        self._forget_groups()
+        if self._backend is not None and self._backend.group is not None:
+            self._wishes.clear()  # they were about a group that is gone
         self._backend = backend = _found()
         return backend
+
+    def _forget_groups(self) -> None:
+        self._groups.clear()
+        self._mesh = None
 
     def _at_exit(self) -> None:
         # After an uncaught exception the other ranks may be gone or stuck; the process just ends, with its error.
@@ -136,6 +178,7 @@ def initialize(
     timeout: timedelta | float | None = None,
     rank: int | None = None,
     world_size: int | None = None,
+    mesh: Mapping[str, int] | None = None,
 ) -> None:
     """Join the process group that the environment describes; in one process do nothing.
 
@@ -151,12 +194,15 @@ def initialize(
             "env://" for what the environment says.
         rank: this process among all, beside an `init_method`; None for what the environment says.
         world_size: how many processes there are; the same.
+        mesh: the sizes of the run's mesh, {"replicate": -1, "tensor": 2} say, as for `request_mesh`.
 
     Raises:
-        ValueError: the backend is unknown, or the environment contradicts itself.
-        RuntimeError: another backend was joined before, or there is no device for this rank.
+        ValueError: the backend is unknown, the environment contradicts itself, or the mesh does not fit the ranks.
+        RuntimeError: another backend was joined before, there is no device for this rank, or another mesh is in use.
     """
     session.initialize(backend, timeout, init_method, rank, world_size)
+    if mesh is not None:
+        session.request_mesh("initialize()", mesh)
 
 
 def finalize() -> None:

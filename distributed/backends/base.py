@@ -33,6 +33,11 @@ class Backend(Protocol):
         """How many ranks take part in its collectives."""
         ...
 
+    @property
+    def index(self) -> int:
+        """This rank among those that take part, from 0."""
+        ...
+
     def device(self) -> torch.device:
         """The device on which this rank computes."""
         ...
@@ -46,7 +51,7 @@ class Backend(Protocol):
         ...
 
     def broadcast(self, tensor: torch.Tensor, src: int) -> torch.Tensor:
-        """The tensor of rank `src`; the others give one of the same shape and dtype."""
+        """The tensor of rank `src`, as `index` counts; the others give one of the same shape and dtype."""
         ...
 
     def gather_numbers(self, value: float) -> list[bool | int | float]:

@@ -20,6 +20,7 @@ class SerialBackend:
     family = "serial"
     group: object | None = None
     size = 1
+    index = 0
 
     def __init__(self, place: RankLayout | None = None) -> None:
         self.place = place or RankLayout()

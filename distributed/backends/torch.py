@@ -34,6 +34,7 @@ class TorchBackend:
         self.group: dist.ProcessGroup | None = group
         self.place = place
         self.size = place.world_size
+        self.index = place.rank
         self.owned = owned
         self._backends = _backends_of(group)
         accelerator = torch.accelerator.current_accelerator(check_available=True)
@@ -79,7 +80,7 @@ class TorchBackend:
     def broadcast(self, tensor: torch.Tensor, src: int) -> torch.Tensor:
         sent = tensor.detach().to(self._carrier_device(tensor), copy=True, memory_format=torch.contiguous_format)
         if sent.numel() > 0:
-            dist.broadcast(_bytes(sent), src, group=self.group)
+            dist.broadcast(_bytes(sent), group=self.group, group_src=src)
         return sent.to(tensor.device)
 
     def gather_numbers(self, value: float) -> list[bool | int | float]:
@@ -94,7 +95,7 @@ class TorchBackend:
 
     def broadcast_object(self, value: Any, src: int) -> Any:
         box = [value]
-        dist.broadcast_object_list(box, src, group=self.group)
+        dist.broadcast_object_list(box, group=self.group, group_src=src)
         return box[0]
 
     def barrier(self) -> None:
@@ -105,12 +106,28 @@ class TorchBackend:
         if group is dist.GroupMember.NON_GROUP_MEMBER:
             return None
         inner = copy.copy(self)
-        inner.group, inner.size = group, dist.get_world_size(group)
+        inner.group, inner.size, inner.index = group, dist.get_world_size(group), dist.get_rank(group)
         inner._backends = _backends_of(group)
         return inner
 
     def new_group(self, ranks: Sequence[int], timeout: timedelta | None) -> Any:
         return dist.new_group(list(ranks), timeout=self.timeout if timeout is None else timeout)
+
+    def split(self, rows: Sequence[Sequence[int]]) -> Any:
+        """The group of the row that this rank is in, of several without a rank in common that hold all of them. Those
+        of one row call it together.
+        """
+        assert self.group is not None
+        if len(rows) == 1:
+            return self.group
+        (mine,) = (list(row) for row in rows if self.place.rank in row)
+        if self.group.bound_device_id is not None:  # one call splits the communicator of the accelerators for all rows
+            return dist.split_group(self.group, [list(row) for row in rows], timeout=self.timeout)
+        if "mpi" in self._backends.values():  # where all have to take part in each group
+            groups = [dist.new_group(list(row), timeout=self.timeout) for row in rows]
+            return next(group for group in groups if group is not dist.GroupMember.NON_GROUP_MEMBER)
+        # Only those that are in it meet: with ten thousand ranks a start-up can't wait for all of them at each group.
+        return dist.new_group(mine, timeout=self.timeout, use_local_synchronization=True)
 
     def close(self) -> None:
         if self.owned:

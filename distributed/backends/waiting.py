@@ -23,6 +23,7 @@ class WaitingBackend:
     def __init__(self, environment: Environment) -> None:
         self.place = environment.place
         self.size = environment.place.world_size
+        self.index = environment.place.rank
         self._launcher = environment.launcher
 
     def device(self) -> torch.device:
