@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,24 +10,17 @@ import torch
 from torch import nn
 
 from leyden import distributed as dist
-from leyden.engine.step.slots import Slots
+from leyden.engine.step.batch_count import BatchCount
 from leyden.engine.step.window import gradients_by_name, is_sharded, merge, put_gradients
 
 
-class SavedUpdate(ABC):
+class SavedUpdate(BatchCount):
     """The state of an `Update`. The step itself is there."""
 
     name: str
-    slots: Slots
     modules: dict[str, nn.Module]
     optimizer: torch.optim.Optimizer
     steps: int
-    _full: int
-    _size: int
-    _divisor: int
-    _done: int
-    _several: bool
-    _weight: torch.Tensor | float | None
     _scaler_state: dict[str, Any] | None
     _gradients: dict[str, Any] | None
 
@@ -49,22 +42,23 @@ class SavedUpdate(ABC):
         """What this rank has for itself: an open window, with gradients that are not synchronised yet; the tensors are
         the live ones. Empty between two windows.
         """
-        if self._done == 0:
+        if self.is_between_windows():
             return {}
-        return {
+        state = {
             "done": self._done,
             "size": self._size,
             "divisor": self._divisor,
             "weight": self._weight,
             "gradients": self._open_gradients(sharded=False),
         }
+        return state | ({"open": True} if self.batch_open else {})
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.steps = state_dict["steps"]
         self._several = state_dict.get("several", False)
         self._scaler_state = state_dict.get("scaler")
         self._restore_scaler()
-        self._done, self._weight = 0, None
+        self._done, self._weight, self.batch_open = 0, None, False
         self._gradients = dict(state_dict.get("gradients", {}))
 
     def load_rank_state_dicts(self, states: Sequence[Any]) -> None:
@@ -87,11 +81,11 @@ class SavedUpdate(ABC):
             return
         self._done, self._size, self._divisor = window["done"], window["size"], window["divisor"]
         self._full = self._size
-        self._weight = window["weight"]
+        self._weight, self.batch_open = window["weight"], window.get("open", False)
         self._gradients = {**(self._gradients or {}), **window["gradients"]}
 
     def _open_gradients(self, *, sharded: bool) -> dict[str, Any]:
-        if self._done == 0:
+        if self.is_between_windows():
             return {}
         if self._gradients is not None:
             loaded = self._gradients.items()
@@ -103,7 +97,7 @@ class SavedUpdate(ABC):
     def _restore_window(self) -> None:
         """Gives the parameters the gradients of a loaded window, now that they are those that will be trained."""
         gradients, self._gradients = self._gradients, None
-        if gradients is None or self._done == 0:
+        if gradients is None or self.is_between_windows():
             return
         put_gradients(self, gradients)
         if isinstance(self._weight, torch.Tensor):

@@ -51,6 +51,7 @@ class Update(SavedUpdate):
         name: str = "default",
     ) -> None:
         engine.check_new_update(name)
+        super().__init__()
         self.engine = engine
         self.name = name
         self.modules = {"model": model} if isinstance(model, nn.Module) else {str(i): m for i, m in enumerate(model)}
@@ -64,15 +65,6 @@ class Update(SavedUpdate):
         """From a batch to what the model makes of it; None where the process function alone knows how."""
         self.tables: dict[Event, Table] = {event: Table(engine, event, source=self) for event in UpdateEvents}
         self._names = ParameterNames(self.modules, optimizer, name)
-        self._full = 1  # batches in a window that no epoch's end cuts short
-        self._size = 1  # batches in the open window
-        self._divisor = 1  # of the losses in it
-        self._done = 0  # batches of it that went backward
-        self.batch_begun = False
-        """The batch in work has been counted into its window."""
-        self._begun_at = 0  # the iteration of the last batch that was
-        self._several = False  # an iteration may have several backward passes, so none knows which is an epoch's last
-        self._weight: torch.Tensor | float | None = None
         self._scaler_state: dict[str, Any] | None = None  # loaded before its scaler was attached
         self._gradients: dict[str, Any] | None = None  # of a loaded window, until the model is ready for them
         self._alone = True
@@ -97,28 +89,67 @@ class Update(SavedUpdate):
         return self._forward
 
     def backward(self, loss: Loss, weight: torch.Tensor | float | None = None, retain_graph: bool = False) -> None:
-        """Accumulates the gradient of a loss (a scalar, or several), and steps the optimizer if that closes the window.
+        """Accumulates the gradient of a loss (a scalar, or several), and steps the optimizer if that closes the window:
+        `accumulate` and `close` in one.
 
         The window's gradient is the mean of its batches' gradients, or, with `weight` (tokens in the batch, say), their
         mean by weight over the window and all ranks: sum(weight * gradient) / sum(weight).
         """
+        self.accumulate(loss, weight, retain_graph)
+        self.close()
+
+    def accumulate(self, loss: Loss, weight: torch.Tensor | float | None = None, retain_graph: bool = False) -> None:
+        """Goes backward from a loss (a scalar, or several), and leaves the batch open: `close` ends it.
+
+        Gradients of one batch add up, as those of several `loss.backward()` do; with weights they are averaged by them.
+        """
         step = self.steps + 1
         if not self.batch_begun:
+            self._begin_without_forward()
+        try:
+            if step >= (started := self.tables[UpdateEvents.BACKWARD_STARTED]).due:
+                started.fire(step)
+            self.went_backward = self.batch_open = True
+            single = isinstance(loss, torch.Tensor)
+            losses: list[torch.Tensor] = [loss] if single else list(loss)  # type: ignore[list-item]
             slots = self.slots
-            if slots.autocast is not None or slots.sync is not None:
-                owner = slots.owners["autocast" if slots.autocast is not None else "sync"]
-                raise RuntimeError(f"{owner} needs the forward pass inside `with update.forward():`, before backward()")
-            self.begin_batch()
+            if weight is not None or self._divisor > 1 or slots.scaler is not None or slots.weight is not None:
+                losses = self._scaled(losses, weight)
+            if slots.sync is not None:
+                losses = slots.sync.before_backward(self, losses, self.closes_next())
+            if self._alone and single:
+                losses[0].backward(retain_graph=retain_graph)
+            else:
+                inputs = None if self._alone else self.trainable()
+                torch.autograd.backward(losses, retain_graph=retain_graph, inputs=inputs)
+            if step >= (completed := self.tables[UpdateEvents.BACKWARD_COMPLETED]).due:
+                completed.fire(step)
+        except BaseException:
+            self._give_up(self._done)
+            raise
+
+    def close(self) -> None:
+        """Ends a batch that `accumulate` left open: it is one of its window, and where it fills that, the optimizer
+        steps. A batch that was abandoned is passed over.
+
+        Raises RuntimeError if nothing went backward in the batch.
+        """
+        if not self.batch_open:
+            if not self._abandoned:
+                raise RuntimeError(
+                    f'update "{self.name}" is to be closed, but nothing went backward in it: call '
+                    "update.accumulate(loss), not loss.backward(), before update.close(); update.backward(loss) is both"
+                )
+            self._abandoned = False
+            return
+        self.batch_begun = self.batch_open = False
         done = self._done
         try:
-            self._accumulate(step, loss, weight, retain_graph)
-            self._done += 1
+            self._done = done + 1
             if self._done >= self._size:
-                self._close_window(step)
+                self._close_window(self.steps + 1)
         except BaseException:
-            self.abandon()
-            if done:
-                self._tell_abandoned(done)
+            self._give_up(done)
             raise
 
     def step(self, closure: Callable[[], torch.Tensor]) -> torch.Tensor:
@@ -143,7 +174,8 @@ class Update(SavedUpdate):
             self.optimizer.zero_grad()
             with self._forward:
                 loss = closure()
-            self._accumulate(count, loss, None, False)
+            self.accumulate(loss)
+            self.batch_begun = self.batch_open = False
             if count >= ready.due:
                 ready.fire(count)
             return loss.detach()
@@ -157,51 +189,36 @@ class Update(SavedUpdate):
         """Gives up the open window: its gradients are thrown away, and the next batch begins a new one. After an error
         of `backward` that is done already, so that a step may catch it and go on with the next batch.
         """
-        self.batch_begun, self._done, self._weight = False, 0, None
+        self.batch_begun = self.batch_open = False
+        self._abandoned = True
+        self._done, self._weight = 0, None
         self.optimizer.zero_grad()
         if self.slots.scaler is not None:
             self.slots.scaler.abandon()
 
-    def _tell_abandoned(self, done: int) -> None:
+    def _give_up(self, done: int) -> None:
+        """After an error in a batch before which its window had `done` others."""
+        self.abandon()
+        if done == 0:
+            return
         before = "batch" if done == 1 else f"{done} batches"
         warnings.warn(
             f'update "{self.name}": with the batch whose backward pass failed, the {before} before it in its window '
             "count for nothing, since their gradients can't be told from what the failed pass left; the next batch "
             "begins a new window",
-            stacklevel=3,
+            stacklevel=4,
         )
 
-    def closes_next(self) -> bool:
-        """Whether the next backward pass will close the window."""
-        return self._done + 1 >= self._size
-
-    def begin_batch(self) -> None:
-        """Counts the batch into its window; a new window learns its size, which the end of the epoch may cut."""
-        self.batch_begun = True
+    def _begin_without_forward(self) -> None:
+        """Begins a batch whose forward pass was not in `forward`; where a slot needs it to be, that is an error."""
         slots = self.slots
-        if slots.window is None:
-            if self._done == 0:
-                self._size = self._divisor = 1
-            return
-        iteration = self.engine.state.iteration
-        if iteration == self._begun_at and iteration > 0 and not self._several:
-            self._several = True
-            self._size = self._full
-        self._begun_at = iteration
-        if self._done == 0:
-            size = self._full = self._size = self._divisor = slots.window()
-            if size > 1 and slots.tail is not Tail.DROP and not self._several:
-                engine = self.engine
-                end = engine.last_iteration if slots.tail is Tail.STEP else engine.run_end
-                self._size = min(size, end - max(iteration, 1) + 1)
-                if not slots.full_divisor:
-                    self._divisor = self._size
+        if slots.autocast is not None or slots.sync is not None:
+            owner = slots.owners["autocast" if slots.autocast is not None else "sync"]
+            raise RuntimeError(f"{owner} needs the forward pass inside `with update.forward():`, before backward()")
+        self.begin_batch()
 
-    def _accumulate(self, step: int, loss: Loss, weight: torch.Tensor | float | None, retain_graph: bool) -> None:
-        if step >= (started := self.tables[UpdateEvents.BACKWARD_STARTED]).due:
-            started.fire(step)
-        self.went_backward = True
-        losses = [loss] if isinstance(loss, torch.Tensor) else list(loss)
+    def _scaled(self, losses: list[torch.Tensor], weight: torch.Tensor | float | None) -> list[torch.Tensor]:
+        """The losses as their gradients are to be added up in the window."""
         if weight is None and self.slots.weight is not None:
             weight = self.slots.weight(self.engine.state.batch)
         if weight is not None:
@@ -211,16 +228,7 @@ class Update(SavedUpdate):
             losses = [each / self._divisor for each in losses]
         if self.slots.scaler is not None:
             losses = [self.slots.scaler.scale(each) for each in losses]
-        if self.slots.sync is not None:
-            losses = self.slots.sync.before_backward(self, losses, self.closes_next())
-        if self._alone and len(losses) == 1:
-            losses[0].backward(retain_graph=retain_graph)
-        else:
-            inputs = None if self._alone else self.trainable()
-            torch.autograd.backward(losses, retain_graph=retain_graph, inputs=inputs)
-        self.batch_begun = False
-        if step >= (completed := self.tables[UpdateEvents.BACKWARD_COMPLETED]).due:
-            completed.fire(step)
+        return losses
 
     def _close_window(self, step: int) -> None:
         tables, scaler, optimizer = self.tables, self.slots.scaler, self.optimizer
@@ -258,8 +266,10 @@ class Update(SavedUpdate):
         is then over the batches that came.
         """
         tail = self.slots.tail
-        if self._done == 0 or (tail is Tail.CARRY and not run_ends):
+        if self.is_between_windows() or (tail is Tail.CARRY and not run_ends):
             return
+        self._done += self.batch_open
+        self.batch_begun = self.batch_open = False
         if tail is Tail.DROP:
             self._done, self._weight = 0, None
             self.optimizer.zero_grad()
@@ -280,14 +290,14 @@ class Update(SavedUpdate):
         self.batch_begun, self._begun_at = False, 0
         if self.slots.weight is not None:
             self._check_weights()
-        if self._done == 0:
+        if self.is_between_windows():
             self._weight = None
             self.optimizer.zero_grad()
 
     def reset(self) -> None:
         """Before a run from the beginning."""
         self.steps = self._done = 0
-        self.went_backward = False
+        self.went_backward = self.batch_open = False
         self._gradients = None
 
     def trainable_changed(self) -> None:
