@@ -121,13 +121,8 @@ class Loop(Control):
         self.run_end = self._limits.run_end(start, state, own_length, varies=self.data_setup.varies)
 
     def _run_epoch(self) -> None:
-        state, process, tables, source, requests = (
-            self.state,
-            self.process,
-            self._tables,
-            self.run_data,
-            self._stop_requests,
-        )
+        state, process, tables, source = self.state, self.process, self._tables, self.run_data
+        requests = self._stop_requests
         stops = requests.heard
         get_batch_started = tables[Events.GET_BATCH_STARTED]
         get_batch_completed = tables[Events.GET_BATCH_COMPLETED]

@@ -7,7 +7,7 @@ import math
 import threading
 import time
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from datetime import timedelta
 from numbers import Complex, Integral, Real
 from typing import Any
@@ -16,7 +16,7 @@ import torch
 
 from leyden import distributed as dist
 from leyden.engine import Engine, Events, Order
-from leyden.engine.values import WatchedMetric
+from leyden.engine.values import WatchedMetric, leaves_in
 from leyden.handlers.common.metric_modes import require_mode
 from leyden.handlers.common.number_checks import require_function, require_number, require_whole
 
@@ -179,7 +179,7 @@ class TerminateOnNan:
         """Looks at the output of the iteration."""
         state = engine.state
         output = state.output if self._output_transform is None else self._output_transform(state.output)
-        if _finite(output):
+        if all(map(_finite, leaves_in(output))):
             return
         warnings.warn(
             f"the output of iteration {state.iteration} (epoch {state.epoch}) is not finite: {output}; the run ends. "
@@ -194,10 +194,6 @@ class TerminateOnNan:
 def _finite(value: Any) -> bool:
     if isinstance(value, torch.Tensor):
         return not (value.is_floating_point() or value.is_complex()) or bool(torch.isfinite(value).all())
-    if isinstance(value, Mapping):
-        return all(_finite(item) for item in value.values())
-    if isinstance(value, list | tuple):
-        return all(_finite(item) for item in value)
     return isinstance(value, Integral) or not isinstance(value, Complex) or cmath.isfinite(complex(value))
 
 

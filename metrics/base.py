@@ -12,10 +12,11 @@ import torch
 
 from leyden import distributed as dist
 from leyden.engine import Engine
+from leyden.engine.values import detached
 from leyden.metrics.arithmetic import Arithmetic
 from leyden.metrics.errors import require_samples
 from leyden.metrics.group import MetricGroup
-from leyden.metrics.outputs import described, detached, device_of, full_precision
+from leyden.metrics.outputs import described, device_of, full_precision, wide
 from leyden.metrics.owners import Owners
 from leyden.metrics.states import Declaration, StateReduction, StateValue, as_tensor, moved
 from leyden.metrics.usage import EpochWise, MetricUsage, refused, usage_name
@@ -270,7 +271,7 @@ class Metric(Arithmetic):
                     "give it an output_transform that makes one with these keys"
                 )
             output = tuple(output[key] for key in keys)
-        return detached(output, widens=self.widens)
+        return wide(output) if self.widens else detached(output)
 
     def _settle(self, output: Any) -> None:
         """Brings the states to the device of the data, or to where they were wished."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from itertools import chain
 from typing import Any
@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from leyden.engine.values import move_module, whole_number
+from leyden.engine.values import move_module, tensors_in, whole_number
 from leyden.metrics.base import Device, Metric, OutputTransform
 from leyden.metrics.errors import require_samples
 from leyden.metrics.outputs import described, device_of
@@ -108,22 +108,13 @@ def _batch_size(y_pred: Any, y: Any) -> int:
     """The length of y; where that is no tensor (a mapping, a pair), what all tensors of the prediction agree on."""
     if isinstance(y, torch.Tensor) and y.ndim > 0:
         return len(y)
-    sizes = {len(tensor) for tensor in _tensors(y_pred) if tensor.ndim > 0}
+    sizes = {len(tensor) for tensor in tensors_in(y_pred) if tensor.ndim > 0}
     if len(sizes) != 1:
         raise TypeError(
             f"Loss can't tell how many samples a batch has: y is {described(y)}, y_pred {described(y_pred)}; say it by "
             "Loss(loss_fn, batch_size=lambda y: ...)"
         )
     return sizes.pop()
-
-
-def _tensors(value: Any) -> Iterator[torch.Tensor]:
-    if isinstance(value, torch.Tensor):
-        yield value
-    elif isinstance(value, Mapping):
-        yield from chain.from_iterable(map(_tensors, value.values()))
-    elif isinstance(value, tuple | list):
-        yield from chain.from_iterable(map(_tensors, value))
 
 
 def _in_full_precision(loss_fn: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:

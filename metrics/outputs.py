@@ -8,23 +8,17 @@ from typing import Any
 
 import torch
 
+from leyden.engine.values import first_tensor, map_tensors
 
-def detached(value: Any, *, widens: bool = False) -> Any:
-    """The same value with its tensors cut from their graph, in nested tuples, lists and mappings; `widens`: floating
-    ones of less than 32 bits become float32.
-    """
-    if isinstance(value, torch.Tensor):
-        value = value.detach()
-        return value.float() if widens and value.is_floating_point() and value.itemsize < 4 else value
-    if isinstance(value, tuple) and hasattr(value, "_fields"):
-        return type(value)(*(detached(item, widens=widens) for item in value))
-    if isinstance(value, tuple):
-        return tuple(detached(item, widens=widens) for item in value)
-    if isinstance(value, list):
-        return [detached(item, widens=widens) for item in value]
-    if isinstance(value, Mapping):
-        return {key: detached(item, widens=widens) for key, item in value.items()}
-    return value
+
+def wide(value: Any) -> Any:
+    """The same value with its tensors cut from their graph, and floating ones of less than 32 bits as float32."""
+    return map_tensors(value, _wide)
+
+
+def _wide(tensor: torch.Tensor) -> torch.Tensor:
+    tensor = tensor.detach()
+    return tensor.float() if tensor.is_floating_point() and tensor.itemsize < 4 else tensor
 
 
 def full_precision() -> AbstractContextManager[Any]:
@@ -44,13 +38,8 @@ _AUTOCAST_KINDS = tuple(kind for kind in ("cpu", "cuda", "xpu", "mps", "xla") if
 
 def device_of(value: Any) -> torch.device | None:
     """The device of the first tensor in a nested value, None if there is none."""
-    if isinstance(value, torch.Tensor):
-        return value.device
-    if isinstance(value, Mapping):
-        value = value.values()
-    elif not isinstance(value, tuple | list):
-        return None
-    return next((device for item in value if (device := device_of(item)) is not None), None)
+    tensor = first_tensor(value)
+    return None if tensor is None else tensor.device
 
 
 def described(value: Any) -> str:

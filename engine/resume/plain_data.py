@@ -7,23 +7,18 @@ from typing import Any
 
 import torch
 
+from leyden.engine.values.nested import map_tensors, tensors_in
+
 
 def kept(value: Any) -> dict[str, Any]:
     """The value with what is needed to have it back. Raises TypeError if it is no plain data."""
-    return {"value": _plain(value), "moved": _on_accelerator(value)}
+    moved = any(tensor.device.type != "cpu" for tensor in tensors_in(value))
+    return {"value": _plain(value), "moved": moved}
 
 
 def given(saved: Mapping[str, Any], device: torch.device) -> Any:
     """The value again; on `device`, if it was on an accelerator."""
-    return _moved(saved["value"], device) if saved["moved"] else saved["value"]
-
-
-def _moved(value: Any, device: torch.device) -> Any:
-    if isinstance(value, torch.Tensor):
-        return value.to(device)
-    if isinstance(value, dict):
-        return {key: _moved(item, device) for key, item in value.items()}
-    return type(value)(_moved(item, device) for item in value) if type(value) in (list, tuple) else value
+    return map_tensors(saved["value"], lambda tensor: tensor.to(device)) if saved["moved"] else saved["value"]
 
 
 def _plain(value: Any) -> Any:
@@ -36,10 +31,3 @@ def _plain(value: Any) -> Any:
     if type(value) in (list, tuple):
         return type(value)(_plain(item) for item in value)
     raise TypeError(f"it has a {type(value).__name__}")
-
-
-def _on_accelerator(value: Any) -> bool:
-    if isinstance(value, torch.Tensor):
-        return value.device.type != "cpu"
-    items = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else ()
-    return any(map(_on_accelerator, items))

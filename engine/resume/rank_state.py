@@ -17,6 +17,7 @@ from leyden.engine.events.registry import PerRank
 from leyden.engine.resume.held import Held
 from leyden.engine.resume.plain_data import given, kept
 from leyden.engine.stopping.stops import Stop
+from leyden.engine.values.nested import map_leaves
 
 if TYPE_CHECKING:
     from leyden.engine.engine import Engine
@@ -101,13 +102,11 @@ def of_this_rank(own: Mapping[str, Any] | None) -> list[Any] | None:
 
 def copied(data: Any) -> Any:
     """The same nested data with tensors of its own."""
-    if isinstance(data, torch.Tensor):
-        return data.detach().clone()
-    if isinstance(data, dict):
-        return {key: copied(item) for key, item in data.items()}
-    if type(data) in (list, tuple):
-        return type(data)(copied(item) for item in data)
-    return copy.copy(data)
+    return map_leaves(data, _copied_leaf)
+
+
+def _copied_leaf(leaf: Any) -> Any:
+    return leaf.detach().clone() if isinstance(leaf, torch.Tensor) else copy.copy(leaf)
 
 
 def _kept(value: Any, name: str) -> dict[str, Any]:

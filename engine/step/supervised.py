@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.utils._pytree import tree_map
 
 from leyden.engine.engine import Engine
 from leyden.engine.evaluation.attach_metrics import attach_metrics
@@ -17,6 +16,7 @@ from leyden.engine.setup import Stage
 from leyden.engine.step.batches import Inputs, ModelInputs, PrepareBatch, caller
 from leyden.engine.step.update import Update
 from leyden.engine.values.moving import move_module
+from leyden.engine.values.nested import detached
 
 LossFunction = Callable[[Any, Any], torch.Tensor]
 
@@ -58,7 +58,7 @@ def supervised_trainer(
 
     def output(x: Any, y: Any, y_pred: Any, loss: torch.Tensor) -> Any:
         if measured is not None:
-            measured.pair = (tree_map(_detached, y_pred), y)
+            measured.pair = (detached(y_pred), y)
         return loss.detach() if output_transform is None else output_transform(x, y, y_pred, loss)
 
     def train_step(engine: Engine[Any, Any], batch: Any) -> Any:
@@ -147,10 +147,6 @@ class _Measured:
 
     def _measure(self, transform: Callable[[Any], Any] | None, output: Any) -> Any:
         return self.pair if transform is None else transform(self.pair)
-
-
-def _detached(value: Any) -> Any:
-    return value.detach() if isinstance(value, torch.Tensor) else value
 
 
 create_supervised_trainer = supervised_trainer

@@ -2,7 +2,19 @@
 
 from leyden.engine.values.metric_values import MetricValues
 from leyden.engine.values.metric_watch import MetricWatch, WatchedMetric
-from leyden.engine.values.moving import SCALAR_TYPES, Move, move_module, move_nested, mover, to_device
+from leyden.engine.values.moving import Move, move_module, move_nested, mover, to_device
+from leyden.engine.values.nested import (
+    SCALAR_TYPES,
+    detached,
+    first_tensor,
+    items_of,
+    leaves_by_name,
+    leaves_in,
+    map_leaves,
+    map_tensors,
+    tensors_in,
+    with_items,
+)
 from leyden.engine.values.whole_numbers import NEVER, as_whole, whole_number
 
 __all__ = [
@@ -13,9 +25,18 @@ __all__ = [
     "Move",
     "WatchedMetric",
     "as_whole",
+    "detached",
+    "first_tensor",
+    "items_of",
+    "leaves_by_name",
+    "leaves_in",
+    "map_leaves",
+    "map_tensors",
     "move_module",
     "move_nested",
     "mover",
+    "tensors_in",
     "to_device",
     "whole_number",
+    "with_items",
 ]

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import copy
-import dataclasses
-from collections.abc import Callable, Mapping, MutableMapping
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import nn
 
-Move = Callable[[Any], Any]
+from leyden.engine.values.nested import SCALAR_TYPES, items_of, with_items
 
-SCALAR_TYPES = frozenset({int, float, bool, str, bytes, type(None)})
+Move = Callable[[Any], Any]
 
 
 def to_device(value: Any, device: torch.device | str, non_blocking: bool = False) -> Any:
@@ -56,8 +54,8 @@ def pinned(tensor: torch.Tensor) -> torch.Tensor:
 
 
 def move_nested(value: Any, move: Move) -> Any:
-    """Applies `move` to the tensors, and objects with a method `to`, in nested mappings, lists, tuples, named tuples
-    and dataclasses; containers are made anew, of their own type, and all else stays as it is.
+    """Applies `move` to the tensors, and objects with a method `to`, in nested containers; containers are made anew, of
+    their own type, and all else stays as it is.
     """
     if isinstance(value, torch.Tensor):
         return move(value)
@@ -68,27 +66,7 @@ def move_nested(value: Any, move: Move) -> Any:
         return {key: move_nested(item, move) for key, item in value.items()}
     if kind in SCALAR_TYPES:
         return value
-    return _move_others(value, move)
-
-
-def _move_others(value: Any, move: Move) -> Any:
     if callable(getattr(value, "to", None)) and not isinstance(value, type):
         return move(value)
-    if isinstance(value, Mapping):
-        items = {key: move_nested(item, move) for key, item in value.items()}
-        if isinstance(value, MutableMapping):
-            same_kind = copy.copy(value)  # keeps what else it has: the factory of a defaultdict
-            same_kind.update(items)
-            return same_kind
-        return type(value)(items)  # type: ignore[call-arg]
-    if isinstance(value, tuple) and hasattr(value, "_fields"):
-        return type(value)(*(move_nested(item, move) for item in value))
-    if isinstance(value, list | tuple):
-        return type(value)(move_nested(item, move) for item in value)
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        moved = copy.copy(value)
-        for field in dataclasses.fields(value):
-            if hasattr(value, field.name):
-                object.__setattr__(moved, field.name, move_nested(getattr(value, field.name), move))
-        return moved
-    return value
+    items = items_of(value)
+    return value if items is None else with_items(value, [move_nested(item, move) for item in items])

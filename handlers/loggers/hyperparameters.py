@@ -10,6 +10,7 @@ from torch.nn.parameter import is_lazy
 
 from leyden import distributed as dist
 from leyden.engine import Engine, Update
+from leyden.engine.values import leaves_by_name
 from leyden.handlers.loggers.values import by_group
 
 NO_OPTIONS = ("params", "name", "param_names", "initial_lr")
@@ -89,12 +90,6 @@ def _batch_size(data: Any) -> int | None:
     return None
 
 
-def flatten(params: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+def flatten(params: Mapping[str, Any]) -> dict[str, str]:
     """Parameters as text; those in a mapping are named `outer/inner`."""
-    flat: dict[str, str] = {}
-    for name, value in params.items():
-        if isinstance(value, Mapping):
-            flat |= flatten(value, f"{prefix}{name}/")
-        else:
-            flat[f"{prefix}{name}"] = str(value)[:LONGEST_TEXT]
-    return flat
+    return {name: str(value)[:LONGEST_TEXT] for name, value in leaves_by_name(params)}

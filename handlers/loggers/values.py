@@ -5,13 +5,14 @@ Reading a number copies it from the device, so this is called where something is
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from numbers import Real
 from typing import Any, Literal
 
 import torch
 
 from leyden.engine import Engine
+from leyden.engine.values import leaves_by_name
 from leyden.metrics import OutputTransform
 
 MetricChoice = Literal["all"] | Sequence[str] | None
@@ -32,19 +33,16 @@ def scalars(value: Any, name: str) -> dict[str, float]:
     All else is left out: larger tensors, sequences, text. A tensor that is sharded over ranks is left out too, for
     reading it would need them all.
     """
-    return dict(_scalars(value, name))
+    return {
+        leaf_name: number for leaf_name, leaf in leaves_by_name(value, name) if (number := _number(leaf)) is not None
+    }
 
 
-def _scalars(value: Any, name: str) -> Iterator[tuple[str, float]]:
+def _number(value: Any) -> float | None:
     if isinstance(value, torch.Tensor):
         sharded = any(not placement.is_replicate() for placement in getattr(value, "placements", ()))
-        if value.numel() == 1 and not value.is_complex() and not sharded:
-            yield name, float(value.item())
-    elif isinstance(value, Real):
-        yield name, float(value)
-    elif isinstance(value, Mapping):
-        for key, item in value.items():
-            yield from _scalars(item, f"{name}/{key}" if name else str(key))
+        return float(value.item()) if value.numel() == 1 and not value.is_complex() and not sharded else None
+    return float(value) if isinstance(value, Real) else None
 
 
 def output_name(engine: Engine[Any, Any]) -> str:

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from leyden.engine import Engine, Stage, Update
-from leyden.engine.values import Move, move_nested
+from leyden.engine.values import Move, map_tensors
 from leyden.handlers.common.updates import modules_of, share_update
 
 
@@ -64,13 +64,13 @@ class ChannelsLast:
         ]
 
 
-def _put_last(value: Any, dimensions: int, memory_format: torch.memory_format) -> Any:
-    if isinstance(value, torch.Tensor) and value.dim() == dimensions and value.layout == torch.strided:
-        return value.contiguous(memory_format=memory_format)
-    return value
+def _put_last(tensor: torch.Tensor, dimensions: int, memory_format: torch.memory_format) -> torch.Tensor:
+    if tensor.dim() == dimensions and tensor.layout == torch.strided:
+        return tensor.contiguous(memory_format=memory_format)
+    return tensor
 
 
 def _change_inputs(
     change: Move, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    return move_nested(args, change), move_nested(kwargs, change)
+    return map_tensors(args, change), map_tensors(kwargs, change)

@@ -7,10 +7,9 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.nn.utils.rnn import PackedSequence
 
 from leyden.engine import Engine, Stage, Update
-from leyden.engine.values import Move, move_nested
+from leyden.engine.values import Move, map_tensors
 from leyden.handlers.common.number_checks import require_number, require_whole
 from leyden.handlers.common.updates import modules_of
 from leyden.handlers.training.fast_precision import fast_precision, warn_if_slow
@@ -145,19 +144,17 @@ def _cast_states(optimizer: torch.optim.Optimizer) -> None:
     """Gives states the dtypes of their parameters, as loading them does; counts of steps stay as they are."""
     for parameter, state in optimizer.state.items():
         cast = functools.partial(_to_dtype, dtype=parameter.dtype)
-        state.update({name: move_nested(value, cast) for name, value in state.items() if name != "step"})
+        state.update({name: map_tensors(value, cast) for name, value in state.items() if name != "step"})
 
 
 def _cast_inputs(
     cast: Move, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    return move_nested(args, cast), move_nested(kwargs, cast)
+    return map_tensors(args, cast), map_tensors(kwargs, cast)
 
 
-def _to_dtype(value: Any, dtype: torch.dtype) -> Any:
-    if isinstance(value, torch.Tensor):
-        return value.to(dtype) if value.is_floating_point() else value
-    return value.to(dtype) if isinstance(value, PackedSequence) else value
+def _to_dtype(tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    return tensor.to(dtype) if tensor.is_floating_point() else tensor
 
 
 def _autocast(device: str, dtype: torch.dtype) -> torch.autocast:

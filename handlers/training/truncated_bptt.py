@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from leyden.engine import Engine, EventEnum, Events, Order
-from leyden.engine.values import as_whole
-from leyden.handlers.training.chunks import cut, detached, mean_output, time_of
+from leyden.engine.values import as_whole, detached
+from leyden.handlers.training.chunks import cut, mean_output, time_of
 from leyden.handlers.training.gradient_accumulation import GradientAccumulation
 
 Split = Callable[[Any, int], Iterable[Any]]
