@@ -48,6 +48,15 @@ from leyden.distributed.session import (
     rank,
     world_size,
 )
+from leyden.distributed.sharded_tensors import (
+    as_shard_of,
+    is_sharded,
+    is_whole,
+    local_part,
+    reshard,
+    shard_for,
+    sharded_like,
+)
 
 __all__ = [
     "Agreement",
@@ -58,6 +67,7 @@ __all__ = [
     "all_gather",
     "all_gather_object",
     "all_reduce",
+    "as_shard_of",
     "auto_dataloader",
     "auto_model",
     "auto_optim",
@@ -81,7 +91,10 @@ __all__ = [
     "hostname",
     "initialize",
     "is_initialized",
+    "is_sharded",
+    "is_whole",
     "launch",
+    "local_part",
     "local_rank",
     "local_world_size",
     "mesh",
@@ -94,7 +107,10 @@ __all__ = [
     "place_of_sampler",
     "rank",
     "request_mesh",
+    "reshard",
     "set_local_rank",
+    "shard_for",
+    "sharded_like",
     "show_config",
     "spawn",
     "world_size",

@@ -16,7 +16,7 @@ import torch
 
 from leyden import distributed as dist
 from leyden.engine import Engine, Events, Order
-from leyden.engine.values import WatchedMetric, leaves_in
+from leyden.engine.values import WatchedMetric, leaves_of
 from leyden.handlers.common.metric_modes import require_mode
 from leyden.handlers.common.number_checks import require_function, require_number, require_whole
 
@@ -179,7 +179,7 @@ class TerminateOnNan:
         """Looks at the output of the iteration."""
         state = engine.state
         output = state.output if self._output_transform is None else self._output_transform(state.output)
-        if all(map(_finite, leaves_in(output))):
+        if all(map(_finite, leaves_of(output))):
             return
         warnings.warn(
             f"the output of iteration {state.iteration} (epoch {state.epoch}) is not finite: {output}; the run ends. "

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from leyden.engine.values import move_module, tensors_in, whole_number
+from leyden.engine.values import move_module, tensors_of, whole_number
 from leyden.metrics.base import Device, Metric, OutputTransform
 from leyden.metrics.errors import require_samples
 from leyden.metrics.outputs import described, device_of
@@ -108,7 +108,7 @@ def _batch_size(y_pred: Any, y: Any) -> int:
     """The length of y; where that is no tensor (a mapping, a pair), what all tensors of the prediction agree on."""
     if isinstance(y, torch.Tensor) and y.ndim > 0:
         return len(y)
-    sizes = {len(tensor) for tensor in tensors_in(y_pred) if tensor.ndim > 0}
+    sizes = {len(tensor) for tensor in tensors_of(y_pred) if tensor.ndim > 0}
     if len(sizes) != 1:
         raise TypeError(
             f"Loss can't tell how many samples a batch has: y is {described(y)}, y_pred {described(y_pred)}; say it by "

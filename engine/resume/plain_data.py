@@ -7,12 +7,12 @@ from typing import Any
 
 import torch
 
-from leyden.engine.values.nested import map_tensors, tensors_in
+from leyden.engine.values.nested import map_tensors, tensors_of
 
 
 def kept(value: Any) -> dict[str, Any]:
     """The value with what is needed to have it back. Raises TypeError if it is no plain data."""
-    moved = any(tensor.device.type != "cpu" for tensor in tensors_in(value))
+    moved = any(tensor.device.type != "cpu" for tensor in tensors_of(value))
     return {"value": _plain(value), "moved": moved}
 
 

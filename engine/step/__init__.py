@@ -5,7 +5,7 @@ from leyden.engine.step.parameters import named_parameters, plain_name
 from leyden.engine.step.slots import GradientScaler, GradientSync, Tail
 from leyden.engine.step.step_count import completed, planned_steps
 from leyden.engine.step.update import Update
-from leyden.engine.step.window import is_sharded, parameters_by_name
+from leyden.engine.step.window import parameters_by_name
 
 __all__ = [
     "GradientScaler",
@@ -13,7 +13,6 @@ __all__ = [
     "Tail",
     "Update",
     "completed",
-    "is_sharded",
     "named_parameters",
     "parameters_by_name",
     "plain_name",

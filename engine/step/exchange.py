@@ -9,7 +9,6 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from leyden import distributed as dist
-from leyden.engine.step.window import is_sharded
 
 if TYPE_CHECKING:
     from leyden.engine.step.update import Update
@@ -20,7 +19,7 @@ def require_exchange(update: Update) -> None:
     ranks = dist.world_size()
     if ranks == 1 or update.independent or update.slots.sync is not None or not update.trainable():
         return
-    if any(_exchanges(module) for module in update.modules.values()) or any(map(is_sharded, update.trainable())):
+    if any(_exchanges(module) for module in update.modules.values()) or any(map(dist.is_sharded, update.trainable())):
         return
     raise RuntimeError(
         f"the update {update.name!r} would train {ranks} models, one on each of {ranks} ranks: nothing exchanges its "

@@ -11,7 +11,7 @@ from torch import nn
 
 from leyden import distributed as dist
 from leyden.engine.step.batch_count import BatchCount
-from leyden.engine.step.window import gradients_by_name, is_sharded, merge, put_gradients
+from leyden.engine.step.window import gradients_by_name, merge, put_gradients
 
 
 class SavedUpdate(BatchCount):
@@ -66,7 +66,7 @@ class SavedUpdate(BatchCount):
         Of as many as there are now this rank takes its own; else the first takes the sum of all.
         """
         rank, ranks = dist.rank(), dist.world_size()
-        sharded = any(map(is_sharded, self.trainable()))
+        sharded = any(map(dist.is_sharded, self.trainable()))
         if len(states) != ranks:
             window = merge(states, ranks, first=rank == 0, sharded=sharded)
         else:
@@ -90,7 +90,9 @@ class SavedUpdate(BatchCount):
         if self._gradients is not None:
             loaded = self._gradients.items()
             return {
-                name: data for name, data in loaded if (isinstance(data, torch.Tensor) and is_sharded(data)) is sharded
+                name: data
+                for name, data in loaded
+                if (isinstance(data, torch.Tensor) and dist.is_sharded(data)) is sharded
             }
         return gradients_by_name(self, sharded=sharded)
 

@@ -19,7 +19,7 @@ from leyden.engine.step.forward_pass import ForwardPass
 from leyden.engine.step.parameters import ParameterNames
 from leyden.engine.step.saved_update import SavedUpdate
 from leyden.engine.step.slots import Slots, Tail
-from leyden.engine.step.window import is_sharded, scale_gradients
+from leyden.engine.step.window import scale_gradients
 
 if TYPE_CHECKING:
     from leyden.engine.engine import Engine
@@ -334,7 +334,7 @@ class Update(SavedUpdate):
 
     def _check_weights(self) -> None:
         """Raises RuntimeError where the ranks' weights would have to be added up, and nobody does that."""
-        if self.slots.sync is None and dist.world_size() > 1 and any(map(is_sharded, self.trainable())):
+        if self.slots.sync is None and dist.world_size() > 1 and any(map(dist.is_sharded, self.trainable())):
             raise RuntimeError(
                 f'update "{self.name}" weighs its batches, but its model was sharded by hand (fully_shard), so that '
                 "the weights of the ranks are not added up and each rank would divide its shards by its own. Leave the "

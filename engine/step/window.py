@@ -6,23 +6,17 @@ shards of a whole that all ranks share.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch.nn.parallel import DistributedDataParallel
 
+from leyden.distributed import is_sharded, sharded_like
 from leyden.engine.step.parameters import named_parameters
 
 if TYPE_CHECKING:
     from leyden.engine.step.saved_update import SavedUpdate
-
-
-def is_sharded(tensor: torch.Tensor) -> bool:
-    """True for a DTensor. Where nobody has imported them there are none, and the import takes its time."""
-    room = sys.modules.get("torch.distributed.tensor")
-    return room is not None and isinstance(tensor, room.DTensor)
 
 
 def parameters_by_name(update: SavedUpdate) -> dict[str, torch.Tensor]:
@@ -113,10 +107,7 @@ def _from_data(data: Any, parameter: torch.Tensor) -> torch.Tensor:
         return torch.sparse_coo_tensor(indices, values, shape, is_coalesced=data["coalesced"], check_invariants=True)
     value: torch.Tensor = data
     if is_sharded(parameter) and not is_sharded(value):
-        from torch.distributed.tensor import distribute_tensor
-
-        target: Any = parameter
-        return distribute_tensor(value.to(target.device), target.device_mesh, target.placements, src_data_rank=None)
+        return sharded_like(parameter, value)
     if is_sharded(value) and not is_sharded(parameter):
         source: Any = value
         value = source.full_tensor()

@@ -93,23 +93,23 @@ def detached(value: Any) -> Any:
     return map_tensors(value, torch.Tensor.detach)
 
 
-def leaves_in(value: Any) -> Iterator[Any]:
+def leaves_of(value: Any) -> Iterator[Any]:
     """Yield the leaves in their order; of a value that is no container, itself."""
     items = items_of(value)
     if items is None:
         yield value
     else:
         for item in items:
-            yield from leaves_in(item)
+            yield from leaves_of(item)
 
 
-def tensors_in(value: Any) -> Iterator[torch.Tensor]:
+def tensors_of(value: Any) -> Iterator[torch.Tensor]:
     """Yield the tensors in their order."""
     if isinstance(value, torch.Tensor):
         yield value
     else:
         for item in items_of(value) or ():
-            yield from tensors_in(item)
+            yield from tensors_of(item)
 
 
 def first_tensor(value: Any) -> torch.Tensor | None:

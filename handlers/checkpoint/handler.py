@@ -13,7 +13,6 @@ from leyden.engine import Engine, Events, Order, Stage
 from leyden.engine.events import AnyEvent
 from leyden.handlers.checkpoint.after_evaluations import AfterEvaluations
 from leyden.handlers.checkpoint.arguments import check_directory, check_moments, check_options
-from leyden.handlers.checkpoint.files.shards import is_sharded
 from leyden.handlers.checkpoint.messages import tell_no_model, tell_place
 from leyden.handlers.checkpoint.resuming import GoingOn
 from leyden.handlers.checkpoint.run_start import absolute, check_company, check_places, take_and_find
@@ -200,7 +199,10 @@ class Checkpoint:
             on_rank_zero(lambda: check_company(self._checkpoints, self.resume))
         path = on_rank_zero(lambda: take_and_find(self._checkpoints, self._lock, self.resume))
         if any(
-            is_sharded(module.parameters()) for update in engine.updates.values() for module in update.modules.values()
+            dist.is_sharded(parameter)
+            for update in engine.updates.values()
+            for module in update.modules.values()
+            for parameter in module.parameters()
         ):
             self._saver.exchange.set_up()
         if resuming is not self:

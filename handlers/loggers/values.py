@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 import torch
 
+from leyden import distributed as dist
 from leyden.engine import Engine
 from leyden.engine.values import leaves_by_name
 from leyden.metrics import OutputTransform
@@ -40,8 +41,7 @@ def scalars(value: Any, name: str) -> dict[str, float]:
 
 def _number(value: Any) -> float | None:
     if isinstance(value, torch.Tensor):
-        sharded = any(not placement.is_replicate() for placement in getattr(value, "placements", ()))
-        return float(value.item()) if value.numel() == 1 and not value.is_complex() and not sharded else None
+        return float(value.item()) if value.numel() == 1 and not value.is_complex() and dist.is_whole(value) else None
     return float(value) if isinstance(value, Real) else None
 
 

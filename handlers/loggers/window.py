@@ -8,6 +8,8 @@ from typing import Any
 
 import torch
 
+from leyden import distributed as dist
+
 
 class _Sum:
     """`kind`, `dtype`: of values that may be added to it straight."""
@@ -97,11 +99,8 @@ class WindowMean:
 
 def _one_number(value: torch.Tensor) -> torch.Tensor | None:
     """A tensor's one element in memory of its own, wide enough to add many to it; None if it has another number."""
-    if value.numel() != 1 or value.is_complex():
+    if value.numel() != 1 or value.is_complex() or not dist.is_whole(value):
         return None
-    if any(not placement.is_replicate() for placement in getattr(value, "placements", ())):
-        return None
-    local = value.to_local() if hasattr(value, "to_local") else value
     dtype = torch.float32 if value.device.type == "mps" else torch.float64
-    number = local.detach().reshape(()).to(dtype, copy=True)
+    number = dist.local_part(value).detach().reshape(()).to(dtype, copy=True)
     return number.as_subclass(torch.Tensor)

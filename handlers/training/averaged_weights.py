@@ -7,10 +7,10 @@ from typing import Any
 import torch
 from torch import nn
 
+from leyden import distributed as dist
 from leyden.engine import Update
 from leyden.engine.step import named_parameters
 from leyden.handlers.common.updates import trained_elsewhere
-from leyden.handlers.training.shards import as_shard_of, local, reshard, shard_for
 
 Lists = tuple[list[torch.Tensor], list[torch.Tensor]]
 
@@ -56,7 +56,7 @@ class AveragedWeights:
     def collect(self) -> None:
         """Gives an average to each parameter that is trained and has none."""
         foreign = trained_elsewhere(self.update)
-        reshard(self.update.modules.values())
+        dist.reshard(self.update.modules.values())
         averages, self._parameters, self.frozen, self._groups = self._averages, {}, [], None
         self._averages = {}
         seen: set[int] = set()
@@ -65,9 +65,9 @@ class AveragedWeights:
                 continue
             seen.add(id(parameter))
             if name in averages:
-                self._averages[name] = averages[name].to(local(parameter).device)
+                self._averages[name] = averages[name].to(dist.local_part(parameter).device)
             elif parameter.requires_grad:
-                self._averages[name] = _copy(local(parameter))
+                self._averages[name] = _copy(dist.local_part(parameter))
             else:
                 self.frozen.append(parameter)
                 continue
@@ -83,7 +83,7 @@ class AveragedWeights:
             made: dict[Any, Lists] = {}
             with torch.no_grad():
                 for name, average in self._averages.items():
-                    value = local(self._parameters[name])
+                    value = dist.local_part(self._parameters[name])
                     averages, values = made.setdefault((value.device, value.dtype), ([], []))
                     averages.append(average)
                     values.append(value)
@@ -115,7 +115,7 @@ class AveragedWeights:
         """Puts the averages into the model until `swap_out`; where they are in, or where there is none, nothing."""
         if self._swaps == 0 and self.count > 0:
             averages, values = self._everything()
-            buffers = [local(buffer) for module in self.modules for buffer in module.buffers()]
+            buffers = [dist.local_part(buffer) for module in self.modules for buffer in module.buffers()]
             buffers = [buffer for buffer in buffers if not nn.parameter.is_lazy(buffer)]
             self._kept = (
                 [value.clone() for value in values],
@@ -139,8 +139,8 @@ class AveragedWeights:
                 buffer.copy_(kept)
 
     def _everything(self) -> Lists:
-        reshard(self.modules)
-        return list(self._averages.values()), [local(self._parameters[name]) for name in self._averages]
+        dist.reshard(self.modules)
+        return list(self._averages.values()), [dist.local_part(self._parameters[name]) for name in self._averages]
 
     # -- state -----------------------------------------------------------------------------------------------
 
@@ -148,7 +148,7 @@ class AveragedWeights:
         """The tensors are the live ones; those of sharded parameters are sharded in the same way."""
         if self._saved is not None:
             return self._saved
-        tensors = {name: as_shard_of(self._parameters[name], average) for name, average in self._averages.items()}
+        tensors = {name: dist.as_shard_of(self._parameters[name], average) for name, average in self._averages.items()}
         return {"count": self.count, "averages": tensors}
 
     @torch.no_grad()
@@ -160,7 +160,7 @@ class AveragedWeights:
         if not self._ready:
             self._saved = state
             return
-        reshard(self.modules)
+        dist.reshard(self.modules)
         parameters = named_parameters(self.update.modules)
         averages: dict[str, torch.Tensor] = {}
         for name, value in state["averages"].items():
@@ -170,7 +170,7 @@ class AveragedWeights:
                     f"the saved averages have {name} of shape {tuple(value.shape)}, but the model of update "
                     f"{self.update.name!r} has {there}: they are another model's"
                 )
-            averages[name] = _copy(shard_for(value, parameters[name]), like=local(parameters[name]))
+            averages[name] = _copy(dist.shard_for(value, parameters[name]), like=dist.local_part(parameters[name]))
         self._averages = averages
         self.count = state["count"]
         self._loaded = True

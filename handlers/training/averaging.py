@@ -9,12 +9,12 @@ from typing import Any
 import torch
 from torch import nn
 
+from leyden import distributed as dist
 from leyden.engine import Engine, Events, Order, Stage, Update
 from leyden.engine.step import plain_name
 from leyden.handlers.checkpoint.state.model_state import unwrapped
 from leyden.handlers.common.updates import share_update
 from leyden.handlers.training.averaged_weights import AveragedWeights
-from leyden.handlers.training.shards import is_sharded
 
 """Around all others of an event: whoever looks at the model in an evaluation sees the averages."""
 
@@ -113,7 +113,7 @@ class Averaging:
                 )
             for name, target in targets.items():
                 value: Any = values[name]
-                target.copy_(value.full_tensor() if is_sharded(value) and not is_sharded(target) else value)
+                target.copy_(value.full_tensor() if dist.is_sharded(value) and not dist.is_sharded(target) else value)
 
     def _source(self, module: nn.Module | None) -> nn.Module:
         modules = [each for weights in self._weights.values() for each in weights.modules]

@@ -44,13 +44,6 @@ class Piece:
     offsets: tuple[int, ...]
 
 
-def is_sharded(tensors: Iterable[torch.Tensor]) -> bool:
-    """True if a tensor is spread over ranks, so that all of them have to write."""
-    from torch.distributed.tensor import DTensor
-
-    return any(isinstance(tensor, DTensor) for tensor in tensors)
-
-
 def pieces_of(tensors: Mapping[str, torch.Tensor], *, whole: bool) -> list[Piece]:
     """What this rank writes of the tensors: its shards, if no other replica has them to write, and with `whole` those
     that are not spread.

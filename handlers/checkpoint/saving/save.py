@@ -15,7 +15,7 @@ from leyden.engine import Engine
 from leyden.handlers.checkpoint.errors import ScoreError
 from leyden.handlers.checkpoint.files.codec import Json, encode
 from leyden.handlers.checkpoint.files.manifest import STATE, FileRecord, Manifest, numbers
-from leyden.handlers.checkpoint.files.shards import Layout, Piece, file_name, is_sharded, ordered, pieces_of
+from leyden.handlers.checkpoint.files.shards import Layout, Piece, file_name, ordered, pieces_of
 from leyden.handlers.checkpoint.files.staging import HostBuffer, bytes_of
 from leyden.handlers.checkpoint.saving.writers import Exchange
 from leyden.handlers.checkpoint.shared_outcomes import gather_or_fail
@@ -72,7 +72,7 @@ def take(
             raise ScoreError(f'Checkpoint ranks by "{best}", which is no number, but a {kind}')
         shared = collect(engine, extra, script)
         json, tensors = encode(shared)
-        sharded = is_sharded(tensors.values())
+        sharded = any(map(dist.is_sharded, tensors.values()))
         pieces = pieces_of(tensors, whole=dist.rank() == 0)
         own = collect_own(engine)
     except Exception as error:  # raised once all ranks know of it

@@ -11,7 +11,7 @@ import torch
 from leyden import distributed as dist
 from leyden.engine import Engine, GradientScaler
 from leyden.engine.randomness import rng_state, set_rng_state
-from leyden.engine.step import is_sharded, parameters_by_name
+from leyden.engine.step import parameters_by_name
 from leyden.handlers.checkpoint.errors import CheckpointDamagedError
 from leyden.handlers.checkpoint.files.contents import CheckpointContents
 from leyden.handlers.checkpoint.files.tensor_info import TensorInfo
@@ -94,7 +94,9 @@ def _restore_ranks(engine: Engine[Any, Any], contents: CheckpointContents) -> No
             ranks,
         )
         # What was accumulated goes to rank 0, and where parameters are sharded, to each rank its part.
-        all_of_it = rank == 0 or any(is_sharded(p) for update in engine.updates.values() for p in update.trainable())
+        all_of_it = rank == 0 or any(
+            dist.is_sharded(p) for update in engine.updates.values() for p in update.trainable()
+        )
         states = [contents.load_rank(place, gradients=all_of_it).get("engine", {}) for place in range(saved)]
     if any(states):  # schema 1 had nothing but random numbers there
         engine.load_rank_state_dicts(states)
@@ -146,7 +148,7 @@ def _sharded(engine: Engine[Any, Any], saved: Mapping[str, Any]) -> dict[str, to
 def _match(live: Any, saved: Any, like: dict[str, torch.Tensor]) -> None:
     """Finds the tensors that are shards of a whole in live data, and what is saved in their place."""
     if isinstance(saved, TensorInfo):
-        if isinstance(live, torch.Tensor) and is_sharded(live) and saved.shape == tuple(live.shape):
+        if isinstance(live, torch.Tensor) and dist.is_sharded(live) and saved.shape == tuple(live.shape):
             like[saved.name] = live
     elif isinstance(saved, Mapping) and isinstance(live, Mapping):
         for key, item in saved.items():

@@ -210,12 +210,9 @@ def _with_aliases(model: nn.Module, saved: Mapping[str, Any]) -> dict[str, Any]:
 
 def _spread(model: nn.Module, state: Mapping[str, Any]) -> dict[str, Any]:
     """The state with tensors spread over ranks where the model's are."""
-    from torch.distributed.tensor import DTensor, distribute_tensor
-
     spread = dict(state)
     for name, live in model_state.model_state(model).items():
         value = spread.get(name)
-        if isinstance(live, DTensor) and isinstance(value, torch.Tensor) and not isinstance(value, DTensor):
-            value = value.to(live.device)  # each rank has read it itself, so none has to send it
-            spread[name] = distribute_tensor(value, live.device_mesh, live.placements, src_data_rank=None)
+        if dist.is_sharded(live) and isinstance(value, torch.Tensor) and not dist.is_sharded(value):
+            spread[name] = dist.sharded_like(live, value)  # each rank has read it itself, so none has to send it
     return spread

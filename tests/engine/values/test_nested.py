@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from leyden.engine import Engine, Update, supervised_trainer
-from leyden.engine.values import detached, first_tensor, leaves_by_name, leaves_in, map_leaves, map_tensors, tensors_in
+from leyden.engine.values import detached, first_tensor, leaves_by_name, leaves_of, map_leaves, map_tensors, tensors_of
 from leyden.handlers import MixedPrecision, TerminateOnNan, TruncatedBPTT
 from leyden.metrics import Loss
 
@@ -91,16 +91,16 @@ CONTAINERS = {
 @pytest.mark.parametrize("make", CONTAINERS.values(), ids=CONTAINERS)
 def test_tensors_are_changed_in_containers_of_the_same_type(make):
     value = make()
-    found = list(tensors_in(value))
+    found = list(tensors_of(value))
     assert any(tensor.requires_grad for tensor in found)
     changed = detached(value)
     assert type(changed) is type(value)
-    assert not any(tensor.requires_grad for tensor in tensors_in(changed))
-    assert [tensor.tolist() for tensor in tensors_in(changed)] == [tensor.tolist() for tensor in found]
-    assert [leaf for leaf in leaves_in(changed) if not isinstance(leaf, torch.Tensor)] == [
-        leaf for leaf in leaves_in(value) if not isinstance(leaf, torch.Tensor)
+    assert not any(tensor.requires_grad for tensor in tensors_of(changed))
+    assert [tensor.tolist() for tensor in tensors_of(changed)] == [tensor.tolist() for tensor in found]
+    assert [leaf for leaf in leaves_of(changed) if not isinstance(leaf, torch.Tensor)] == [
+        leaf for leaf in leaves_of(value) if not isinstance(leaf, torch.Tensor)
     ]
-    assert all(before is after for before, after in zip(found, tensors_in(value), strict=True)), "the value was altered"
+    assert all(before is after for before, after in zip(found, tensors_of(value), strict=True)), "the value was altered"
 
 
 def test_a_container_keeps_what_else_it_has():
@@ -114,8 +114,8 @@ def test_a_container_keeps_what_else_it_has():
 
 def test_leaves_come_in_order_and_are_changed_one_by_one():
     value = {"a": (1, [2.0, None]), "b": Pair("three", {4})}
-    assert list(leaves_in(value)) == [1, 2.0, None, "three", {4}]
-    assert list(leaves_in("text")) == ["text"]
+    assert list(leaves_of(value)) == [1, 2.0, None, "three", {4}]
+    assert list(leaves_of("text")) == ["text"]
     assert map_leaves(value, str) == {"a": ("1", ["2.0", "None"]), "b": Pair("three", "{4}")}
     assert map_tensors(value, torch.neg) == value
 

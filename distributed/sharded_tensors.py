@@ -1,4 +1,4 @@
-"""Tensors that lie in shards on several ranks, seen from one rank."""
+"""Tensors of which several ranks hold a part each (DTensor), seen from one rank."""
 
 from __future__ import annotations
 
@@ -16,9 +16,22 @@ def is_sharded(tensor: torch.Tensor) -> bool:
     return room is not None and isinstance(tensor, room.DTensor)
 
 
-def local(tensor: torch.Tensor) -> torch.Tensor:
+def is_whole(tensor: torch.Tensor) -> bool:
+    """True if this rank holds all of the tensor, so that it can be read without the others."""
+    return not is_sharded(tensor) or all(placement.is_replicate() for placement in tensor.placements)  # type: ignore[attr-defined]
+
+
+def local_part(tensor: torch.Tensor) -> torch.Tensor:
     """What this rank holds of a tensor, in the same memory; to be called without gradients."""
     return tensor.to_local() if is_sharded(tensor) else tensor  # type: ignore[attr-defined]
+
+
+def sharded_like(target: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+    """A value that each rank has whole, spread over the ranks as `target` is, on its device. Nothing is sent."""
+    from torch.distributed.tensor import distribute_tensor
+
+    goal: Any = target
+    return distribute_tensor(value.to(goal.device), goal.device_mesh, goal.placements, src_data_rank=None)
 
 
 def as_shard_of(whole: torch.Tensor, shard: torch.Tensor) -> torch.Tensor:
@@ -37,7 +50,7 @@ def as_shard_of(whole: torch.Tensor, shard: torch.Tensor) -> torch.Tensor:
 
 
 def shard_for(value: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-    """This rank's part of a value that comes whole or sharded, cut as `target` is; on the target's device.
+    """This rank's part of a value that comes whole or sharded, cut as `target` is, on the target's device.
 
     Only a value that is sharded otherwise is gathered; all ranks then have to call this.
     """
@@ -45,15 +58,11 @@ def shard_for(value: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         source: Any = value
         goal: Any = target
         if is_sharded(target) and (source.device_mesh, source.placements) == (goal.device_mesh, goal.placements):
-            return local(value).to(local(target).device)
+            return local_part(value).to(local_part(target).device)
         value = source.full_tensor()
     if not is_sharded(target):
         return value.to(target.device)
-    from torch.distributed.tensor import distribute_tensor
-
-    goal = target
-    value = value.to(local(target).device)
-    return local(distribute_tensor(value, goal.device_mesh, goal.placements, src_data_rank=None))
+    return local_part(sharded_like(target, value))
 
 
 def reshard(modules: Iterable[nn.Module]) -> None:
