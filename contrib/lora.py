@@ -16,7 +16,7 @@ from torch.nn.modules.lazy import LazyModuleMixin
 from leyden.contrib.adapter_groups import Kin, enter_optimizer, find_kin
 from leyden.contrib.adapters import adapted_layers
 from leyden.engine import Engine, Stage, Update
-from leyden.engine.step import named_parameters
+from leyden.engine.step import named_parameters, optimizers_in
 from leyden.engine.values import as_whole
 from leyden.handlers import Finetune, Freeze, ParamSchedule, Quantize, Schedule
 from leyden.handlers.common import require_number, require_package, share_update
@@ -91,7 +91,9 @@ class LoRA:
 
     def refuses(self, other: Any) -> str | None:
         if isinstance(other, Schedule):  # asked once more when this one is attached and knows its optimizers
-            return self._lr_conflict() if other.optimizer in self._optimizers() else None
+            mine = self._optimizers()
+            both = other.optimizer is not None and any(each in mine for each in optimizers_in(other.optimizer))
+            return self._lr_conflict() if both else None
         if not isinstance(other, LoRA | Freeze | Finetune | ParamSchedule | Quantize) or not share_update(self, other):
             return None
         if isinstance(other, LoRA):
@@ -111,7 +113,7 @@ class LoRA:
         )
 
     def _optimizers(self) -> list[torch.optim.Optimizer]:
-        return [update.optimizer for update in self._updates]
+        return [each for update in self._updates for each in update.optimizers]
 
     # -- the model -------------------------------------------------------------------------------------------
 

@@ -2,6 +2,7 @@
 `Engine`, `leyden.engine` hands them on."""
 
 from leyden.engine.step.parameters import named_parameters, plain_name
+from leyden.engine.step.several_optimizers import groups_before, optimizer_kind, optimizers_in
 from leyden.engine.step.slots import GradientScaler, GradientSync, Tail
 from leyden.engine.step.step_count import completed, planned_steps
 from leyden.engine.step.update import Update
@@ -13,7 +14,10 @@ __all__ = [
     "Tail",
     "Update",
     "completed",
+    "groups_before",
     "named_parameters",
+    "optimizer_kind",
+    "optimizers_in",
     "parameters_by_name",
     "plain_name",
     "planned_steps",

@@ -4,7 +4,6 @@ or the several that `accumulate` makes of it; how many of them an iteration of t
 
 from __future__ import annotations
 
-from abc import ABC
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -15,7 +14,7 @@ if TYPE_CHECKING:
     from leyden.engine.engine import Engine
 
 
-class BatchCount(ABC):
+class BatchCount:
     """The part of an `Update` that counts."""
 
     engine: Engine[Any, Any]

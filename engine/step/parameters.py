@@ -78,8 +78,9 @@ class ParameterNames:
                             f"the optimizer's state of {name} has shape {tuple(old.shape)}, "
                             f"the parameter now {tuple(new.shape)}"
                         )
-                    self._optimizer.state[new] = state
                 group["params"][place] = new
+                if state:
+                    self._optimizer.state[new] = state
         names = {id(parameter): name for name, parameter in current.items()}
         held = [parameter for group in self._optimizer.param_groups for parameter in group["params"]]
         # Made anew: the id of a parameter that is gone may be another's one day.

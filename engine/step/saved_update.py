@@ -2,31 +2,23 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import nn
 
 from leyden import distributed as dist
 from leyden.engine.step.batch_count import BatchCount
+from leyden.engine.step.optimized import Optimized
 from leyden.engine.step.window import gradients_by_name, merge, put_gradients
 
 
-class SavedUpdate(BatchCount):
+class SavedUpdate(BatchCount, Optimized):
     """The state of an `Update`. The step itself is there."""
 
-    name: str
-    modules: dict[str, nn.Module]
-    optimizer: torch.optim.Optimizer
     steps: int
     _scaler_state: dict[str, Any] | None
     _gradients: dict[str, Any] | None
-
-    @abstractmethod
-    def trainable(self) -> list[torch.Tensor]:
-        """The optimizer's parameters that require a gradient."""
 
     def state_dict(self) -> dict[str, Any]:
         """What all ranks share: steps, the scaler's state, and of an open window the gradients that are shards."""

@@ -27,7 +27,7 @@ class StepWatch:
 
     def __init__(self, updates: dict[str, Update]) -> None:
         self._updates = updates
-        self._hooks: dict[str, Any] = {}
+        self._hooks: dict[str, list[Any]] = {}
         self._seen: dict[str, int] = {}  # own steps, by update
         self._told: set[str] = set()
         self._begun_at = 0
@@ -38,8 +38,10 @@ class StepWatch:
         if dist.rank() != 0:
             return
         for name, update in self._updates.items():
-            if self._seen.get(name, 0) < LOOKED_AT and hasattr(update.optimizer, "register_step_post_hook"):
-                self._hooks[name] = update.optimizer.register_step_post_hook(functools.partial(self._look, name))
+            if self._seen.get(name, 0) < LOOKED_AT:
+                watched = [each for each in update.optimizers if hasattr(each, "register_step_post_hook")]
+                look = functools.partial(self._look, name)
+                self._hooks[name] = [each.register_step_post_hook(look) for each in watched]
 
     def end(self) -> None:
         """Lets go of the optimizers."""
@@ -47,7 +49,7 @@ class StepWatch:
             self._release(name)
 
     def _release(self, name: str) -> None:
-        if (hook := self._hooks.pop(name, None)) is not None:
+        for hook in self._hooks.pop(name, ()):
             hook.remove()
 
     def _look(self, name: str, optimizer: torch.optim.Optimizer, *_: Any) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -23,7 +23,7 @@ LossFunction = Callable[[Any, Any], torch.Tensor]
 
 def supervised_trainer(
     model: nn.Module,
-    optimizer: torch.optim.Optimizer,
+    optimizer: torch.optim.Optimizer | Sequence[torch.optim.Optimizer],
     loss_fn: LossFunction,
     device: str | torch.device | None = None,
     non_blocking: bool = False,
@@ -35,7 +35,7 @@ def supervised_trainer(
     model_inputs: ModelInputs | None = None,
     metrics: Mapping[str, Any] | None = None,
 ) -> Engine[Any, Any]:
-    """An engine that trains `model` on batches of (input, target).
+    """An engine that trains `model` on batches of (input, target), with one optimizer or several that step together.
 
     `device`: where the model, a loss that is a module, and the batches go when the run starts; by default the process's
     own (`leyden.distributed.device`). Of batches that are no pair, `model_inputs` says what the model is called with,

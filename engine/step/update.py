@@ -18,6 +18,7 @@ from leyden.engine.events.signatures import Handler
 from leyden.engine.step.forward_pass import ForwardPass
 from leyden.engine.step.parameters import ParameterNames
 from leyden.engine.step.saved_update import SavedUpdate
+from leyden.engine.step.several_optimizers import SeveralOptimizers, optimizer_kind
 from leyden.engine.step.slots import Slots, Tail
 from leyden.engine.step.window import scale_gradients
 
@@ -34,10 +35,11 @@ class Update(SavedUpdate):
             loss = loss_fn(model(x), y)
         update.backward(loss)
 
-    `model` is a module or a sequence of modules. Gradients are accumulated over a window of batches (one, unless a
-    handler sets it), which closes at the epoch's last batch too; then: unscale, GRADIENTS_READY, optimizer.step,
-    zero_grad, STEP_COMPLETED. Where an engine has several updates, each one's backward pass reaches only its own
-    parameters.
+    `model` is a module or a sequence of modules, `optimizer` an optimizer or a sequence of them, [muon, adamw], which
+    step together: all or, where a gradient overflowed, none. Gradients are accumulated over a window of batches (one,
+    unless a handler sets it), which closes at the epoch's last batch too; then: unscale, GRADIENTS_READY,
+    optimizer.step, zero_grad, STEP_COMPLETED. Where an engine has several updates, each one's backward pass reaches
+    only its own parameters.
 
     Raises ValueError if the name is taken on the engine, if a handler of all updates is attached already, or if the
     optimizer's parameters are not the model's.
@@ -47,7 +49,7 @@ class Update(SavedUpdate):
         self,
         engine: Engine[Any, Any],
         model: nn.Module | Sequence[nn.Module],
-        optimizer: torch.optim.Optimizer,
+        optimizer: torch.optim.Optimizer | Sequence[torch.optim.Optimizer],
         name: str = "default",
     ) -> None:
         engine.check_new_update(name)
@@ -55,7 +57,7 @@ class Update(SavedUpdate):
         self.engine = engine
         self.name = name
         self.modules = {"model": model} if isinstance(model, nn.Module) else {str(i): m for i, m in enumerate(model)}
-        self.optimizer = optimizer
+        self.optimizer = optimizer if isinstance(optimizer, torch.optim.Optimizer) else SeveralOptimizers(optimizer)
         self.steps = 0
         """Optimizer steps done in the run."""
         self.went_backward = False
@@ -64,14 +66,12 @@ class Update(SavedUpdate):
         self.predict: Callable[[Any], Any] | None = None
         """From a batch to what the model makes of it; None where the process function alone knows how."""
         self.tables: dict[Event, Table] = {event: Table(engine, event, source=self) for event in UpdateEvents}
-        self._names = ParameterNames(self.modules, optimizer, name)
+        self._names = ParameterNames(self.modules, self.optimizer, name)
         self._scaler_state: dict[str, Any] | None = None  # loaded before its scaler was attached
         self._gradients: dict[str, Any] | None = None  # of a loaded window, until the model is ready for them
         self._alone = True
         self.independent = False
         """Each rank trains a model of its own, or the process function exchanges gradients itself."""
-        self.uniform = False
-        """All parameters have one device and dtype, so that one operation can work on all gradients."""
         self._forward = ForwardPass(self)
         engine.updates[name] = self
         engine.adopt_update(self.tables)
@@ -286,7 +286,7 @@ class Update(SavedUpdate):
         self._restore_scaler()
         self._restore_window()
         self._alone = len(self.engine.updates) == 1
-        self._look_at_kinds()
+        self.look_at_kinds()
         self.batch_begun, self._begun_at = False, 0
         if self.slots.weight is not None:
             self._check_weights()
@@ -306,31 +306,17 @@ class Update(SavedUpdate):
         if self.slots.sync is not None:
             self.slots.sync.rebuild(self)
         self._names = ParameterNames(self.modules, self.optimizer, self.name)
-        self._look_at_kinds()
-
-    def _look_at_kinds(self) -> None:
-        kinds = {
-            (p.device, p.dtype, p.layout, type(p)) for group in self.optimizer.param_groups for p in group["params"]
-        }
-        self.uniform = len(kinds) == 1
+        self.look_at_kinds()
 
     def rearm(self, wake: bool = True) -> None:
         """Lets filters count from where the update stands."""
         for table in self.tables.values():
             table.rearm(wake)
 
-    def trainable(self) -> list[torch.Tensor]:
-        """The optimizer's parameters that require a gradient."""
-        return [p for group in self.optimizer.param_groups for p in group["params"] if p.requires_grad]
-
-    def gradients(self) -> list[torch.Tensor]:
-        """The gradients that are there, in the order of the optimizer's parameters."""
-        return [p.grad for group in self.optimizer.param_groups for p in group["params"] if p.grad is not None]
-
     def describe(self) -> str:
         models = ", ".join(type(module).__name__ for module in self.modules.values())
         filled = ", ".join(f"{slot} by {owner}" for slot, owner in self.slots.owners.items()) or "no slot filled"
-        return f"{type(self.optimizer).__name__} on {models}; {filled}"
+        return f"{optimizer_kind(self.optimizer)} on {models}; {filled}"
 
     def _check_weights(self) -> None:
         """Raises RuntimeError where the ranks' weights would have to be added up, and nobody does that."""

@@ -10,6 +10,7 @@ from torch.nn.parameter import is_lazy
 
 from leyden import distributed as dist
 from leyden.engine import Engine, Update
+from leyden.engine.step import optimizer_kind
 from leyden.engine.values import leaves_by_name
 from leyden.handlers.loggers.values import by_group
 
@@ -48,7 +49,7 @@ def _of_update(update: Update) -> dict[str, Any]:
     parameters = [parameter for module in update.modules.values() for parameter in module.parameters()]
     found: dict[str, Any] = {
         "model": ", ".join(type(module).__name__ for module in update.modules.values()),
-        "optimizer": type(update.optimizer).__name__,
+        "optimizer": optimizer_kind(update.optimizer),
     }
     if not any(is_lazy(parameter) for parameter in parameters):
         found["parameters"] = sum(parameter.numel() for parameter in parameters)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -17,6 +17,7 @@ from leyden.handlers.model.groups import complete_first_group, give_group
 from leyden.handlers.model.naming import Outline, require_places
 from leyden.handlers.model.plan import Part, check_plan, read_plan, trained_in
 from leyden.handlers.training.param_schedule import ParamSchedule
+from leyden.handlers.training.schedulers_of_several import outermost_in
 
 Scheduler = torch.optim.lr_scheduler.LRScheduler
 
@@ -67,7 +68,7 @@ class Finetune:
         updates = engine.targets(self.update, self)
         require_places(updates, [name for part in self.parts for name in part.names], "Finetune's plan")
         for update in updates:
-            if isinstance(update.optimizer, torch.optim.LBFGS):
+            if any(isinstance(each, torch.optim.LBFGS) for each in update.optimizers):
                 raise ValueError("Finetune gives the optimizer groups with learning rates of their own; LBFGS has one")
             check_plan(self.parts, update)
             self._norms[update.name] = HeldNorms(update)
@@ -101,18 +102,20 @@ class Finetune:
             self._apply(update, engine.state.epoch)
 
     def _regroup(self, engine: Engine[Any, Any], updates: list[Update]) -> None:
-        handlers = [getattr(handler, "scheduler", None) for handler in engine.handlers.values()]
+        held = [getattr(handler, "scheduler", None) for handler in engine.handlers.values()]
+        schedulers = [part for each in held if isinstance(each, Scheduler) for part in outermost_in(each)]
         for update in updates:
             update.prepare()  # earlier stages may have exchanged parameters
-            outline, optimizer = Outline(update), update.optimizer
-            schedulers = [each for each in handlers if isinstance(each, Scheduler) and each.optimizer is optimizer]
+            outline = Outline(update)
             foreign = trained_elsewhere(update)
             for part in self.parts:
                 parameters = {name: p for name, p in part.parameters(outline).items() if id(p) not in foreign}
-                if part.stays:
-                    complete_first_group(optimizer, parameters)
-                else:
-                    give_group(optimizer, schedulers, parameters, part.lr_ratio)
+                for optimizer, own in _by_optimizer(update, parameters):
+                    if part.stays:
+                        complete_first_group(optimizer, own)
+                    else:
+                        theirs = [each for each in schedulers if each.optimizer is optimizer]
+                        give_group(optimizer, theirs, own, part.lr_ratio)
 
     def _apply(self, update: Update, begun: int) -> bool:
         """Freezes and unfreezes as the plan says for the epoch in work, `begun` being how many have begun; True if that
@@ -129,6 +132,19 @@ class Finetune:
                 norms += outline.norms_in(part.places(outline)).values()
         self._norms[update.name].hold(norms)
         return changed
+
+
+def _by_optimizer(
+    update: Update, parameters: Mapping[str, nn.Parameter]
+) -> Iterator[tuple[torch.optim.Optimizer, dict[str, nn.Parameter]]]:
+    """Each of the update's optimizers with those of the parameters that it has; the first one's are also those that
+    none has.
+    """
+    held = {id(p): each for each in update.optimizers for group in each.param_groups for p in group["params"]}
+    for optimizer in update.optimizers:
+        owns = {name: p for name, p in parameters.items() if held.get(id(p), update.optimizers[0]) is optimizer}
+        if owns:
+            yield optimizer, owns
 
 
 def _trains_norms(part: Part, epoch: int) -> bool:

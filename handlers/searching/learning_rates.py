@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from leyden.engine.step import groups_before, optimizer_kind
 from leyden.handlers.training.torch_schedulers import Scheduler, schedulers_in
 
 
@@ -20,9 +21,10 @@ class LearningRates:
     """
 
     def __init__(self, optimizer: torch.optim.Optimizer) -> None:
+        self._optimizer = optimizer
         self._groups = optimizer.param_groups
         if any("lr" not in group for group in self._groups):
-            raise ValueError(f"{type(optimizer).__name__} has no learning rate (lr) in its groups to be searched for")
+            raise ValueError(f"{optimizer_kind(optimizer)} has no learning rate (lr) in its groups to be searched for")
         self._bases = [float(group.get("initial_lr", group["lr"])) for group in self._groups]
         self.base = max(self._bases)
         self._ratios = [base / self.base if self.base > 0 else 1.0 for base in self._bases]
@@ -40,17 +42,19 @@ class LearningRates:
             if "initial_lr" in group:
                 _put(group, "initial_lr", rate * ratio)
         for scheduler in schedulers:
-            for place, ratio in enumerate(self._ratios):
+            first = groups_before(self._optimizer, scheduler.optimizer) or 0
+            for place, group in enumerate(scheduler.optimizer.param_groups):
                 if hasattr(scheduler, "base_lrs"):
-                    _put(scheduler.base_lrs, place, rate * ratio)
+                    _put(scheduler.base_lrs, place, rate * self._ratios[first + place])
                 if hasattr(scheduler, "_last_lr"):
-                    _put(scheduler._last_lr, place, float(self._groups[place]["lr"]))
+                    _put(scheduler._last_lr, place, float(group["lr"]))
 
 
 def schedulers_of(handlers: Iterable[Any], optimizer: torch.optim.Optimizer) -> list[Scheduler]:
-    """The schedulers of the optimizer that handlers hold, and those that these are made of."""
+    """The schedulers of the optimizer, or of one of several, that handlers hold, and those that these are made of."""
     held = [value for handler in handlers for value in vars(handler).values() if isinstance(value, Scheduler)]
-    return [part for scheduler in held for part in schedulers_in(scheduler) if part.optimizer is optimizer]
+    parts = [part for scheduler in held for part in schedulers_in(scheduler)]
+    return [part for part in parts if groups_before(optimizer, part.optimizer) is not None]
 
 
 def _put(place: Any, key: Any, value: float) -> None:

@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from leyden.engine import Engine, Events, Order, State, Update, UpdateEvents
+from leyden.engine.step import optimizer_kind, optimizers_in
 from leyden.handlers.training.drawing import draw
 from leyden.handlers.training.param_fields import Field, check_values, parse_target
 from leyden.handlers.training.schedule import Schedule
@@ -157,7 +160,7 @@ class ParamSchedule:
     def _check_groups(self, updates: list[Update]) -> list[ScheduledField]:
         places: list[ScheduledField] = []
         for update in updates:
-            optimizer, kind = update.optimizer, type(update.optimizer).__name__
+            optimizer, kind = update.optimizer, optimizer_kind(update.optimizer)
             groups = optimizer.param_groups
             if self._several and len(self.shapes) != len(groups):
                 raise ValueError(
@@ -165,8 +168,11 @@ class ParamSchedule:
                 )
             if self._group is not None and not 0 <= self._group < len(groups):
                 raise ValueError(f"ParamSchedule is for group {self._group}, but the {kind} has {len(groups)} groups")
-            self._field.check(optimizer, groups if self._group is None else [groups[self._group]])
-            places += [(id(optimizer), self._field, self._group)]
+            for each in optimizers_in(optimizer) if self._group is None else ():
+                self._field.check(each, each.param_groups)
+            if self._group is not None:
+                self._field.check(optimizer, [groups[self._group]])
+            places += fields_of_groups(optimizer, self._field, self._group)
         return places
 
 
@@ -176,10 +182,25 @@ def _places_of(handler: Any) -> list[ScheduledField]:
         return handler.places
     if not isinstance(handler, Schedule) or (optimizer := handler.optimizer) is None:
         return []
-    fields = [Field("lr")]
-    if handler.scheduler is not None and cycles_momentum(handler.scheduler):
-        fields.append(Field("betas", 0) if "betas" in optimizer.defaults else Field("momentum"))
-    return [(id(optimizer), field, None) for field in fields]
+    places: list[ScheduledField] = []
+    for each in optimizers_in(optimizer):
+        fields = [Field("lr")]
+        if handler.scheduler is not None and cycles_momentum(handler.scheduler):
+            fields.append(Field("betas", 0) if "betas" in each.defaults else Field("momentum"))
+        places += [(id(each), field, None) for field in fields]
+    return places
+
+
+def fields_of_groups(optimizer: torch.optim.Optimizer, field: Field, group: int | None) -> list[ScheduledField]:
+    """A field of one group of an optimizer, or of all, by the optimizer that has the group where there are several."""
+    parts = optimizers_in(optimizer)
+    if group is None:
+        return [(id(each), field, None) for each in parts]
+    for each in parts:
+        if group < len(each.param_groups):
+            return [(id(each), field, group)]
+        group -= len(each.param_groups)
+    return []
 
 
 def _shared(places: list[ScheduledField], others: list[ScheduledField]) -> str | None:

@@ -12,6 +12,7 @@ from torch.optim import lr_scheduler
 
 from leyden.engine import Engine, Events, Order, RemovableEventHandle, Stage, Update, UpdateEvents
 from leyden.engine.resume import UNKNOWN_SETTING
+from leyden.engine.step import groups_before, optimizers_in
 from leyden.engine.values import WatchedMetric
 from leyden.handlers.training.made_anew import (
     Rates,
@@ -23,6 +24,7 @@ from leyden.handlers.training.made_anew import (
 )
 from leyden.handlers.training.schedule_totals import UNITS, counts_by_pace, require_reach, run_counts, warn_of_misfits
 from leyden.handlers.training.scheduler_settings import kind_of, made_with
+from leyden.handlers.training.schedulers_of_several import make_for, outermost_in, with_warm_up
 from leyden.handlers.training.torch_schedulers import (
     ABSOLUTE,
     MOMENTA,
@@ -32,7 +34,6 @@ from leyden.handlers.training.torch_schedulers import (
     check_metric,
     check_warm_up,
     cycles_momentum,
-    make_rise,
     numbers_of,
     put_numbers,
     schedulers_in,
@@ -45,10 +46,11 @@ class Schedule:
     """Steps a scheduler of torch.optim.lr_scheduler: per optimizer step, per epoch, or on a metric.
 
     `scheduler`: one that is made, or a function that makes it when the run starts, from the optimizer and the number of
-    times that it will step in the run: `lambda optimizer, steps: OneCycleLR(optimizer, 0.1, total_steps=steps)`. That
-    number knows of ranks and accumulation; `engine.total_steps` tells it before the run. In a run that goes on with
-    another limit it is made anew, for the new number, and brought to where the run stands; that is told. One that was
-    made before, for another number, is warned of. `update`: whose optimizer a function gets, where there are several.
+    times that it will step in the run: `lambda optimizer, steps: OneCycleLR(optimizer, 0.1, total_steps=steps)`; of an
+    update with several optimizers one for each. That number knows of ranks and accumulation; `engine.total_steps` tells
+    it before the run. In a run that goes on with another limit it is made anew, for the new number, and brought to
+    where the run stands; that is told. One that was made before, for another number, is warned of. `update`: whose
+    optimizer a function gets, where there are several updates.
 
     `per`: "step" (the default: after each `every`-th optimizer step, also under accumulation; a skipped step does not
     count) or "epoch" (after each `every`-th epoch). `metric`: the name of the metric that the scheduler watches
@@ -99,7 +101,7 @@ class Schedule:
         self.settings: dict[str, Any] = {"per": per, "every": every}
         """What it was made with, and its scheduler."""
         self._warmup = (int(warmup), warmup_start)
-        self._rise: lr_scheduler.LinearLR | None = None
+        self._rise: Any = None
         """The warm-up of a scheduler on a metric, which torch can't put in a row with others."""
         if isinstance(scheduler, Scheduler):
             self._take(scheduler)
@@ -135,18 +137,16 @@ class Schedule:
 
     @property
     def optimizer_of(self) -> str | None:
-        """The name of the update whose learning rate it sets."""
-        return None if self._target is None else self._target.name
+        """The name of the update whose learning rate it sets; of one of several optimizers, with its place there."""
+        if self._target is None or self.optimizer is self._target.optimizer:
+            return None if self._target is None else self._target.name
+        return f"{self._target.name}/{[each is self.optimizer for each in self._target.optimizers].index(True)}"
 
     def _take(self, scheduler: Scheduler, number: int | None = None) -> None:
         """Makes it the scheduler of this schedule, after its warm-up. `number`: that of its steps, told by itself."""
-        check_metric(scheduler, self.metric)
-        steps, start = self._warmup
-        rise = make_rise(scheduler, steps, start) if steps else None
-        if rise is not None and self.metric is None:
-            scheduler = lr_scheduler.SequentialLR(scheduler.optimizer, [rise, scheduler], milestones=[steps])
-            rise = None
-        self.scheduler, self._rise = scheduler, rise
+        for part in outermost_in(scheduler):
+            check_metric(part, self.metric)
+        self.scheduler, self._rise = with_warm_up(scheduler, *self._warmup, apart=self.metric is not None)
         self.settings = {name: self.settings[name] for name in ("per", "every")} | made_with(scheduler, number)
 
     def attach(self, engine: Engine[Any, Any]) -> None:
@@ -170,7 +170,8 @@ class Schedule:
                     "function of Schedule is to get, by update="
                 )
             return updates[0]
-        updates = [update for update in engine.updates.values() if update.optimizer is self.scheduler.optimizer]
+        own = self.scheduler.optimizer
+        updates = [each for each in engine.updates.values() if groups_before(each.optimizer, own) is not None]
         if not updates and (engine.updates or self.per == "step"):
             engine.require_update(self)
             raise ValueError(
@@ -189,7 +190,7 @@ class Schedule:
             self._handle = self._target.add_event_handler(event, self.scheduler.step)
 
     def refuses(self, other: Any) -> str | None:
-        if not isinstance(other, Schedule) or self.scheduler is None or other.optimizer is not self.optimizer:
+        if not isinstance(other, Schedule) or self.scheduler is None or not self._shares_optimizer(other):
             return None
         own = schedulers_in(self.scheduler)
         if other.scheduler is not None and any(part is each for part in own for each in schedulers_in(other.scheduler)):
@@ -202,6 +203,10 @@ class Schedule:
                     "with a LinearLR as the warm-up)"
                 )
         return None
+
+    def _shares_optimizer(self, other: Schedule) -> bool:
+        mine, theirs = (() if each is None else optimizers_in(each) for each in (self.optimizer, other.optimizer))
+        return any(one is another for one in mine for another in theirs)
 
     # -- made by a function ----------------------------------------------------------------------------------
 
@@ -237,12 +242,7 @@ class Schedule:
 
     def _take_from_function(self, optimizer: torch.optim.Optimizer, steps: int) -> None:
         number = max(1, steps - self._warmup[0])
-        scheduler = self._make(optimizer, number)
-        if not isinstance(scheduler, Scheduler) or scheduler.optimizer is not optimizer:
-            raise TypeError(
-                f"the function of Schedule is to make a scheduler of the optimizer it is given, but gave {scheduler!r}"
-            )
-        self._take(scheduler, number)
+        self._take(make_for(self._make, optimizer, number), number)
 
     def _make_anew(self, steps: int, planned: int) -> None:
         """Has the function make it for another number than the run was planned for, and brings it to the present."""
@@ -286,7 +286,7 @@ class Schedule:
             return
         assert self.scheduler is not None
         same = [each for each in engine.handlers.values() if isinstance(each, Schedule)]
-        alone = all(each is self or each.optimizer is not self.optimizer for each in same)
+        alone = all(each is self or not self._shares_optimizer(each) for each in same)
         if self._make is not None and planned is not None and alone and times_stepped(self.scheduler) < steps:
             self._make_anew(steps, planned)
         require_reach(self.scheduler, steps, UNITS[self.per])

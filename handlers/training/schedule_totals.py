@@ -12,6 +12,7 @@ from torch.optim.swa_utils import SWALR
 from leyden import distributed as dist
 from leyden.engine import Engine, Update
 from leyden.engine.step import completed, planned_steps
+from leyden.handlers.training.schedulers_of_several import SchedulerOfEach, outermost_in
 
 UNITS = {"step": "optimizer steps", "epoch": "epochs"}
 
@@ -59,7 +60,7 @@ def require_reach(scheduler: Any, counts: int, unit: str, before: int = 0) -> No
     """Raises ValueError where the last scheduler of a run is a OneCycleLR that ends before the run does."""
     if isinstance(scheduler, lr_scheduler.SequentialLR):
         require_reach(scheduler._schedulers[-1], counts, unit, before + scheduler._milestones[-1])
-    elif isinstance(scheduler, lr_scheduler.ChainedScheduler):
+    elif isinstance(scheduler, lr_scheduler.ChainedScheduler | SchedulerOfEach):
         for part in scheduler._schedulers:
             require_reach(part, counts, unit, before)
     elif isinstance(scheduler, lr_scheduler.OneCycleLR) and before + scheduler.total_steps < counts:
@@ -73,6 +74,9 @@ def require_reach(scheduler: Any, counts: int, unit: str, before: int = 0) -> No
 
 def misfits(scheduler: Any, counts: int, before: str = "") -> Iterator[tuple[int, bool, str, str]]:
     """The totals that differ from `counts` by more than one: (total, whether it is a least one, whose, what comes)."""
+    if isinstance(scheduler, SchedulerOfEach):
+        yield from dict.fromkeys(each for part in outermost_in(scheduler) for each in misfits(part, counts, before))
+        return
     name = type(scheduler).__name__ + before
     if isinstance(scheduler, lr_scheduler.SequentialLR):
         begins = scheduler._milestones[-1]

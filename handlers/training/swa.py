@@ -12,6 +12,7 @@ from torch import nn
 from torch.optim.swa_utils import SWALR
 
 from leyden.engine import Engine, Events, Order, Update
+from leyden.engine.step import optimizers_in
 from leyden.engine.values import as_whole
 from leyden.handlers.checkpoint.state.model_state import unwrapped
 from leyden.handlers.common.number_checks import require_function, require_number
@@ -125,9 +126,10 @@ class SWA(Averaging):
         if self.lr is None:
             return None
         if isinstance(other, Schedule):
-            both = other.optimizer in optimizers
+            parts = [part for each in optimizers for part in optimizers_in(each)]
+            both = other.optimizer is not None and any(part in parts for part in optimizers_in(other.optimizer))
         else:
-            ids = [(id(optimizer), "lr") for optimizer in optimizers]
+            ids = [(id(part), "lr") for optimizer in optimizers for part in optimizers_in(optimizer)]
             both = isinstance(other, ParamSchedule) and any((of, field.name) in ids for of, field, _ in other.places)
         if not both:
             return None

@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from leyden.engine import Update
-from leyden.engine.step import named_parameters, plain_name
+from leyden.engine.step import named_parameters, optimizer_kind, plain_name
 from leyden.handlers.checkpoint.files.tensor_info import dtype_name
 
 
@@ -104,7 +104,7 @@ def optimizer_state(update: Update) -> dict[str, Any]:
     entries = state.pop("state")
     groups = state.pop("param_groups")
     return {
-        "type": type(update.optimizer).__name__,
+        "type": optimizer_kind(update.optimizer),
         "state": {names[key]: value for key, value in entries.items() if key in names},
         "groups": [{**group, "params": [names[index] for index in group["params"]]} for group in groups],
         "others": {key: value for key, value in entries.items() if key not in names},
@@ -116,7 +116,7 @@ def optimizer_state(update: Update) -> dict[str, Any]:
 def optimizer_problems(update: Update, saved: Mapping[str, Any]) -> list[str]:
     """What keeps a saved optimizer state from being loaded, in words."""
     what = f"the optimizer of update {update.name!r}"
-    present = type(update.optimizer).__name__
+    present = optimizer_kind(update.optimizer)
     if saved["type"] != present:
         return [f"{what} is {present}, in the checkpoint {saved['type']}"]
     here = _groups(update)

@@ -9,6 +9,7 @@ import torch
 
 from leyden.engine import Engine, Update
 from leyden.engine.data import known_length
+from leyden.engine.step import groups_before
 from leyden.handlers.searching.learning_rates import schedulers_of
 
 UNTOLD = frozenset(
@@ -173,8 +174,9 @@ def _set_rate(
             was = float(group[name])
             _put(group, name, new_base if name == "initial_lr" and was == old_base else was * factor)
     for scheduler in schedulers_of(engine.handlers.values(), update.optimizer):
-        if place < len(getattr(scheduler, "base_lrs", ())):
-            was = float(scheduler.base_lrs[place])
-            scheduler.base_lrs[place] = new_base if was == old_base else was * factor
-        if place < len(getattr(scheduler, "_last_lr", ())):
-            scheduler._last_lr[place] = float(group["lr"])
+        own = place - (groups_before(update.optimizer, scheduler.optimizer) or 0)
+        if 0 <= own < len(getattr(scheduler, "base_lrs", ())):
+            was = float(scheduler.base_lrs[own])
+            scheduler.base_lrs[own] = new_base if was == old_base else was * factor
+        if 0 <= own < len(getattr(scheduler, "_last_lr", ())):
+            scheduler._last_lr[own] = float(group["lr"])

@@ -1,0 +1,41 @@
+"""What an update's optimizers train."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from leyden.engine.step.several_optimizers import optimizers_in
+
+
+class Optimized:
+    """The part of an `Update` that knows parameters and gradients."""
+
+    name: str
+    modules: dict[str, nn.Module]
+    optimizer: torch.optim.Optimizer
+    """What steps: the one, or several as one, whose groups and states are theirs."""
+    uniform = False
+    """All parameters have one device and dtype, so that one operation can work on all gradients."""
+
+    @property
+    def optimizers(self) -> tuple[torch.optim.Optimizer, ...]:
+        """The one, or the several that step together."""
+        return optimizers_in(self.optimizer)
+
+    def trainable(self) -> list[torch.Tensor]:
+        """The optimizer's parameters that require a gradient."""
+        return [p for group in self.optimizer.param_groups for p in group["params"] if p.requires_grad]
+
+    def gradients(self) -> list[torch.Tensor]:
+        """The gradients that are there, in the order of the optimizer's parameters."""
+        return [p.grad for group in self.optimizer.param_groups for p in group["params"] if p.grad is not None]
+
+    def look_at_kinds(self) -> None:
+        """Settles whether all parameters are of one kind."""
+        kinds: set[Any] = {
+            (p.device, p.dtype, p.layout, type(p)) for group in self.optimizer.param_groups for p in group["params"]
+        }
+        self.uniform = len(kinds) == 1
