@@ -56,6 +56,52 @@ class Inputs:
         return batch[0], batch[1]
 
 
+class ModelCall:
+    """From an input to a prediction, where more stands between them than the model."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        model_fn: Callable[[nn.Module, Any], Any] | None,
+        model_transform: Callable[[Any], Any] | None,
+        model_inputs: ModelInputs | None,
+    ) -> None:
+        if model_fn is not None and model_inputs is not None:
+            raise ValueError("model_fn and model_inputs both say how the model is called; give only one of them")
+        self.model = model
+        self.model_fn = model_fn
+        self.transform = model_transform
+        self._by_name = isinstance(model_inputs, Mapping)
+        self._several = _is_several(model_inputs)
+
+    def __call__(self, x: Any) -> Any:
+        if self.model_fn is not None:
+            prediction = self.model_fn(self.model, x)
+        elif self._by_name:
+            prediction = self.model(**x)
+        elif self._several:
+            prediction = self.model(*x)
+        else:
+            prediction = self.model(x)
+        return prediction if self.transform is None else self.transform(prediction)
+
+    def arguments(self, x: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Those of the model: by place, and by name. Raises ValueError where model_fn alone knows how to call it."""
+        if self.model_fn is not None:
+            raise ValueError(
+                "model_fn calls the whole model, which nobody has where a pipeline cuts it into stages; leave it out, "
+                "and say by model_inputs what of a batch the model is called with"
+            )
+        if self._by_name:
+            return (), dict(x)
+        return tuple(x) if self._several else (x,), {}
+
+
+def call_arguments(forward: Callable[[Any], Any], x: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """The arguments by place and by name with which the model gets an input; for a driver that calls parts of it."""
+    return forward.arguments(x) if isinstance(forward, ModelCall) else ((x,), {})
+
+
 def caller(
     model: nn.Module,
     model_fn: Callable[[nn.Module, Any], Any] | None,
@@ -63,25 +109,13 @@ def caller(
     model_inputs: ModelInputs | None,
 ) -> Callable[[Any], Any]:
     """The function from an input to a prediction; the model itself, where nothing stands between."""
-    if model_fn is not None and model_inputs is not None:
-        raise ValueError("model_fn and model_inputs both say how the model is called; give only one of them")
-    call: Callable[[Any], Any] = model
-    if model_fn is not None:
-
-        def call(x: Any) -> Any:
-            return model_fn(model, x)
-
-    elif isinstance(model_inputs, Mapping):
-
-        def call(x: Any) -> Any:
-            return model(**x)
-
-    elif _is_several(model_inputs):
-
-        def call(x: Any) -> Any:
-            return model(*x)
-
-    return call if model_transform is None else lambda x: model_transform(call(x))
+    if (
+        model_fn is None
+        and model_transform is None
+        and not (isinstance(model_inputs, Mapping) or _is_several(model_inputs))
+    ):
+        return model
+    return ModelCall(model, model_fn, model_transform, model_inputs)
 
 
 def _is_several(model_inputs: ModelInputs | None) -> bool:

@@ -1,4 +1,4 @@
-"""What surrounds a forward pass: the window's count, the events, autocast, whether gradients will be exchanged."""
+"""What surrounds a forward pass: count, span, events, autocast, whether gradients will be exchanged."""
 
 from __future__ import annotations
 
@@ -23,6 +23,8 @@ class ForwardPass:
         slots = update.slots
         if not update.batch_begun:
             update.begin_batch()
+        if slots.span is not None:
+            update.enter_span()
         step = update.steps + 1
         if step >= (started := update.tables[UpdateEvents.FORWARD_STARTED]).due:
             started.fire(step)
@@ -35,6 +37,8 @@ class ForwardPass:
         update = self._update
         if update.slots.autocast is not None:
             update.slots.autocast.__exit__(*error)
+        if error[0] is not None and update.open_span is not None:
+            update.leave_span(*error)
         step = update.steps + 1
         if error[0] is None and step >= (completed := update.tables[UpdateEvents.FORWARD_COMPLETED]).due:
             completed.fire(step)

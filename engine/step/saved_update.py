@@ -10,10 +10,11 @@ import torch
 from leyden import distributed as dist
 from leyden.engine.step.batch_count import BatchCount
 from leyden.engine.step.optimized import Optimized
+from leyden.engine.step.span import Spanned
 from leyden.engine.step.window import gradients_by_name, merge, put_gradients
 
 
-class SavedUpdate(BatchCount, Optimized):
+class SavedUpdate(BatchCount, Optimized, Spanned):
     """The state of an `Update`. The step itself is there."""
 
     steps: int

@@ -41,6 +41,26 @@ class GradientSync(Protocol):
         """Takes note that other parameters are trained from now on."""
 
 
+class Driver(Protocol):
+    """Calls forward, loss and backward in the place of the update: a pipeline's schedule, for each micro-batch."""
+
+    def drive(
+        self,
+        update: Update,
+        forward: Callable[[Any], Any],
+        inputs: Any,
+        targets: Any,
+        loss_fn: Callable[[Any, Any], torch.Tensor],
+        transform: Callable[[torch.Tensor, int], torch.Tensor],
+    ) -> tuple[Any, torch.Tensor | None]:
+        """Leaves the gradients of the batch added to those that are there, and gives (output, loss), each None where
+        this rank has none.
+
+        `transform(loss, parts)` of each of the batch's `parts` micro-batches is what goes backward, in the place of its
+        loss: weight, window and scale are in it, and the division by `parts`, so that nobody else divides.
+        """
+
+
 class GradientScaler(Protocol):
     """Keeps small gradients of low precision from vanishing."""
 
@@ -65,6 +85,10 @@ class Slots:
 
     autocast: AbstractContextManager[Any] | None = None
     """Entered around the forward pass; one object, used again each time."""
+    span: Callable[[Any], AbstractContextManager[Any]] | None = None
+    """From the engine's batch to what is entered at its first forward pass and left after its last backward pass."""
+    driver: Driver | None = None
+    """Who calls forward, loss and backward of a batch that is driven."""
     sync: GradientSync | None = None
     scaler: GradientScaler | None = None
     window: Callable[[], int] | None = None

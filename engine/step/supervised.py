@@ -66,10 +66,9 @@ def supervised_trainer(
             model.train()
         kind = type(batch)
         x, y = batch if direct and (kind is tuple or kind is list) and len(batch) == 2 else inputs(batch)
-        with update.forward():
-            y_pred = call(x)
-            loss = loss_fn(y_pred, y)
-        update.backward(loss)
+        y_pred, loss = update.drive(call, x, y, loss_fn)
+        if loss is None:  # a pipeline's driver has it on its last rank alone
+            return None
         return loss.detach() if plain else output(x, y, y_pred, loss)
 
     def train_step_by_closure(engine: Engine[Any, Any], batch: Any) -> Any:

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from leyden import distributed as dist
 from leyden.engine.events.dispatch import RemovableEventHandle, Table
 from leyden.engine.events.names import Event, UpdateEvents
 from leyden.engine.events.signatures import Handler
+from leyden.engine.step.driving import drive_by
 from leyden.engine.step.forward_pass import ForwardPass
+from leyden.engine.step.loss_share import LossShare
 from leyden.engine.step.parameters import ParameterNames
-from leyden.engine.step.saved_update import SavedUpdate
 from leyden.engine.step.several_optimizers import SeveralOptimizers, optimizer_kind
 from leyden.engine.step.slots import Slots, Tail
 from leyden.engine.step.window import scale_gradients
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 Loss = torch.Tensor | Sequence[torch.Tensor]
 
 
-class Update(SavedUpdate):
+class Update(LossShare):
     """Trains `model` with `optimizer` on an engine; the handlers of a step compose through it.
 
         with update.forward():
@@ -114,7 +114,8 @@ class Update(SavedUpdate):
             losses: list[torch.Tensor] = [loss] if single else list(loss)  # type: ignore[list-item]
             slots = self.slots
             if weight is not None or self._divisor > 1 or slots.scaler is not None or slots.weight is not None:
-                losses = self._scaled(losses, weight)
+                weight = self.weigh(weight)
+                losses = [self.transform_loss(each, weight) for each in losses]
             if slots.sync is not None:
                 losses = slots.sync.before_backward(self, losses, self.closes_next())
             if self._alone and single:
@@ -125,8 +126,31 @@ class Update(SavedUpdate):
             if step >= (completed := self.tables[UpdateEvents.BACKWARD_COMPLETED]).due:
                 completed.fire(step)
         except BaseException:
-            self._give_up(self._done)
+            self.give_up()
             raise
+
+    def drive(
+        self,
+        forward: Callable[[Any], Any],
+        inputs: Any,
+        targets: Any,
+        loss_fn: Callable[[Any, Any], torch.Tensor],
+        weight: torch.Tensor | float | None = None,
+    ) -> tuple[Any, torch.Tensor | None]:
+        """A whole batch, in which a driver (a pipeline's schedule) may call each of these for every micro-batch:
+        `output = forward(inputs)`, `loss = loss_fn(output, targets)`, `backward(loss, weight)`. Gives (output, loss).
+
+        Without a driver that is just what is done, to the bit. With one, `loss_fn` gives the mean over a micro-batch,
+        `forward` is a model or a `ModelCall`, and a rank that has no output or no loss gets None.
+        """
+        if self.slots.driver is not None:
+            return drive_by(self.slots.driver, self, forward, inputs, targets, loss_fn, weight)
+        with self._forward:
+            output = forward(inputs)
+            loss = loss_fn(output, targets)
+        self.accumulate(loss, weight)
+        self.close()
+        return output, loss
 
     def close(self) -> None:
         """Ends a batch that `accumulate` left open: it is one of its window, and where it fills that, the optimizer
@@ -143,13 +167,15 @@ class Update(SavedUpdate):
             self._abandoned = False
             return
         self.batch_begun = self.batch_open = False
+        if self.open_span is not None:
+            self.leave_span()
         done = self._done
         try:
             self._done = done + 1
             if self._done >= self._size:
                 self._close_window(self.steps + 1)
         except BaseException:
-            self._give_up(done)
+            self.give_up(done)
             raise
 
     def step(self, closure: Callable[[], torch.Tensor]) -> torch.Tensor:
@@ -176,6 +202,8 @@ class Update(SavedUpdate):
                 loss = closure()
             self.accumulate(loss)
             self.batch_begun = self.batch_open = False
+            if self.open_span is not None:
+                self.leave_span()
             if count >= ready.due:
                 ready.fire(count)
             return loss.detach()
@@ -191,13 +219,16 @@ class Update(SavedUpdate):
         """
         self.batch_begun = self.batch_open = False
         self._abandoned = True
+        if self.open_span is not None:
+            self.leave_span()
         self._done, self._weight = 0, None
         self.optimizer.zero_grad()
         if self.slots.scaler is not None:
             self.slots.scaler.abandon()
 
-    def _give_up(self, done: int) -> None:
+    def give_up(self, done: int | None = None) -> None:
         """After an error in a batch before which its window had `done` others."""
+        done = self._done if done is None else done
         self.abandon()
         if done == 0:
             return
@@ -217,19 +248,6 @@ class Update(SavedUpdate):
             raise RuntimeError(f"{owner} needs the forward pass inside `with update.forward():`, before backward()")
         self.begin_batch()
 
-    def _scaled(self, losses: list[torch.Tensor], weight: torch.Tensor | float | None) -> list[torch.Tensor]:
-        """The losses as their gradients are to be added up in the window."""
-        if weight is None and self.slots.weight is not None:
-            weight = self.slots.weight(self.engine.state.batch)
-        if weight is not None:
-            losses = [each * weight for each in losses]
-            self._weight = weight if self._weight is None else self._weight + weight
-        elif self._divisor > 1:
-            losses = [each / self._divisor for each in losses]
-        if self.slots.scaler is not None:
-            losses = [self.slots.scaler.scale(each) for each in losses]
-        return losses
-
     def _close_window(self, step: int) -> None:
         tables, scaler, optimizer = self.tables, self.slots.scaler, self.optimizer
         done, self._done = self._done, 0
@@ -238,7 +256,7 @@ class Update(SavedUpdate):
         if done != self._divisor and self._weight is None and not self.slots.full_divisor:
             scale_gradients(self.trainable(), self._divisor / done)
         if self._weight is not None:
-            self._divide_by_weight()
+            self.divide_by_weight()
         if step >= (ready := tables[UpdateEvents.GRADIENTS_READY]).due:
             ready.fire(step)
         if scaler is None:
@@ -287,9 +305,10 @@ class Update(SavedUpdate):
         self._restore_window()
         self._alone = len(self.engine.updates) == 1
         self.look_at_kinds()
+        self.watch_span()
         self.batch_begun, self._begun_at = False, 0
         if self.slots.weight is not None:
-            self._check_weights()
+            self.check_weights()
         if self.is_between_windows():
             self._weight = None
             self.optimizer.zero_grad()
@@ -317,22 +336,3 @@ class Update(SavedUpdate):
         models = ", ".join(type(module).__name__ for module in self.modules.values())
         filled = ", ".join(f"{slot} by {owner}" for slot, owner in self.slots.owners.items()) or "no slot filled"
         return f"{optimizer_kind(self.optimizer)} on {models}; {filled}"
-
-    def _check_weights(self) -> None:
-        """Raises RuntimeError where the ranks' weights would have to be added up, and nobody does that."""
-        if self.slots.sync is None and dist.world_size() > 1 and any(map(dist.is_sharded, self.trainable())):
-            raise RuntimeError(
-                f'update "{self.name}" weighs its batches, but its model was sharded by hand (fully_shard), so that '
-                "the weights of the ranks are not added up and each rank would divide its shards by its own. Leave the "
-                "weight out, or train replicas by DataParallel()"
-            )
-
-    def _divide_by_weight(self) -> None:
-        self._check_weights()
-        parameters = self.trainable()
-        total = torch.as_tensor(self._weight, dtype=torch.float32, device=parameters[0].device)
-        self._weight = None
-        if self.slots.sync is not None:
-            total = dist.all_reduce(total, op="mean")  # the gradients are a mean over ranks too
-        # Of a sum below zero, which would turn gradients round, the root is NaN; of zero it is zero.
-        scale_gradients(parameters, torch.where(total > 0, 1 / total, total.sqrt()))

@@ -1,0 +1,48 @@
+"""What share of its window's gradient a loss has: one by the number of batches, or by their weights."""
+
+from __future__ import annotations
+
+import torch
+
+from leyden import distributed as dist
+from leyden.engine.step.saved_update import SavedUpdate
+from leyden.engine.step.window import scale_gradients
+
+
+class LossShare(SavedUpdate):
+    """The part of an `Update` that weighs losses."""
+
+    def weigh(self, weight: torch.Tensor | float | None) -> torch.Tensor | float | None:
+        """The weight of the batch, its own or that of a slot, which is added to the window's; None without weights."""
+        if weight is None and self.slots.weight is not None:
+            weight = self.slots.weight(self.engine.state.batch)
+        if weight is not None:
+            self._weight = weight if self._weight is None else self._weight + weight
+        return weight
+
+    def transform_loss(self, loss: torch.Tensor, weight: torch.Tensor | float | None) -> torch.Tensor:
+        """The loss as its gradient is to be added up in the window: weighed, or divided by its batches; then scaled."""
+        if weight is not None:
+            loss = loss * weight
+        elif self._divisor > 1:
+            loss = loss / self._divisor
+        return loss if self.slots.scaler is None else self.slots.scaler.scale(loss)
+
+    def check_weights(self) -> None:
+        """Raises RuntimeError where the ranks' weights would have to be added up, and nobody does that."""
+        if self.slots.sync is None and dist.world_size() > 1 and any(map(dist.is_sharded, self.trainable())):
+            raise RuntimeError(
+                f'update "{self.name}" weighs its batches, but its model was sharded by hand (fully_shard), so that '
+                "the weights of the ranks are not added up and each rank would divide its shards by its own. Leave the "
+                "weight out, or train replicas by DataParallel()"
+            )
+
+    def divide_by_weight(self) -> None:
+        self.check_weights()
+        parameters = self.trainable()
+        total = torch.as_tensor(self._weight, dtype=torch.float32, device=parameters[0].device)
+        self._weight = None
+        if self.slots.sync is not None:
+            total = dist.all_reduce(total, op="mean")  # the gradients are a mean over ranks too
+        # Of a sum below zero, which would turn gradients round, the root is NaN; of zero it is zero.
+        scale_gradients(parameters, torch.where(total > 0, 1 / total, total.sqrt()))
