@@ -13,8 +13,9 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader, Dataset, DistributedSampler, IterableDataset, Sampler
 
+from leyden.distributed.mesh import data_rank, data_size, mesh
 from leyden.distributed.samplers import check_place, place_of_sampler
-from leyden.distributed.session import device, is_initialized, local_world_size, rank, world_size
+from leyden.distributed.session import device, is_initialized, local_world_size, world_size
 
 T = TypeVar("T")
 
@@ -46,6 +47,8 @@ def auto_model(model: nn.Module, sync_bn: bool = False, **kwargs: Any) -> nn.Mod
         model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
     if not any(parameter.requires_grad for parameter in model.parameters()):
         return model
+    if data_size() < world_size():
+        kwargs.setdefault("process_group", mesh().group("data"))
     return DistributedDataParallel(model, device_ids=None if here.type == "cpu" else [here.index], **kwargs)
 
 
@@ -62,11 +65,11 @@ def auto_optim(optimizer: T, **kwargs: Any) -> T:
 def auto_dataloader(dataset: Dataset[Any], **kwargs: Any) -> DataLoader[Any]:
     """A DataLoader that gives each rank its share of the data set.
 
-    `batch_size` and `num_workers` are those of the whole job: the batch is divided by the ranks, the workers by the
-    ranks of this node (rounded up); a number too small to divide stays as it is. The data are dealt out by a
-    DistributedSampler (which shuffles unless `shuffle=False`), or from `sampler` if one is given, unless that one has a
-    `rank` and so deals by itself. An iterable data set and a `batch_sampler` are used as they are. Beside an
-    accelerator memory is pinned unless `pin_memory=False`.
+    `batch_size` and `num_workers` are those of the whole job: the batch is divided by the ranks that see different
+    data, the workers by the ranks of this node (rounded up); a number too small to divide stays as it is. The data are
+    dealt out by a DistributedSampler (which shuffles unless `shuffle=False`), or from `sampler` if one is given, unless
+    that one has a `rank` and so deals by itself. An iterable data set and a `batch_sampler` are used as they are.
+    Beside an accelerator memory is pinned unless `pin_memory=False`.
 
     Args:
         dataset: the data.
@@ -75,7 +78,7 @@ def auto_dataloader(dataset: Dataset[Any], **kwargs: Any) -> DataLoader[Any]:
     Raises:
         ValueError: a sampler was given that deals to another rank, or to another number of them.
     """
-    ranks = world_size()
+    ranks = data_size()
     if ranks > 1:
         if (kwargs.get("batch_size") or 0) >= ranks:
             kwargs["batch_size"] //= ranks
@@ -90,14 +93,14 @@ def auto_dataloader(dataset: Dataset[Any], **kwargs: Any) -> DataLoader[Any]:
 def _sampler_of_rank(dataset: Dataset[Any], sampler: Sampler[Any] | None, shuffle: bool | None) -> Sampler[Any]:
     if sampler is None:
         return DistributedSampler(
-            dataset, num_replicas=world_size(), rank=rank(), shuffle=True if shuffle is None else shuffle
+            dataset, num_replicas=data_size(), rank=data_rank(), shuffle=True if shuffle is None else shuffle
         )
     place = place_of_sampler(sampler)
     if isinstance(sampler, DistributedSampler):
         place = (sampler.rank, sampler.num_replicas)
     if place is None:
-        return DistributedProxySampler(sampler, num_replicas=world_size(), rank=rank())
-    check_place(sampler, place, (rank(), world_size()))
+        return DistributedProxySampler(sampler, num_replicas=data_size(), rank=data_rank())
+    check_place(sampler, place, (data_rank(), data_size()))
     return sampler
 
 
@@ -109,7 +112,7 @@ class DistributedProxySampler(DistributedSampler[Any]):
 
     Args:
         sampler: a sampler with a length, not a DistributedSampler.
-        num_replicas: how many ranks there are; None for all of this job.
+        num_replicas: how many ranks there are; None for those of this job that see different data.
         rank: the rank to deal to; None for this one.
         seed: added to the epoch.
 
@@ -131,7 +134,7 @@ class DistributedProxySampler(DistributedSampler[Any]):
             )
         super().__init__(
             cast(Dataset[Any], sampler),
-            num_replicas=world_size() if num_replicas is None else num_replicas,
+            num_replicas=data_size() if num_replicas is None else num_replicas,
             rank=_this_rank() if rank is None else rank,
             shuffle=False,
             seed=seed,
@@ -148,4 +151,4 @@ class DistributedProxySampler(DistributedSampler[Any]):
 
 
 def _this_rank() -> int:
-    return rank()
+    return data_rank()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from typing import Any, Generic, TypeVar
 
@@ -237,8 +237,9 @@ class Engine(Loop, Generic[Batch, Output]):
         """Goes on from such a state at the next `run`. Raises ValueError for a mapping that is not one."""
         self._limits.restore(restore(self, state_dict), self.state)
         self.run_data.forget()
-        if (states := of_this_rank(state_dict.get("own"))) is not None:
-            self.load_rank_state_dicts(states)
+        mesh = state_dict.get("mesh")
+        if (states := of_this_rank(state_dict.get("own"), mesh)) is not None:
+            self.load_rank_state_dicts(states, mesh)
         self._rearm()
 
     def rank_state_dict(self) -> dict[str, Any]:
@@ -247,13 +248,14 @@ class Engine(Loop, Generic[Batch, Output]):
         """
         return rank_snapshot(self)
 
-    def load_rank_state_dicts(self, states: Sequence[Any]) -> None:
+    def load_rank_state_dicts(self, states: Sequence[Any], mesh: Mapping[str, int] | None = None) -> None:
         """Goes on from what each rank had for itself, in the order of ranks; after `load_state_dict`.
 
         Of as many ranks as there are now, each takes its own, and the others may be None. Where their number differs
-        all are needed, and what they had is shared out: nothing is lost, and nothing counts twice.
+        all are needed, and what they had is shared out: nothing is lost, and nothing counts twice. `mesh`: that of the
+        run which had them (the key "mesh" of its state); the ranks that count are those that see different data.
         """
-        restore_ranks(self, states)
+        restore_ranks(self, states, mesh)
 
     def __str__(self) -> str:
         return describe(self)

@@ -25,7 +25,7 @@ from leyden.handlers.model import (
     Unfreeze,
 )
 from leyden.handlers.monitoring import ProgressBar
-from leyden.handlers.parallel import DataParallel
+from leyden.handlers.parallel import DataParallel, DealData
 from leyden.handlers.predicting import predict
 from leyden.handlers.preemption import Preemption
 from leyden.handlers.searching import BatchSizeFinder, LearningRateFinder
@@ -55,6 +55,7 @@ __all__ = [
     "CombinedLoader",
     "Compile",
     "DataParallel",
+    "DealData",
     "DeviceTransfer",
     "DryRun",
     "EarlyStopping",

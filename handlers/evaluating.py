@@ -200,8 +200,8 @@ class Evaluate:
         another way, and what was seen of them does not count.
         """
         self._open = self._waiting = self._between = None
-        same = len(states) == dist.world_size()
-        saved = states[dist.rank()] if same else states[0]
+        same = len(states) == dist.data_size()
+        saved = states[dist.data_rank()] if same else states[0]
         if "pass" in saved:
             # A loader's own state is that of another rank's share, where their number has changed.
             self._between = saved["pass"] if same else {k: v for k, v in saved["pass"].items() if k != "loader"}

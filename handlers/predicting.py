@@ -35,7 +35,7 @@ def predict(evaluator: Engine[Any, Any], data: Iterable[Any], deal: str = "batch
             f'predict takes deal="batches" or, where ranks have shares already, "nothing", but got {deal!r}'
         )
     dist.initialize()
-    ranks = dist.world_size()
+    ranks = dist.data_size()
     outputs: list[Any] = []
     setup = evaluator.data_setup
     may_give_none, setup.may_give_none = setup.may_give_none, setup.may_give_none or ranks > 1
@@ -48,7 +48,7 @@ def predict(evaluator: Engine[Any, Any], data: Iterable[Any], deal: str = "batch
             evaluator.run(data, max_epochs=1)
     finally:
         setup.may_give_none = may_give_none
-    shares = dist.all_gather_object(outputs)
+    shares = dist.all_gather_object(outputs, over="data")
     if deal == "nothing":
         return [output for share in shares for output in share]
     return [shares[i % ranks][i // ranks] for i in range(sum(map(len, shares)))]
@@ -60,9 +60,9 @@ def _as_it_is(data: Any) -> Any:
 
 def _share_of_batches(data: Any) -> Any:
     """Every n-th batch of the data, beginning with this rank's."""
-    if dist.world_size() == 1:
+    if dist.data_size() == 1:
         return data
-    deal = Deal(dist.rank(), dist.world_size(), dist.broadcast(torch.initial_seed() % 2**62), even=False)
+    deal = Deal(dist.data_rank(), dist.data_size(), dist.broadcast(torch.initial_seed() % 2**62), even=False)
     if not has_random_access(data):
         if dist.rank() == 0:
             name = type(getattr(data, "dataset", data)).__name__

@@ -124,7 +124,7 @@ class MetricGroup:
             if saved_as in self._waiting:
                 states, shared_out = self._waiting.pop(saved_as)
                 if shared_out:
-                    source.load_state_dicts(states, first=dist.rank() == 0)
+                    source.load_state_dicts(states, first=dist.data_rank() == 0)
                 else:
                     source.load_state_dict(states[0])
 
@@ -173,7 +173,7 @@ class MetricGroup:
     def _values(self, engine: Engine[Any, Any]) -> dict[Metric, Any]:
         """The values of those metrics that have one."""
         metrics = self._updated
-        alone = dist.world_size() == 1
+        alone = dist.data_size() == 1
         states = [{} for _ in metrics] if alone else reduced_states(metrics)
         values = {}
         for metric, reduced in zip(metrics, states, strict=True):
@@ -227,8 +227,8 @@ class MetricGroup:
     def load_rank_state_dicts(self, states: Sequence[Any]) -> None:
         """Goes on from such states; those of metrics that are not attached yet wait for them."""
         self._reset(self._updated)
-        same = len(states) == dist.world_size()
-        saved = [states[dist.rank()]] if same else list(states)
+        same = len(states) == dist.data_size()
+        saved = [states[dist.data_rank()]] if same else list(states)
         names = dict.fromkeys(name for state in saved for name in state)
         self._waiting = {name: ([state[name] for state in saved if name in state], not same) for name in names}
         self._in_epoch = bool(names)
@@ -238,12 +238,12 @@ class MetricGroup:
         """Goes on from a state as checkpoints of schema 1 have it, where it is rank 0's alone."""
         self._in_epoch = state_dict["in_epoch"]
         self._reset(self._updated)
-        if state_dict["rank"] != dist.rank():
+        if state_dict["rank"] != dist.data_rank():
             # Taken over, the part of another rank would count twice, and this rank's not at all.
             if state_dict["sources"]:
                 warnings.warn(
-                    f"rank {dist.rank()} was given the metric states of rank {state_dict['rank']}, and begins with "
-                    "empty ones: what this rank saw in the epoch that goes on is missing from its metrics",
+                    f"rank {dist.data_rank()} was given the metric states of rank {state_dict['rank']}, and begins "
+                    "with empty ones: what this rank saw in the epoch that goes on is missing from its metrics",
                     stacklevel=2,
                 )
             return

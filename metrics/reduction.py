@@ -38,7 +38,8 @@ class Item:
 
 
 def reduced_states(metrics: Sequence[Metric]) -> list[dict[str, StateValue]]:
-    """The states of each metric over all ranks; those of the metrics stay as they are. Every rank calls this.
+    """The states of each metric over all ranks that see different data; those of the metrics stay as they are. Every
+    rank calls this.
 
     A rank that saw no data takes part with its defaults. Where shapes or lengths are known to the data alone, one small
     collective more tells them to all.
@@ -72,14 +73,14 @@ def _buckets(items: Iterable[Item]) -> list[tuple[str, list[Item]]]:
 
 
 def _reduce(bucket: list[Item], reduction: str) -> None:
-    flat = dist.all_reduce(torch.cat([item.local.reshape(-1) for item in bucket]), reduction)
+    flat = dist.all_reduce(torch.cat([item.local.reshape(-1) for item in bucket]), reduction, over="data")
     for item, piece in zip(bucket, torch.split(flat, [item.local.numel() for item in bucket]), strict=True):
         item.reduced = piece.view(item.local.shape)
 
 
 def _gather(bucket: list[Item]) -> None:
-    flat = dist.all_gather(torch.cat([item.local.reshape(-1) for item in bucket]))
-    sizes = [item.shapes[rank].numel() for rank in range(dist.world_size()) for item in bucket]
+    flat = dist.all_gather(torch.cat([item.local.reshape(-1) for item in bucket]), over="data")
+    sizes = [item.shapes[rank].numel() for rank in range(dist.data_size()) for item in bucket]
     pieces = torch.split(flat, sizes)
     for position, item in enumerate(bucket):
         parts = [piece.view(shape) for piece, shape in zip(pieces[position :: len(bucket)], item.shapes, strict=True)]
@@ -90,15 +91,15 @@ def _agree(items: list[Item], device: torch.device) -> None:
     """Tells all ranks the shapes of these items, and gives those of a rank without data the shape of the others."""
     if not items:
         return
-    size, width = dist.world_size(), 1 + MOST_DIMENSIONS
+    size, width = dist.data_size(), 1 + MOST_DIMENSIONS
     told = torch.zeros(size, len(items), width, dtype=torch.int64)
-    for row, item in zip(told[dist.rank()], items, strict=True):
+    for row, item in zip(told[dist.data_rank()], items, strict=True):
         shape = item.local.shape
         if len(shape) > MOST_DIMENSIONS:
             raise ValueError(f"a state has at most {MOST_DIMENSIONS} dimensions, but {_name(item)} has {len(shape)}")
         row[: 1 + len(shape)] = torch.tensor([len(shape), *shape])
     # A sum where each rank fills its own row: a gather in one collective.
-    for position, rows in enumerate(dist.all_reduce(told.to(device)).transpose(0, 1).tolist()):
+    for position, rows in enumerate(dist.all_reduce(told.to(device), over="data").transpose(0, 1).tolist()):
         item = items[position]
         item.shapes = [torch.Size(dims[:count]) for count, *dims in rows]
         start = 1 if item.declaration.reduction == "cat" else 0

@@ -46,12 +46,15 @@ def rank_snapshot(engine: Engine[Any, Any]) -> dict[str, Any]:
     return own
 
 
-def restore_ranks(engine: Engine[Any, Any], states: Sequence[Any]) -> None:
-    """Goes on from what each rank had for itself. `states` by rank: of as many as there are now only this rank's is
-    looked at; of another number all are, and shared out.
+def restore_ranks(engine: Engine[Any, Any], states: Sequence[Any], mesh: Mapping[str, int] | None = None) -> None:
+    """Goes on from what each rank had for itself. `states` by rank: where the data are dealt to as many ranks as they
+    were, only that of the rank with this one's share is looked at; else all are, and shared out. `mesh`: the sizes of
+    that of the run which had them.
     """
-    same = len(states) == dist.world_size()
-    mine = states[dist.rank()] if same else states[min(dist.rank(), len(states) - 1)]
+    states = _by_share(states, mesh or {"replicate": len(states)})
+    rank = dist.data_rank()
+    same = len(states) == dist.data_size()
+    mine = states[rank] if same else states[min(rank, len(states) - 1)]
 
     def each_of(part: str, name: str) -> list[Any]:
         return [None if state is None else state.get(part, {}).get(name, {}) for state in states]
@@ -82,12 +85,22 @@ def restore_ranks(engine: Engine[Any, Any], states: Sequence[Any]) -> None:
         engine.state.batch = given(saved["batch"], engine.device)
 
 
-def of_this_rank(own: Mapping[str, Any] | None) -> list[Any] | None:
-    """The states by rank, where that of an engine has one; of another rank's, empty ones."""
+def _by_share(states: Sequence[Any], mesh: Mapping[str, int]) -> list[Any]:
+    """The states of one rank for each share of the data, in their order."""
+    here = dist.mesh()
+    if (mine := here.counterpart(mesh)) is not None:
+        return [states[mine] if share == here.rank("data") else None for share in range(here.size("data"))]
+    saved = dist.Mesh(mesh)
+    return [states[saved.rank_at(share)] for share in range(saved.size("data"))]
+
+
+def of_this_rank(own: Mapping[str, Any] | None, mesh: Mapping[str, int] | None) -> list[Any] | None:
+    """The states by rank, where that of an engine has one; of another rank's, or another mesh's, empty ones."""
     if own is None:
         return None
     rank, ranks = dist.rank(), dist.world_size()
-    if (own["rank"], own["ranks"]) == (rank, ranks):
+    same_place = dist.mesh().counterpart(mesh or {"replicate": ranks}) == rank
+    if (own["rank"], own["ranks"]) == (rank, ranks) and same_place:
         return [own["state"] if place == rank else None for place in range(ranks)]
     if own["state"]["updates"] or own["state"]["handlers"]:
         # Taken over, the part of another rank would count twice, and this rank's not at all.
@@ -97,7 +110,7 @@ def of_this_rank(own: Mapping[str, Any] | None) -> list[Any] | None:
             "rank load its own state_dict(), or use Checkpoint",
             stacklevel=4,
         )
-    return [{} for _ in range(ranks)]
+    return [{} for _ in range(dist.Mesh(mesh).size("world") if mesh else ranks)]
 
 
 def copied(data: Any) -> Any:

@@ -6,6 +6,7 @@ import copy
 from dataclasses import asdict, fields
 from typing import TYPE_CHECKING, Any
 
+from leyden import distributed as dist
 from leyden.engine.data.feed import Cursor
 from leyden.engine.resume.suspension import Suspension
 
@@ -22,6 +23,8 @@ def snapshot(engine: Engine[Any, Any], fixed_length: bool) -> dict[str, Any]:
     if missing:
         there = ", ".join(sorted(vars(engine.state)))
         raise ValueError(f"state_dict_user_keys names {missing}, but the state has: {there}")
+    if dist.data_size() < dist.world_size():  # else each rank has a share of the data
+        state["mesh"] = {name: size for name, size in dist.mesh().sizes.items() if size > 1}
     return state | {
         "epoch_length_fixed": fixed_length,
         "user": {name: copy.copy(getattr(engine.state, name)) for name in engine.state_dict_user_keys},

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 def require_exchange(update: Update) -> None:
     """Raises RuntimeError if there are several ranks and nothing exchanges the update's gradients among them."""
-    ranks = dist.world_size()
+    ranks = dist.data_size()
     if ranks == 1 or update.independent or update.slots.sync is not None or not update.trainable():
         return
     if any(_exchanges(module) for module in update.modules.values()) or any(map(dist.is_sharded, update.trainable())):

@@ -30,7 +30,7 @@ class LossShare(SavedUpdate):
 
     def check_weights(self) -> None:
         """Raises RuntimeError where the ranks' weights would have to be added up, and nobody does that."""
-        if self.slots.sync is None and dist.world_size() > 1 and any(map(dist.is_sharded, self.trainable())):
+        if self.slots.sync is None and dist.data_size() > 1 and any(map(dist.is_sharded, self.trainable())):
             raise RuntimeError(
                 f'update "{self.name}" weighs its batches, but its model was sharded by hand (fully_shard), so that '
                 "the weights of the ranks are not added up and each rank would divide its shards by its own. Leave the "
@@ -43,6 +43,6 @@ class LossShare(SavedUpdate):
         total = torch.as_tensor(self._weight, dtype=torch.float32, device=parameters[0].device)
         self._weight = None
         if self.slots.sync is not None:
-            total = dist.all_reduce(total, op="mean")  # the gradients are a mean over ranks too
+            total = dist.all_reduce(total, op="mean", over="data")  # the gradients are a mean over ranks too
         # Of a sum below zero, which would turn gradients round, the root is NaN; of zero it is zero.
         scale_gradients(parameters, torch.where(total > 0, 1 / total, total.sqrt()))

@@ -58,7 +58,7 @@ class SavedUpdate(BatchCount, Optimized, Spanned):
         """Goes on in the window that was open; after `load_state_dict`. `states`: those of all ranks that were saved.
         Of as many as there are now this rank takes its own; else the first takes the sum of all.
         """
-        rank, ranks = dist.rank(), dist.world_size()
+        rank, ranks = dist.data_rank(), dist.data_size()
         sharded = any(map(dist.is_sharded, self.trainable()))
         if len(states) != ranks:
             window = merge(states, ranks, first=rank == 0, sharded=sharded)

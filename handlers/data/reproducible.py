@@ -22,8 +22,9 @@ logger = logging.getLogger(__name__)
 class Reproducible:
     """Seeds a run, and lets each sample's randomness depend on seed, epoch and index alone.
 
-    A run that starts from the beginning seeds python, numpy, torch and every device with `seed`, rank r with `seed` +
-    r, after its setup, in which all ranks draw alike; one that is continued or restored is left where it was.
+    A run that starts from the beginning seeds python, numpy, torch and every device with `seed` + r after its setup, in
+    which all ranks draw alike; r is the rank among those that see different data (`dist.data_rank()`). One that is
+    continued or restored is left where it was.
     `seed_everything` is for the model, which is built before. `state.seed` is the seed.
 
     `samples`: the order of a DataLoader's samples, what a dataset draws in __getitem__ (from python's, numpy's or
@@ -98,7 +99,7 @@ class Reproducible:
 
     def _seed_restored(self, engine: Engine[Any, Any]) -> None:
         """Before STARTED, after which the numbers of a run that goes on are as they were before it."""
-        rank, ranks = dist.rank(), dist.world_size()
+        rank, ranks = dist.data_rank(), dist.data_size()
         if engine.state.iteration > 0 and self._saved_by not in (None, ranks):
             # No generator's state was saved for these ranks.
             seed_generators(derive_seed(self.seed, engine.state.iteration, ranks, rank))
@@ -106,7 +107,7 @@ class Reproducible:
 
     def _seed_run(self, engine: Engine[Any, Any]) -> None:
         if engine.state.iteration == 0:
-            seed_generators(self.seed + dist.rank())
+            seed_generators(self.seed + dist.data_rank())
 
     def _heed_overfit(self, engine: Engine[Any, Any]) -> None:
         self._passes.fixed = bool(engine.find_handlers(Overfit))
@@ -130,7 +131,7 @@ class Reproducible:
             torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = deterministic, benchmark
 
     def state_dict(self) -> dict[str, Any]:
-        return {"seed": self.seed, "pass": list(self._passes.place), "ranks": dist.world_size()}
+        return {"seed": self.seed, "pass": list(self._passes.place), "ranks": dist.data_size()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         if state_dict["seed"] != self.seed and dist.rank() == 0:

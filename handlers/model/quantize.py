@@ -219,4 +219,5 @@ class Quantize:
 def _take_from_rank_zero(weights: Any) -> None:
     with torch.no_grad():
         for weight in weights:
-            weight.copy_(dist.broadcast(weight))
+            for dimension in ("tensor", "context", "data"):  # stages of a pipeline have other weights
+                weight.copy_(dist.broadcast(weight, over=dimension))

@@ -21,12 +21,13 @@ class Roll:
     def all_have(self, another: bool) -> bool:
         self._agreement.post([int(another)])
         (having,) = self._agreement.result()
-        ranks = dist.world_size()
+        ranks, shares = dist.world_size(), dist.data_size()
         if 0 < having < ranks and not self._told:
             self._told = True
             if dist.rank() == 0:
+                ended = (ranks - having) * shares // ranks  # those that see the same data end together
                 warnings.warn(
-                    f"the data of {ranks - having} of {ranks} ranks ended before that of the others; the pass ends "
+                    f"the data of {ended} of {shares} ranks ended before that of the others; the pass ends "
                     "there on all ranks, and what is left on the others is not trained on",
                     stacklevel=2,
                 )

@@ -21,12 +21,13 @@ class Deal:
     `even`: every rank gets the same number, as training needs (the first items come again to fill the last round up);
     else what is left over goes to the first ranks, so that an evaluation sees each sample once. The order of items is
     drawn from `seed`, the epoch and the number of the pass in it, so it is the same on all ranks; that of each loader
-    of a run, which its `number` tells, is another.
+    of a run, which its `number` tells, is another. None for `rank` and `world_size` stands for those of the data in the
+    run's mesh, which is known when the first item is dealt.
     """
 
-    def __init__(self, rank: int, world_size: int, seed: int, even: bool, number: int = 0) -> None:
-        self.rank = rank
-        self.world_size = world_size
+    def __init__(self, rank: int | None, world_size: int | None, seed: int, even: bool, number: int = 0) -> None:
+        self._rank = rank
+        self._world_size = world_size
         self.seed = seed
         self.even = even
         self._number = number
@@ -34,6 +35,14 @@ class Deal:
         self._passes = 0
         self._of_loaders: list[Deal] = []
         self._given = 0
+
+    @property
+    def rank(self) -> int:
+        return dist.data_rank() if self._rank is None else self._rank
+
+    @property
+    def world_size(self) -> int:
+        return dist.data_size() if self._world_size is None else self._world_size
 
     def begin_data(self, data: Any) -> Any:
         """Called before the loaders of a run's data are dealt."""
@@ -43,7 +52,7 @@ class Deal:
     def of_loader(self) -> Deal:
         """The deal of the next loader of the data, which counts its own passes."""
         if self._given == len(self._of_loaders):
-            deal = Deal(self.rank, self.world_size, self.seed, self.even, self._given)
+            deal = Deal(self._rank, self._world_size, self.seed, self.even, self._given)
             deal._epoch = self._epoch
             self._of_loaders.append(deal)
         self._given += 1

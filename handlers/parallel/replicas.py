@@ -4,6 +4,7 @@ module.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -30,10 +31,13 @@ class Replicas:
         for module in update.modules.values():
             if isinstance(module, DistributedDataParallel):
                 continue  # the user's own: it synchronises by itself, only the window is told to it
+            _make_alike(module, (dimension for dimension in ("context", "tensor") if dist.mesh().size(dimension) > 1))
+            if dist.data_size() == 1:
+                continue
             if any(parameter.requires_grad for parameter in module.parameters()):
-                self._replicas.append(DistributedDataParallel(module, **self._options))
+                self._replicas.append(DistributedDataParallel(module, **_options_over_data(self._options)))
             else:
-                _broadcast(module)
+                _make_alike(module, ("data",))
 
     def begin(self, update: Update, closing: bool) -> None:
         for module in update.modules.values():
@@ -59,24 +63,36 @@ class Replicas:
         self.replicate(update)
 
     def reduce(self, update: Update) -> None:
-        world_size = dist.world_size()
+        ranks = dist.data_size()
         for parameter in update.trainable():
             if parameter.grad is None:  # another rank may have one: all take part
                 parameter.grad = torch.zeros_like(parameter)
-            parameter.grad.copy_(dist.all_reduce(parameter.grad) / world_size)
+            parameter.grad.copy_(dist.all_reduce(parameter.grad, over="data") / ranks)
 
 
-def _broadcast(module: nn.Module) -> None:
-    """Gives a module that is not trained rank 0's values; one that is gets them from DistributedDataParallel."""
+def _make_alike(module: nn.Module, dimensions: Iterable[str]) -> None:
+    """Gives a module the values of the first rank along these dimensions; what is sharded stays as it is. Along the
+    data, one that is trained gets them from DistributedDataParallel.
+    """
     with torch.no_grad():
-        for tensor in (*module.parameters(), *module.buffers()):
-            tensor.copy_(dist.broadcast(tensor))
+        for dimension in dimensions:
+            for tensor in (*module.parameters(), *module.buffers()):
+                if not dist.is_sharded(tensor):
+                    tensor.copy_(dist.broadcast(tensor, over=dimension))
+
+
+def _options_over_data(options: dict[str, Any]) -> dict[str, Any]:
+    """Those of DistributedDataParallel, over the ranks that see different data where these are not all."""
+    if dist.data_size() == dist.world_size():
+        return options
+    return {"process_group": dist.mesh().group("data"), **options}
 
 
 def synchronise_batch_norm(module: nn.Module) -> None:
     """Exchanges the module's batch norms, in place, for those that share their statistics among ranks."""
     for name, child in module.named_children():
         if isinstance(child, nn.modules.batchnorm._BatchNorm):
-            setattr(module, name, nn.SyncBatchNorm.convert_sync_batchnorm(child))
+            group = None if dist.data_size() == dist.world_size() else dist.mesh().group("data")
+            setattr(module, name, nn.SyncBatchNorm.convert_sync_batchnorm(child, group))
         else:
             synchronise_batch_norm(child)

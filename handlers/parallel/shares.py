@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator
-from typing import Any, Literal, get_args
+from typing import Any, Literal, cast, get_args
 
 import torch
 from torch.utils.data import DataLoader
@@ -13,30 +13,38 @@ from leyden import distributed as dist
 from leyden.engine.data import SEQUENCE_TYPES, has_random_access, index_sampler
 from leyden.handlers.parallel.common_end import CommonEnd, CommonEndOfIterator, Roll, SizedCommonEnd
 from leyden.handlers.parallel.dealing import Deal, DealtBatches, deal_data, has_length, own_place
+from leyden.handlers.parallel.split_datasets import Shard, digest_of_samples, shard_of_stream
 
 Choice = Literal["samples", "batches", "nothing"]
 
 _UNKNOWN = -1
 
 
-def check_choice(choice: Any) -> None:
-    """Raises ValueError unless it is None or a `Choice`."""
+def checked_choice(choice: Any, who: str) -> Choice | None:
+    """The choice that an argument `deal=` of `who` means. Raises ValueError if it is neither None, False nor a
+    `Choice`.
+    """
+    if choice is False:
+        return "nothing"
     if choice is not None and choice not in get_args(Choice):
         raise ValueError(
-            f"DataParallel(deal=...) is one of {', '.join(map(repr, get_args(Choice)))}, or None, but got {choice!r}"
+            f"{who}(deal=...) is one of {', '.join(map(repr, get_args(Choice)))}, or False, or None, but got {choice!r}"
         )
+    return cast(Choice | None, choice)
 
 
 class Shares:
     """The change of a run's data by which each rank gets its share.
 
     Loaders with random access are dealt, unless a sampler of theirs has a rank. Whether other data is the same on all
-    ranks nobody can see: it is dealt by whole batches if `choice` says so, else each rank keeps what it has.
+    ranks can't be seen, unless it tells: it is dealt by whole batches if `choice` says so, else each rank keeps what it
+    has. `who`: the handler that messages name.
     """
 
-    def __init__(self, choice: Choice | None, deal: Deal) -> None:
+    def __init__(self, choice: Choice | None, deal: Deal, who: str) -> None:
         self._choice = choice
         self._deal = deal
+        self._who = who
         self._roll: Roll | None = None
         self._told: set[str] = set()
 
@@ -54,10 +62,28 @@ class Shares:
             if place is not None:
                 dist.check_place(sampler, place, (self._deal.rank, self._deal.world_size))
             return self._own(data)
+        shard = shard_of_stream(data)
+        if shard is not None:
+            self._check_shard(data, shard)
+            return self._own(data)
         if self._choice == "batches":
             return deal_data(data, self._deal)
         self._tell(data)
         return self._own(data)
+
+    def _check_shard(self, data: Any, shard: Shard) -> None:
+        name = type(getattr(data, "dataset", data)).__name__
+        here = Shard(self._deal.rank, self._deal.world_size)
+        if shard.rank is not None and shard != here:
+            raise ValueError(
+                f"the {name} is split by node for rank {shard.rank} of {shard.ranks}, but this is rank {here.rank} of "
+                f"{here.ranks} among those that see different data: split it by dist.data_rank() and dist.data_size()"
+            )
+        if self._choice == "batches":
+            raise ValueError(
+                f"{self._who}(deal='batches') lets each rank read all of the data and keep its share, but the {name} "
+                f"is split by node already, so most of it would be lost: say {self._who}(), or leave the data unsplit"
+            )
 
     def _own(self, data: Any) -> Any:
         """What the rank has for itself; in training a pass ends on all ranks together."""
@@ -79,8 +105,16 @@ class Shares:
         lowest, highest = _bounds(len(order) if has_length(order) else _UNKNOWN)
         if lowest != highest:
             raise ValueError(
-                f"DataParallel deals the same data to all ranks, but the ranks have loaders of {lowest} to {highest} "
-                "batches: give all the same data, or, if each rank has its own share, say DataParallel(deal='nothing')"
+                f"{self._who} deals the same data to all ranks, but the ranks have loaders of {lowest} to {highest} "
+                f"batches: give all the same data, or, if each rank has its own share, say {self._who}(deal='nothing')"
+            )
+        lowest, highest = _bounds(digest_of_samples(loader.dataset))
+        if lowest != highest and self._choice is None:
+            raise ValueError(
+                f"{self._who} deals the same data to all ranks, but their data sets "
+                f"({type(loader.dataset).__name__}) hold other samples, as many on each: if each rank has its own "
+                f"share (split_dataset_by_node, a Subset), say {self._who}(deal='nothing'), else samples would be "
+                f"lost; if they are the same after all, {self._who}(deal='samples')"
             )
 
     def _tell(self, data: Any) -> None:
@@ -94,8 +128,8 @@ class Shares:
         self._told.add(name)
         what = "trains on" if self._deal.even else "evaluates"
         warnings.warn(
-            f"DataParallel does not deal {name}: without random access nobody can see whether it is dealt already, so "
-            f"each rank {what} all that its own gives. If the ranks read the same, say DataParallel(deal='batches'), "
+            f"{self._who} does not deal {name}: without random access nobody can see whether it is dealt already, so "
+            f"each rank {what} all that its own gives. If the ranks read the same, say {self._who}(deal='batches'), "
             "and each keeps its share; if each reads its own, deal='samples' says so",
             stacklevel=2,
         )

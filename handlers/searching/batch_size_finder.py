@@ -221,5 +221,5 @@ def _most_samples(data: Any, max_size: int | None) -> float:
     counts = [known_length(part) for part in (sampler, dataset) if isinstance(part, Sized)]
     samples = min((count for count in counts if count is not None), default=math.inf)
     if samples != math.inf:
-        samples = max(1, samples // dist.world_size())
+        samples = max(1, samples // dist.data_size())
     return samples if max_size is None else min(samples, max_size)

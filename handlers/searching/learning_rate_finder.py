@@ -162,7 +162,7 @@ class LearningRateFinder:
         losses: list[float] = []
         again = 0
         for _ in range(LONGEST_SEARCH):
-            losses.append(dist.all_reduce(self._loss(rehearsal.step()), op="mean"))
+            losses.append(dist.all_reduce(self._loss(rehearsal.step()), op="mean", over="data"))
             if not math.isfinite(losses[-1]):
                 return losses[-1]
             if update.steps > steps:

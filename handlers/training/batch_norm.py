@@ -52,11 +52,11 @@ def refresh_batch_norm(models: Sequence[nn.Module], batches: Iterable[Any], forw
             norm.momentum = momentum
         for module, mode in modes:
             module.training = mode
-    if dist.world_size() > 1:  # each rank has passed as many batches, those of its share
+    if dist.data_size() > 1:  # each rank has passed as many batches, those of its share
         for norm, _ in momenta:
             for statistic in (norm.running_mean, norm.running_var):
                 assert statistic is not None
-                statistic.copy_(dist.all_reduce(statistic, op="mean"))
+                statistic.copy_(dist.all_reduce(statistic, op="mean", over="data"))
 
 
 class NormRefresh:

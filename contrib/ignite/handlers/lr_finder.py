@@ -123,7 +123,7 @@ class FastaiLRFinder:
                 f"the finder needs the loss as a number, but the output is a {type(loss).__name__}; pass "
                 "output_transform=lambda output: ..."
             ) from None
-        value = dist.all_reduce(value)
+        value = dist.all_reduce(value, over="data")
         losses = self._history["loss"]
         if losses and smooth_f > 0:
             value = smooth_f * value + (1 - smooth_f) * losses[-1]

@@ -15,8 +15,9 @@ Method = TypeVar("Method", bound=Callable[..., Any])
 
 
 def sync_all_reduce(*attributes: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Lets `compute` see these attributes (numbers or tensors) reduced over all ranks, one collective for each; the own
-    ones come back afterwards. `"name"` is summed, `"name:MAX"` reduced by MAX, MIN, SUM or PRODUCT.
+    """Lets `compute` see these attributes (numbers or tensors) reduced over the ranks that see different data, one
+    collective for each; the own ones come back afterwards. `"name"` is summed, `"name:MAX"` reduced by MAX, MIN, SUM or
+    PRODUCT.
 
     Raises ValueError for another reduction; when it is called AttributeError for an attribute that is not there,
     TypeError for one that is neither number nor tensor.
@@ -31,11 +32,11 @@ def sync_all_reduce(*attributes: str) -> Callable[[Callable[..., Any]], Callable
     def surround(compute: Callable[..., Any]) -> Callable[..., Any]:
         @wraps(compute)
         def reduced(self: Metric, *args: Any, **named: Any) -> Any:
-            if dist.world_size() == 1:
+            if dist.data_size() == 1:
                 return compute(self, *args, **named)
             own = {name: _state(self, name) for name in ops}
             for name, value in own.items():
-                setattr(self, name, dist.all_reduce(value, ops[name]))
+                setattr(self, name, dist.all_reduce(value, ops[name], over="data"))
             try:
                 return compute(self, *args, **named)
             finally:

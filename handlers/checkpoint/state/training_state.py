@@ -76,30 +76,30 @@ def _put_back(engine: Engine[Any, Any], extra: Mapping[str, Stateful], state: Ma
 
 
 def _restore_ranks(engine: Engine[Any, Any], contents: CheckpointContents) -> None:
-    rank, ranks = dist.rank(), dist.world_size()
     saved = len(contents.outline["ranks"])
-    if saved == ranks:
+    mesh = contents.outline["engine"].get("mesh")
+    rank = dist.mesh().counterpart(mesh or {"replicate": saved})  # who had this rank's share of the data
+    if rank is not None:
         own = contents.load_rank(rank)
         try:
             set_rng_state(own["rng"])
         except (TypeError, ValueError, KeyError, OverflowError, RuntimeError) as error:
             reason = f"{type(error).__name__}: {error}"
             raise CheckpointDamagedError(f"ranks/{rank}/rng is no state of random numbers: {reason}") from error
-        states = [own.get("engine", {}) if place == rank else None for place in range(ranks)]
+        states = [own.get("engine", {}) if place == rank else None for place in range(saved)]
     else:
         logger.info(
             "%s was written by %d ranks, and there are %d now: random numbers go on from this run's own seeds",
             contents.path,
             saved,
-            ranks,
+            dist.world_size(),
         )
         # What was accumulated goes to rank 0, and where parameters are sharded, to each rank its part.
-        all_of_it = rank == 0 or any(
-            dist.is_sharded(p) for update in engine.updates.values() for p in update.trainable()
-        )
+        sharded = any(dist.is_sharded(p) for update in engine.updates.values() for p in update.trainable())
+        all_of_it = dist.data_rank() == 0 or sharded
         states = [contents.load_rank(place, gradients=all_of_it).get("engine", {}) for place in range(saved)]
     if any(states):  # schema 1 had nothing but random numbers there
-        engine.load_rank_state_dicts(states)
+        engine.load_rank_state_dicts(states, mesh)
 
 
 def _problems(engine: Engine[Any, Any], extra: Mapping[str, Stateful], saved: Mapping[str, Any]) -> list[str]:

@@ -1,0 +1,50 @@
+"""Datasets of which each rank has a share already, as far as they tell."""
+
+from __future__ import annotations
+
+from hashlib import sha256
+from typing import Any, NamedTuple
+
+import torch
+from torch.utils.data import DataLoader, Subset, TensorDataset
+
+UNTOLD = -1
+"""The digest of samples that nothing is known of."""
+
+
+class Shard(NamedTuple):
+    """Which share of a stream a rank reads, and among how many; None where the stream finds that out as it is read."""
+
+    rank: int | None
+    ranks: int | None
+
+
+def shard_of_stream(data: Any) -> Shard | None:
+    """The share that a stream was split into: by Hugging Face's split_dataset_by_node, by WebDataset's nodesplitter; of
+    any other stream None, also where it asks for its rank by itself.
+    """
+    dataset = data.dataset if isinstance(data, DataLoader) else data
+    split: Any = getattr(dataset, "_distributed", None)
+    if (ranks := getattr(split, "world_size", None)) is not None:
+        return Shard(split.rank, ranks) if ranks > 1 else None
+    steps = getattr(dataset, "pipeline", None)
+    if isinstance(steps, list) and any(getattr(step, "__name__", "") == "split_by_node" for step in steps):
+        return Shard(None, None)
+    return None
+
+
+def digest_of_samples(dataset: Any) -> int:
+    """A number that tells data sets with random access apart by which samples they hold, without reading one: by the
+    indices of a Subset, the outer rows of a TensorDataset, the fingerprint of Hugging Face. UNTOLD of any other.
+    """
+    if isinstance(dataset, Subset):
+        indices = torch.as_tensor(dataset.indices if not isinstance(dataset.indices, range) else [*dataset.indices])
+        return _number(indices.cpu().numpy().tobytes(), digest_of_samples(dataset.dataset))
+    if isinstance(dataset, TensorDataset):
+        return _number(*(row.reshape(-1)[:64].tolist() for each in dataset.tensors for row in (each[:1], each[-1:])))
+    fingerprint = getattr(dataset, "_fingerprint", None)
+    return _number(fingerprint) if isinstance(fingerprint, str) else UNTOLD
+
+
+def _number(*parts: Any) -> int:
+    return int.from_bytes(sha256(repr(parts).encode()).digest()[:7])

@@ -1,0 +1,100 @@
+"""Four ranks of which pairs see the same data do, pair by pair, what two ranks do that all see different data."""
+
+import shutil
+
+import mesh_cases
+import pytest
+
+from leyden import distributed as dist
+
+pytestmark = pytest.mark.timeout(120)
+
+SQUARE = {"tensor": 2}
+PASSES = ("batch norm made anew", "predicted", "batch size", "losses", "own stream", "auto")
+
+
+def launched(function, nproc, *arguments):
+    return dist.launch(function, nproc, args=arguments, backend="gloo", timeout=60)
+
+
+def in_pairs(ranks):
+    return [each for each in ranks for _ in range(2)]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("runs")
+
+
+@pytest.fixture(scope="module")
+def two(folder):
+    return launched(mesh_cases.everything, 2, None, folder / "two")
+
+
+@pytest.fixture(scope="module")
+def four(folder):
+    return launched(mesh_cases.everything, 4, SQUARE, folder / "four")
+
+
+def test_two_ranks_see_different_data(two):
+    first, second = (each["trained"] for each in two)
+    assert first["samples"] != second["samples"]
+    assert first["dropped"] != second["dropped"]
+    assert first["metrics"][0]["val/seen"] == list(range(15))
+    assert first["metrics"][0]["seen"] == sorted([*range(15), first["samples"][0][0]])  # one more evens the shares
+    assert [batch for each in two[0]["passes"]["predicted"] for batch in each] == list(range(15))
+
+
+@pytest.mark.parametrize("case", ["trained", "weighed"])
+@pytest.mark.parametrize("told", ["samples", "noise", "dropped", "epochs", "metrics", "steps", "weights"])
+def test_a_training_in_a_mesh_is_that_of_the_ranks_that_see_different_data(case, told, two, four):
+    assert [each[case][told] for each in four] == in_pairs([each[case][told] for each in two])
+
+
+@pytest.mark.slow
+def test_sharded_data_and_another_dimension_beside_it_make_no_difference(two, folder):
+    four = launched(mesh_cases.everything, 4, {"shard": 2, "context": -1}, folder / "sharded")
+    assert [each["trained"] for each in four] == in_pairs([each["trained"] for each in two])
+
+
+@pytest.mark.parametrize("told", PASSES)
+def test_what_goes_over_the_data_beside_the_training_goes_by_the_same_ranks(told, two, four):
+    assert [each["passes"][told] for each in four] == in_pairs([each["passes"][told] for each in two])
+
+
+def test_passes_over_data_of_the_ranks_own_end_together(two, four):
+    assert two[0]["passes"]["own stream"] == [0.0, 2.0, 4.0, 6.0, 8.0, 10.0]
+    (words,) = two[0]["passes"]["words"]
+    assert "the data of 1 of 2 ranks ended before" in words
+    assert [each["passes"]["words"] for each in four] == [[words], [], [], []]
+
+
+def test_a_sampler_with_a_rank_has_to_have_that_of_the_data(four):
+    for rank, told in enumerate(each["passes"]["dealt by torch's sampler"] for each in four):
+        assert told["data"] == 8
+        assert f"deals to rank {rank} of 4, but this is rank {rank // 2} of 2" in told["world"]
+
+
+def test_where_all_ranks_see_the_same_data_nothing_is_dealt_or_exchanged():
+    ranks = launched(mesh_cases.tensor_alone, 2, {"tensor": 2})
+    assert ranks[0] == ranks[1]
+    assert ranks[0][0] == 5
+
+
+@pytest.mark.parametrize("case", ["stopped", "whole"])
+def test_a_run_with_checkpoints_is_that_of_the_ranks_that_see_different_data(case, two, four):
+    assert [each[case] for each in four] == in_pairs([each[case] for each in two])
+
+
+def test_a_run_goes_on_with_the_data_that_its_place_had(two, four, folder):
+    """In the mesh it was stopped in, from two ranks in the mesh, and from the mesh in two ranks."""
+    shutil.copytree(folder / "four" / "stopped", folder / "four" / "again")
+    in_mesh = [folder / "four" / "again", folder / "two" / "stopped"]
+    rests = launched(mesh_cases.gone_on_from, 4, SQUARE, in_mesh)
+    of_two = launched(mesh_cases.gone_on_from, 2, None, [folder / "four" / "stopped"])
+    for before, after in ((four, rests), (two, of_two)):
+        for place, runs in zip(before, after, strict=True):
+            for run in runs:
+                assert place["stopped"]["batches"] + run["batches"] == place["whole"]["batches"]
+                assert run["weights"] == place["whole"]["weights"]
+                assert run["drawn"] == place["whole"]["drawn"]
