@@ -32,7 +32,7 @@ def check_backend_name(backend: str | None) -> None:
             raise ValueError(f"unknown backend {backend!r}; available here: {', '.join(available_backends())}")
 
 
-def described(init_method: str | None, rank: int | None, world_size: int | None) -> Environment:
+def environment_described_by(init_method: str | None, rank: int | None, world_size: int | None) -> Environment:
     """What the environment and the caller together say of this process.
 
     Raises:

@@ -17,7 +17,7 @@ import torch.distributed as dist
 
 from leyden.distributed.backends import Backend, SerialBackend, TorchBackend, WaitingBackend
 from leyden.distributed.environment import Environment, RankLayout
-from leyden.distributed.joining import check_backend_name, described, join
+from leyden.distributed.joining import check_backend_name, environment_described_by, join
 from leyden.distributed.mesh_layout import Mesh, in_words
 from leyden.distributed.mesh_wishes import Wish, settled, together, wish_of
 
@@ -59,7 +59,7 @@ class Session:
                     "already: call finalize() first, or leave the backend out"
                 )
             return
-        environment = described(init_method, rank, world_size)
+        environment = environment_described_by(init_method, rank, world_size)
         if environment.place.world_size == 1:
             return
         group, place = join(environment, backend, _as_timedelta(timeout))

@@ -17,7 +17,7 @@ from leyden.engine.events.names import Events
 from leyden.engine.events.signatures import check_process
 from leyden.engine.loop import Loop
 from leyden.engine.resume.rank_state import copied, of_this_rank, rank_snapshot, restore_ranks
-from leyden.engine.resume.snapshot import restore, snapshot
+from leyden.engine.resume.snapshot import restore_snapshot, snapshot
 from leyden.engine.setup import Setup, Stage
 from leyden.engine.state import State
 from leyden.engine.step.exchange import require_exchange
@@ -235,7 +235,7 @@ class Engine(Loop, Generic[Batch, Output]):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Goes on from such a state at the next `run`. Raises ValueError for a mapping that is not one."""
-        self._limits.restore(restore(self, state_dict), self.state)
+        self._limits.restore(restore_snapshot(self, state_dict), self.state)
         self.run_data.forget()
         mesh = state_dict.get("mesh")
         if (states := of_this_rank(state_dict.get("own"), mesh)) is not None:

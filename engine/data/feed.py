@@ -10,9 +10,8 @@ from typing import Any
 
 from leyden import distributed as dist
 from leyden.engine.data.data_pass import DataPass
+from leyden.engine.data.index_order import END
 from leyden.engine.data.pass_length import keeps_its_length, known_length
-
-END = object()
 
 
 @dataclass

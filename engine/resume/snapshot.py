@@ -38,7 +38,7 @@ def snapshot(engine: Engine[Any, Any], fixed_length: bool) -> dict[str, Any]:
     }
 
 
-def restore(engine: Engine[Any, Any], state_dict: dict[str, Any]) -> bool:
+def restore_snapshot(engine: Engine[Any, Any], state_dict: dict[str, Any]) -> bool:
     """Puts such data into the engine, or the counters alone, as Ignite saves them; True if its length was fixed.
 
     Raises ValueError for another mapping, or another engine's, before anything is changed.

@@ -19,10 +19,9 @@ from torch.utils.data import (
     get_worker_info,
 )
 
+from leyden.engine.data import END
 from leyden.engine.randomness import Aside, Stream, seed_host
 from leyden.handlers.data.generators import derive_seed
-
-END = object()
 
 
 class Draw(NamedTuple):

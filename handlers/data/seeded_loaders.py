@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader, IterableDataset, IterDataPipe, MapDataP
 from leyden.engine import DataStage, Engine
 from leyden.engine.data import (
     DRAW_AT_ONCE,
+    END,
     SamplerLayer,
     chain,
     index_sampler,
@@ -24,7 +25,6 @@ from leyden.engine.data import (
 from leyden.engine.randomness import Stream
 from leyden.handlers.data.passes import Passes, PassSeeds
 from leyden.handlers.data.seeded_datasets import (
-    END,
     CollateSeeded,
     CollateStream,
     Draw,

@@ -8,17 +8,17 @@ from numbers import Real
 from typing import Any
 
 from leyden.engine.values import as_whole
-from leyden.handlers.loggers.values import check_choice
+from leyden.handlers.loggers.values import check_metric_choice
 
 
-def check_values(who: str, metrics: object, output_transform: object) -> None:
+def check_what_is_shown(who: str, metrics: object, output_transform: object) -> None:
     """Raises TypeError for what is no choice of metrics, and for a transform that can't be called."""
-    check_choice(metrics, who)
+    check_metric_choice(metrics, who)
     if output_transform is not None and not callable(output_transform):
         raise TypeError(f"{who}(output_transform=) takes a function of the output, but got {output_transform!r}")
 
 
-def whole_number(who: str, every: Any) -> int | None:
+def iterations_between(who: str, every: Any) -> int | None:
     """`every` as an int. Raises TypeError for what is no whole number, ValueError for one below 1."""
     if every is None:
         return None

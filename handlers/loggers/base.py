@@ -12,10 +12,10 @@ from typing import Any
 
 from leyden import distributed as dist
 from leyden.engine import Engine, Events, Order
-from leyden.handlers.loggers.arguments import check_values, parameters, seconds, whole_number
+from leyden.handlers.loggers.arguments import check_what_is_shown, iterations_between, parameters, seconds
 from leyden.handlers.loggers.delivery import Delivery, send_in_parts
-from leyden.handlers.loggers.entries import Ending, Entry, Value, ending_by, entries_of, to_state
-from leyden.handlers.loggers.hyperparameters import flatten, hyperparameters, optimizer_options
+from leyden.handlers.loggers.entries import Ending, LogEntry, Value, ending_by, entries_of, to_state
+from leyden.handlers.loggers.hyperparameters import flatten, hyperparameters, hyperparameters_of_optimizers
 from leyden.handlers.loggers.points import Points
 from leyden.handlers.loggers.values import MetricChoice, scalars
 from leyden.metrics import OutputTransform
@@ -57,17 +57,17 @@ class Logger(ABC):
         patience: float = 30.0,
     ) -> None:
         who = type(self).__name__
-        check_values(who, metrics, output_transform)
-        self.every = whole_number(who, every)
+        check_what_is_shown(who, metrics, output_transform)
+        self.every = iterations_between(who, every)
         self.metrics = metrics
         self._points = Points(self.every, metrics, output_transform, learning_rates)
         self.params = parameters(who, params)
         self.patience = seconds(who, patience)
         self._engine: Engine[Any, Any] | None = None
         self._options: dict[str, dict[str, Any]] = {}  # of the optimizers, as the script has them
-        self._delivery: Delivery[Entry] | None = None
+        self._delivery: Delivery[LogEntry] | None = None
         self._early: list[Value] = []  # logged before the first run
-        self._undelivered: list[Entry] = []  # of a run that may go on
+        self._undelivered: list[LogEntry] = []  # of a run that may go on
         self._opened = False
         self._may_repeat = True  # the next run to be opened may have points already that come again
         self._muted = False
@@ -145,7 +145,7 @@ class Logger(ABC):
                 f"this {type(self).__name__} logs another engine already. Evaluate(evaluator, data, prefix=...) brings "
                 "an evaluator's metrics into the trainer, where they are logged; log_metrics() logs any other value"
             )
-        self._options = optimizer_options(engine)
+        self._options = hyperparameters_of_optimizers(engine)
         if self.metrics is not None and self.metrics != "all":
             engine.add_event_handler(Events.STARTED, self._check_metrics, order=Order.LOG_START)
         if dist.rank() == 0:
@@ -261,7 +261,7 @@ class Logger(ABC):
 
     # -- the way to the backend --------------------------------------------------------------------------------------
 
-    def _put(self, entries: Sequence[Entry]) -> None:
+    def _put(self, entries: Sequence[LogEntry]) -> None:
         if dist.rank() != 0 or self._muted or not entries:
             return
         entries = [self._renamed(entry) for entry in entries]
@@ -275,12 +275,12 @@ class Logger(ABC):
         else:
             self._early += [entry for entry in entries if isinstance(entry, Value)]
 
-    def _renamed(self, entry: Entry) -> Entry:
+    def _renamed(self, entry: LogEntry) -> LogEntry:
         if isinstance(entry, Value) and (name := self._clean(entry.name)) != entry.name:
             return replace(entry, name=name)
         return entry  # a parameter has its name by `_new_params`
 
-    def _send(self, entries: list[Entry]) -> None:
+    def _send(self, entries: list[LogEntry]) -> None:
         values = [entry for entry in entries if isinstance(entry, Value)]
         params = dict(entry for entry in entries if not isinstance(entry, Value))
         if params:
@@ -288,7 +288,7 @@ class Logger(ABC):
         if values:
             self._write(values)
 
-    def _send_now(self, entries: list[Entry]) -> None:
+    def _send_now(self, entries: list[LogEntry]) -> None:
         """Sends in this thread; raises what the backend raises, unless it refuses an entry."""
         if entries:
             parts = send_in_parts(entries, self._send, self._is_refusal)
@@ -317,7 +317,7 @@ class Logger(ABC):
                 "they are kept and tried again"
             )
 
-    def _tell_refused(self, refused: list[tuple[Entry, Exception]]) -> None:
+    def _tell_refused(self, refused: list[tuple[LogEntry, Exception]]) -> None:
         """Once for each name."""
         reasons = {entry.name if isinstance(entry, Value) else entry[0]: error for entry, error in refused}
         new = {name: error for name, error in reasons.items() if name not in self._refused}

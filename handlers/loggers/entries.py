@@ -18,7 +18,7 @@ class Value:
     time: float
 
 
-Entry: TypeAlias = Value | tuple[str, str]
+LogEntry: TypeAlias = Value | tuple[str, str]
 """A value, or a parameter: its name and text."""
 
 
@@ -42,7 +42,7 @@ def ending_by(error: BaseException) -> Ending:
     return Ending.STOPPED if pruned or not isinstance(error, Exception) else Ending.FAILED
 
 
-def to_state(entries: Sequence[Entry]) -> dict[str, Any]:
+def to_state(entries: Sequence[LogEntry]) -> dict[str, Any]:
     """As plain data, by columns: short also where there are many."""
     values = [entry for entry in entries if isinstance(entry, Value)]
     return {
@@ -54,7 +54,7 @@ def to_state(entries: Sequence[Entry]) -> dict[str, Any]:
     }
 
 
-def entries_of(state: Mapping[str, Any]) -> list[Entry]:
+def entries_of(state: Mapping[str, Any]) -> list[LogEntry]:
     """The entries again."""
     if not state:
         return []

@@ -11,7 +11,7 @@ from typing import Any
 
 from leyden.handlers.loggers.entries import Value
 
-Point = tuple[str, int, float | None]
+EventPoint = tuple[str, int, float | None]
 """Name, step and number, in the precision in which files keep it; None for what is not a number."""
 
 
@@ -56,14 +56,14 @@ class EventFile:
         self._writer.write_event(Event(**({"wall_time": time.time()} | fields)))
 
 
-def point_of(value: Value) -> Point:
+def point_of(value: Value) -> EventPoint:
     """A value as files keep it."""
     return value.name, value.step, _kept(value.number)
 
 
-def points_in(folder: Path, steps: Collection[int]) -> set[Point]:
+def points_in(folder: Path, steps: Collection[int]) -> set[EventPoint]:
     """The points at these steps that TensorBoard shows of a folder."""
-    points: set[Point] = set()
+    points: set[EventPoint] = set()
     for path in sorted(folder.glob("events.out.tfevents.*")):
         for event in _events(path):
             if event.HasField("session_log"):

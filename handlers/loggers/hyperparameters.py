@@ -27,7 +27,7 @@ def hyperparameters(
 
     An option that differs from group to group is given of each that has parameters: optimizer/lr/head. What is unknown
     is left out. The names of an update's parameters begin with its name if the engine has several. `options`: those of
-    `optimizer_options` of a moment before, which hold as long as the groups are the same.
+    `hyperparameters_of_optimizers` of a moment before, which hold as long as the groups are the same.
     """
     state = engine.state
     found: dict[str, Any] = {
@@ -57,7 +57,7 @@ def _of_update(update: Update) -> dict[str, Any]:
     return found
 
 
-def optimizer_options(engine: Engine[Any, Any]) -> dict[str, dict[str, Any]]:
+def hyperparameters_of_optimizers(engine: Engine[Any, Any]) -> dict[str, dict[str, Any]]:
     """The options of each update's optimizer as they are now: before a run they are the script's, later on those that
     schedules have set and checkpoints have restored.
     """

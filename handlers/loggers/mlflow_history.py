@@ -9,7 +9,7 @@ from typing import Any
 
 from leyden.handlers.loggers.entries import Value
 
-Point = tuple[int, float | None]
+HistoryPoint = tuple[int, float | None]
 """Step and number as MLflow gives them back; None for what is not a number."""
 
 
@@ -25,7 +25,7 @@ class MLflowHistory:
         self._client = client
         self._run_id = run_id
         self._latest = {metric.key: int(metric.step) for metric in latest}
-        self._points: dict[str, set[Point]] = {}
+        self._points: dict[str, set[HistoryPoint]] = {}
 
     def without_known(self, values: list[Value]) -> list[Value]:
         """Those that the run did not have when it was gone on with. Raises what MLflow's client raises."""
@@ -40,6 +40,6 @@ class MLflowHistory:
         return _point(value.step, value.number) in self._points[value.name]
 
 
-def _point(step: int, number: float) -> Point:
+def _point(step: int, number: float) -> HistoryPoint:
     largest = sys.float_info.max  # MLflow's databases keep infinity as that
     return step, None if math.isnan(number) else min(max(number, -largest), largest)

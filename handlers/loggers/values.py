@@ -20,7 +20,7 @@ MetricChoice = Literal["all"] | Sequence[str] | None
 """Which of `state.metrics`: "all", a list of names, or None for none."""
 
 
-def check_choice(metrics: object, who: str) -> None:
+def check_metric_choice(metrics: object, who: str) -> None:
     """Raises TypeError for what is no choice of metrics."""
     if metrics is None or metrics == "all":
         return

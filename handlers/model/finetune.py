@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.optim.lr_scheduler import LRScheduler
 
 from leyden.engine import Engine, Events, Order, Stage, Update
 from leyden.handlers.common.plans import warn_if_beyond
@@ -18,8 +19,6 @@ from leyden.handlers.model.naming import Outline, require_places
 from leyden.handlers.model.plan import Part, check_plan, read_plan, trained_in
 from leyden.handlers.training.param_schedule import ParamSchedule
 from leyden.handlers.training.schedulers_of_several import outermost_in
-
-Scheduler = torch.optim.lr_scheduler.LRScheduler
 
 
 class Finetune:
@@ -103,7 +102,7 @@ class Finetune:
 
     def _regroup(self, engine: Engine[Any, Any], updates: list[Update]) -> None:
         held = [getattr(handler, "scheduler", None) for handler in engine.handlers.values()]
-        schedulers = [part for each in held if isinstance(each, Scheduler) for part in outermost_in(each)]
+        schedulers = [part for each in held if isinstance(each, LRScheduler) for part in outermost_in(each)]
         for update in updates:
             update.prepare()  # earlier stages may have exchanged parameters
             outline = Outline(update)

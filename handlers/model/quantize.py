@@ -21,7 +21,7 @@ from leyden.handlers.training.float8 import convert_to_float8, require_torchao
 from leyden.handlers.training.linear_layers import LayerFilter, carry_over, choose_layers, is_torchaos
 from leyden.handlers.training.mixed_precision import MixedPrecision
 
-Exchange = tuple[torch.Tensor, torch.Tensor]
+Replaced = tuple[torch.Tensor, torch.Tensor]
 """A weight before and after."""
 
 
@@ -144,7 +144,7 @@ class Quantize:
             for group in update.optimizer.param_groups:
                 group["params"][:] = [exchanged.get(id(parameter), parameter) for parameter in group["params"]]
 
-    def _change(self, modules: Mapping[str, nn.Module], together: bool = False) -> list[Exchange]:
+    def _change(self, modules: Mapping[str, nn.Module], together: bool = False) -> list[Replaced]:
         """Changes the layers; gives the weights that have become others. `together`: all ranks do, and begin equal."""
         if self.kind == "float8":
             convert_to_float8(modules, layers=self._layers, who=self._who, **self._options)
@@ -165,7 +165,7 @@ class Quantize:
                 return f"torchao rounds fp32, bf16 and fp16, and its weight is {layer.weight.dtype}"
             return "its weight is another layer's too" if self.frozen and uses[id(layer.weight)] > 1 else None
 
-        exchanged: list[Exchange] = []
+        exchanged: list[Replaced] = []
         chosen = choose_layers(modules, self._layers, misfit, self._who, exchanges=not self.frozen)
         for key, layers in chosen.items():
             before = {layer: layer.weight for layer in layers.values()}

@@ -12,10 +12,10 @@ from tqdm import tqdm
 from leyden import distributed as dist
 from leyden.engine import Engine, Events, Order, RemovableEventHandle
 from leyden.engine.values import NEVER
-from leyden.handlers.loggers.arguments import check_values, whole_number
+from leyden.handlers.loggers.arguments import check_what_is_shown, iterations_between
 from leyden.handlers.loggers.values import MetricChoice, metric_scalars, output_scalars
 from leyden.handlers.monitoring.pace import Pace
-from leyden.handlers.monitoring.stream import Stream
+from leyden.handlers.monitoring.stream import TextStream
 from leyden.metrics import OutputTransform
 
 ON_TERMINAL = 0.1  # seconds between two refreshes
@@ -57,18 +57,18 @@ class ProgressBar:
         file: TextIO | None = None,
     ) -> None:
         who = type(self).__name__
-        check_values(who, metrics, output_transform)
+        check_what_is_shown(who, metrics, output_transform)
         if desc is not None and not isinstance(desc, str):
             raise TypeError(f"{who}(desc=) takes text, but got {desc!r}")
         if file is not None and not hasattr(file, "write"):
             raise TypeError(f"{who}(file=) takes an open text file, but got {file!r}")
-        self.every = whole_number(who, every)
+        self.every = iterations_between(who, every)
         self.metrics = metrics
         self.output_transform = output_transform
         self.desc = desc
         self.persist = persist
         self.file = file
-        self._out = Stream(None)
+        self._out = TextStream(None)
         self._told = False
         self._live = False
         self._pace = Pace(IN_FILE)
@@ -100,7 +100,7 @@ class ProgressBar:
             engine.require_metric(name, type(self).__name__)
 
     def _start(self, engine: Engine[Any, Any]) -> None:
-        self._out = Stream(sys.stderr if self.file is None else self.file)
+        self._out = TextStream(sys.stderr if self.file is None else self.file)
         # A notebook's stream is no terminal, but draws like one.
         self._live = self._out.isatty() or self._out.in_notebook
         self._pace = Pace(ON_TERMINAL if self._live else IN_FILE)

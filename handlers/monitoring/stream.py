@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, TextIO
 
 
-class Stream:
+class TextStream:
     """Writes to `file`, if there is one; `failure` is what kept it from writing, after which nothing is written.
 
     What the file's encoding does not have is written as question marks.

@@ -80,7 +80,7 @@ NOT_NEGATIVE = {"lr", "weight_decay", "momentum", "betas", "eps", "alpha", "lamb
 MOST_LOOKED_AT = 1000
 
 
-def check_values(target: str, name: str, shape: Shape) -> None:
+def check_field_values(target: str, name: str, shape: Shape) -> None:
     """Raises ValueError for a shape that takes a number of an optimizer where it can't be meant. Looks at some counts
     over all of it, its ends among them.
     """

@@ -10,7 +10,7 @@ import torch
 from leyden.engine import Engine, Events, Order, State, Update, UpdateEvents
 from leyden.engine.step import optimizer_kind, optimizers_in
 from leyden.handlers.training.drawing import draw
-from leyden.handlers.training.param_fields import Field, check_values, parse_target
+from leyden.handlers.training.param_fields import Field, check_field_values, parse_target
 from leyden.handlers.training.schedule import Schedule
 from leyden.handlers.training.shapes import Shape
 from leyden.handlers.training.torch_schedulers import cycles_momentum
@@ -75,7 +75,7 @@ class ParamSchedule:
             raise ValueError(f"{target} counts each {per} of the engine, whatever its updates do; leave update= out")
         if not self._of_state:
             for each in shapes:
-                check_values(str(target), self._field.name, each)
+                check_field_values(str(target), self._field.name, each)
         self.target = target
         self.shapes = tuple(shapes)
         self.per = per

@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from torch.optim import lr_scheduler
-
-Scheduler = lr_scheduler.LRScheduler
+from leyden.handlers.training.torch_schedulers import Scheduler
 
 PROGRESS = frozenset(
     {"last_epoch", "base_lrs", "best", "num_bad_epochs", "cooldown_counter", "mode_worse", "T_cur", "T_i", "lr_lambdas"}

@@ -11,7 +11,7 @@ from tqdm import tqdm
 from leyden import handlers
 from leyden.engine import Engine, Events
 from leyden.engine.events import AnyEvent, FilteredEvent
-from leyden.handlers.monitoring import Stream
+from leyden.handlers.monitoring import TextStream
 
 
 class ProgressBar:
@@ -69,4 +69,4 @@ class ProgressBar:
 
     def log_message(self, message: str) -> None:
         """Prints a line above the bar."""
-        tqdm.write(message, file=Stream(sys.stdout if self._file is None else self._file))
+        tqdm.write(message, file=TextStream(sys.stdout if self._file is None else self._file))

@@ -12,7 +12,7 @@ import pytest
 
 from leyden.engine import Engine
 from leyden.handlers.monitoring import ProgressBar
-from leyden.handlers.monitoring.stream import Stream
+from leyden.handlers.monitoring.stream import TextStream
 
 
 class NoTty:
@@ -141,7 +141,7 @@ def test_the_next_run_tries_again() -> None:
 
 
 def test_no_stream_is_no_terminal() -> None:
-    stream = Stream(None)
+    stream = TextStream(None)
     assert not stream.is_open
     assert not stream.isatty()
     assert stream.write("x") == 0
