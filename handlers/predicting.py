@@ -9,10 +9,11 @@ from typing import Any
 import torch
 
 from leyden import distributed as dist
+from leyden.distributed.compat import replace_part
 from leyden.engine import DataStage, Engine, Events
 from leyden.engine.data import has_random_access, index_sampler, place_of_indices
 from leyden.engine.values import move_nested
-from leyden.handlers.data.seeded_loaders import fresh_copy, replace_part
+from leyden.handlers.data.seeded_loaders import fresh_copy
 from leyden.handlers.parallel.dealing import Deal, DealtSampler, deal_data, own_place
 
 

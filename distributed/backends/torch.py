@@ -12,6 +12,7 @@ import torch
 import torch.distributed as dist
 
 from leyden.distributed.backends.base import Reduction
+from leyden.distributed.compat import timeout_of
 from leyden.distributed.devices import device_of_rank
 from leyden.distributed.environment import RankLayout
 
@@ -46,9 +47,7 @@ class TorchBackend:
         """How long a collective of this group waits for the other ranks; None where torch does not tell."""
         assert self.group is not None
         device = torch.device("cpu" if "cpu" in self._backends else next(iter(self._backends)))
-        options = getattr(self.group._get_backend(device), "options", None)
-        timeout = getattr(options, "_timeout", None)
-        return timeout if isinstance(timeout, timedelta) else None
+        return timeout_of(self.group, device)
 
     def names(self) -> set[str]:
         """All by which a user may call this backend."""

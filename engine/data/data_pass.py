@@ -19,15 +19,16 @@ import torch
 from torch.utils.data import DataLoader
 
 from leyden import distributed as dist
+from leyden.distributed.compat import begun_pass
 from leyden.engine.data.draw_record import DrawRecord, draws_all_along
 from leyden.engine.data.ended_workers import ended_workers, staying_ended
 from leyden.engine.data.index_order import (
     END,
     Drawn,
     begin_loader,
-    end_workers,
     keeps_workers,
     rest_of_order,
+    start_anew,
     start_workers,
 )
 from leyden.engine.data.layers import DataLayer, KnowsItsPass, Rest
@@ -114,7 +115,7 @@ class DataPass:
 
     def _have_workers(self, *, started: bool) -> None:
         if isinstance(self._leaf, DataLoader):
-            (start_workers if started else end_workers)(self._leaf)
+            (start_workers if started else start_anew)(self._leaf)
 
     def end(self) -> None:
         """The pass is over, and the next has not begun."""
@@ -289,7 +290,7 @@ class DataPass:
             state["warm"] = True
         if comes_out_of_order(leaf):
             state["unordered"] = True
-        if knows_its_place(leaf) and not (isinstance(leaf, DataLoader) and leaf._iterator is None):
+        if knows_its_place(leaf) and not (isinstance(leaf, DataLoader) and begun_pass(leaf) is None):
             state["loader"] = self._outermost_with_state().state_dict()
             if self._ended:  # torchdata forgets it until they are asked
                 state["ended"] = dict(self._ended)

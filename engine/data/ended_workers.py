@@ -12,15 +12,15 @@ from typing import Any
 
 from torch.utils.data import DataLoader, IterableDataset, IterDataPipe, get_worker_info
 
+from leyden.distributed.compat import states_of_workers
+
 
 def ended_workers(loader: Any, state: Any) -> dict[int, bool]:
     """The workers that had ended by a state of the loader's; True for those whose iterator has a state of its own."""
     if not (isinstance(loader, DataLoader) and isinstance(loader.dataset, IterableDataset)):
         return {}
-    snapshots = state.get("_snapshot", {}).get("_worker_snapshots", {}) if isinstance(state, Mapping) else {}
     ended: dict[int, bool] = {}
-    for place in range(loader.num_workers):
-        told = snapshots.get(f"worker_{place}") or {}
+    for place, told in enumerate(states_of_workers(state, loader.num_workers)):
         fetcher = told.get("fetcher_state") or {}
         of_iterator = fetcher.get("dataset_iter_state") is not None
         # Without any state, torchdata reads the pass again from its beginning.

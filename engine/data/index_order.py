@@ -11,11 +11,11 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader, DistributedSampler, Sampler
 
+from leyden.distributed.compat import begun_pass, end_workers, iterates_itself, replace_part, take_indices_from
 from leyden.engine.data.draw_record import DrawRecord
 from leyden.engine.data.loader_parts import (
     SamplerLayer,
     index_sampler,
-    iterates_itself,
     only_batches,
     own_generators,
     place_of_indices,
@@ -85,17 +85,17 @@ def begin_loader(loader: DataLoader[Any], begin: Callable[[], Iterator[Any]]) ->
     """
     place, own = place_of_indices(loader), index_sampler(loader)
     gate = _Gate(own, begin)
-    kept = getattr(loader, "_iterator", None)  # of workers that stay; it has the sampler from its first pass
-    _put(loader, place, gate)
+    kept = begun_pass(loader)  # of workers that stay; it has the sampler from its first pass
+    replace_part(loader, place, gate)
     if kept is not None:
-        kept._index_sampler = gate
+        take_indices_from(kept, gate)
     try:
         iterator: Iterator[Any] = DataLoader.__iter__(loader) if iterates_itself(loader) else iter(loader)
     finally:
-        _put(loader, place, own)
+        replace_part(loader, place, own)
         if kept is not None:
-            kept._index_sampler = own
-    iterator._index_sampler = own  # type: ignore[attr-defined]
+            take_indices_from(kept, own)
+    take_indices_from(iterator, own)
     return iterator
 
 
@@ -103,7 +103,7 @@ def start_workers(loader: DataLoader[Any]) -> None:
     """Starts workers that stay, where the run that is gone on with had started them in an earlier pass; nothing is
     drawn.
     """
-    if not loader.persistent_workers or loader._iterator is not None:
+    if not loader.persistent_workers or begun_pass(loader) is not None:
         return
     own = [] if loader.generator is None else [loader.generator]
     states = [generator.get_state() for generator in own]
@@ -113,18 +113,17 @@ def start_workers(loader: DataLoader[Any]) -> None:
         generator.set_state(state)
 
 
-def end_workers(loader: DataLoader[Any]) -> None:
+def start_anew(loader: DataLoader[Any]) -> None:
     """Ends workers that stay, where those of the run that is gone on with were started by this very pass: it begins
     with the draw of their seed then.
     """
-    if loader.persistent_workers and loader._iterator is not None:
-        loader._iterator._shutdown_workers()  # type: ignore[attr-defined]
-        loader._iterator = None
+    if loader.persistent_workers:
+        end_workers(loader)
 
 
 def keeps_workers(data: Any) -> bool:
     """True for a loader whose workers were started by an earlier pass, and serve the next."""
-    return isinstance(data, DataLoader) and data.persistent_workers and data._iterator is not None
+    return isinstance(data, DataLoader) and data.persistent_workers and begun_pass(data) is not None
 
 
 class Remaining(Sampler[Any]):
@@ -227,8 +226,3 @@ class _Redistributed(Sampler[Any]):
 
     def __len__(self) -> int:
         return self._count
-
-
-def _put(loader: DataLoader[Any], name: str, value: Any) -> None:
-    # A DataLoader forbids assigning these, since its own iterator may be at work.
-    object.__setattr__(loader, name, value)

@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch.utils.data import BatchSampler, DataLoader, DistributedSampler, IterableDataset, Sampler
 
+from leyden.distributed.compat import iterates_itself
+
 
 class SamplerLayer(Sampler[Any]):
     """A sampler of leyden's own between a loader and the sampler of a user, whose items it gives in another way."""
@@ -45,12 +47,6 @@ def has_random_access(data: Any) -> bool:
 def has_indices(data: Any) -> bool:
     """True for a loader over samples that have indices."""
     return isinstance(data, DataLoader) and not isinstance(data.dataset, IterableDataset)
-
-
-def iterates_itself(loader: DataLoader[Any]) -> bool:
-    """True for a loader of a class with an __iter__ of its own, which may do anything with torch's batches."""
-    methods = type(loader).__iter__, type(loader)._get_iterator
-    return not all(method.__module__.startswith(("torch.utils.data.", "torchdata.")) for method in methods)
 
 
 def place_of_indices(loader: DataLoader[Any]) -> str:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
+from leyden.distributed.compat import begun_pass, is_within_a_pass, stream_at_its_end
 from leyden.engine.data.index_order import END
 
 
@@ -13,10 +13,10 @@ def finish(loader: Any, state: Any) -> None:
     the pass over or cut short.
     """
     loader.state_dict()  # makes that iterator
-    if isinstance(state, Mapping) and not state.get("_iterator_finished", True):
+    if is_within_a_pass(state):
         iter(loader)
         return
-    if begins_at_its_end(loader._iterator):
+    if begins_at_its_end(begun_pass(loader)):
         loader.load_state_dict(state)
         loader.state_dict()
 
@@ -25,6 +25,5 @@ def begins_at_its_end(iterator: Any) -> bool:
     """True if the dataset of a pass that has given its last sample is at the beginning of the next; others still have a
     pass with nothing in it to be gone through, which is done here, since the loader does not ask them any more.
     """
-    fetcher: Any = getattr(iterator, "_dataset_fetcher", None)
-    stream = getattr(fetcher, "dataset_iter", None)
-    return stream is not None and fetcher.ended and next(stream, END) is not END
+    stream = stream_at_its_end(iterator)
+    return stream is not None and next(stream, END) is not END

@@ -12,6 +12,7 @@ from torch import nn
 from torch.utils.hooks import RemovableHandle
 
 from leyden import distributed as dist
+from leyden.distributed.compat import is_compiled
 from leyden.engine.evaluation.named_models import models_named_by
 
 
@@ -62,5 +63,4 @@ class ModeCheck:
 
 
 def _is_compiled(module: nn.Module) -> bool:
-    wrapped = isinstance(module, torch.jit.ScriptModule) or type(module).__module__.startswith("torch._dynamo")
-    return wrapped or getattr(module, "_compiled_call_impl", None) is not None
+    return isinstance(module, torch.jit.ScriptModule) or is_compiled(module)

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 import torch
 from torch import nn
 
-WRAPPERS = ("_checkpoint_wrapped_module.", "_orig_mod.")
+from leyden.distributed.compat import WRAPPERS
 
 
 def plain_name(name: str) -> str:

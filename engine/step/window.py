@@ -13,6 +13,7 @@ import torch
 from torch.nn.parallel import DistributedDataParallel
 
 from leyden.distributed import is_sharded, sharded_like
+from leyden.distributed.compat import foreach_mul_, indices_and_values
 from leyden.engine.step.parameters import named_parameters
 
 if TYPE_CHECKING:
@@ -92,9 +93,10 @@ def _to_data(gradient: torch.Tensor) -> Any:
     """A dense gradient as it is, a sparse one as the parts it is made of."""
     if not gradient.is_sparse:
         return gradient.detach()
+    indices, values = indices_and_values(gradient)
     return {
-        "indices": gradient._indices().detach(),
-        "values": gradient._values().detach(),
+        "indices": indices.detach(),
+        "values": values.detach(),
         "shape": list(gradient.shape),
         "coalesced": gradient.is_coalesced(),
     }
@@ -137,7 +139,7 @@ def scale_gradients(parameters: list[torch.Tensor], factor: torch.Tensor | float
     """Multiplies the gradients in place; the factor may be a scalar tensor, which is not copied to the host."""
     gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
     if dense := [gradient for gradient in gradients if not gradient.is_sparse]:
-        torch._foreach_mul_(dense, factor)
+        foreach_mul_(dense, factor)
     for gradient in gradients:
         if gradient.is_sparse:
             gradient.mul_(factor)

@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 from torch.utils.data import BatchSampler, DataLoader
 
+from leyden.distributed.compat import forget_pass, replace_part
 from leyden.engine.values import as_whole
 
 Loader = TypeVar("Loader", bound=DataLoader[Any])
@@ -42,12 +43,9 @@ def with_batch_size(data: Loader, size: int) -> Loader:
         )
     changed = copy.copy(data)
     # torchdata's StatefulDataLoader makes batches by a class of its own, which knows where it stands.
-    _replace(changed, "batch_sampler", type(batches)(batches.sampler, size, data.drop_last))
-    _replace(changed, "batch_size", size)
-    _replace(changed, "_iterator", None)
-    _replace(changed, "_IterableDataset_len_called", None)
-    if hasattr(changed, "_initial_iter_for_state_dict"):
-        _replace(changed, "_initial_iter_for_state_dict", False)
+    replace_part(changed, "batch_sampler", type(batches)(batches.sampler, size, data.drop_last))
+    replace_part(changed, "batch_size", size)
+    forget_pass(changed)
     return changed
 
 
@@ -57,8 +55,3 @@ def check_batch_size(size: Any) -> None:
         raise TypeError(f"a batch size is a whole number, but got {size!r}")
     if size < 1:
         raise ValueError(f"a batch size is at least 1, but got {size}")
-
-
-def _replace(loader: DataLoader[Any], name: str, value: Any) -> None:
-    # A DataLoader forbids assigning some of these, since its own iterator may be at work; a copy has none.
-    object.__setattr__(loader, name, value)

@@ -11,6 +11,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch.utils.data import DataLoader, IterableDataset, IterDataPipe, MapDataPipe, default_collate, default_convert
 
+from leyden.distributed.compat import forget_pass, replace_part
 from leyden.engine import DataStage, Engine
 from leyden.engine.data import (
     DRAW_AT_ONCE,
@@ -165,15 +166,8 @@ class SeededSampler(SamplerLayer):
 def fresh_copy(loader: DataLoader[Any]) -> DataLoader[Any]:
     """A copy with all settings and the same parts, but with none of the passes that were begun."""
     fresh = copy.copy(loader)
-    replace_part(fresh, "_iterator", None)
-    if hasattr(fresh, "_initial_iter_for_state_dict"):  # of torchdata's StatefulDataLoader
-        replace_part(fresh, "_initial_iter_for_state_dict", False)
+    forget_pass(fresh)
     return fresh
-
-
-def replace_part(loader: DataLoader[Any], name: str, value: Any) -> None:
-    """Sets what a DataLoader forbids to assign, since its own iterator may be at work; a fresh copy has none."""
-    object.__setattr__(loader, name, value)
 
 
 def _with_deal_of_its_own(sampler: Any) -> tuple[Any, Any]:

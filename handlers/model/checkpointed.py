@@ -9,8 +9,9 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.nn.modules.batchnorm import _NormBase
 from torch.utils.checkpoint import checkpoint, create_selective_checkpoint_contexts
+
+from leyden.distributed.compat import BUFFERS, NormWithStatistics, OpOverload, OpOverloadPacket
 
 
 class Checkpointed:
@@ -21,11 +22,11 @@ class Checkpointed:
     needs one here.
     """
 
-    def __init__(self, module: nn.Module, ops: tuple[torch._ops.OpOverload, ...]) -> None:
+    def __init__(self, module: nn.Module, ops: tuple[OpOverload, ...]) -> None:
         forward = module.forward
         # One that an earlier engine put there, for the same model, is not put into another.
         self.forward: Callable[..., Any] = forward.forward if isinstance(forward, Checkpointed) else forward
-        self.norms = [each for each in module.modules() if isinstance(each, _NormBase)]
+        self.norms = [each for each in module.modules() if isinstance(each, NormWithStatistics)]
         self._set_ops(ops)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
@@ -33,7 +34,7 @@ class Checkpointed:
         options = self.compiled if torch.compiler.is_compiling() else self.eager
         return checkpoint(self.forward, *args, use_reentrant=False, **options, **kwargs)
 
-    def _set_ops(self, ops: tuple[torch._ops.OpOverload, ...]) -> None:
+    def _set_ops(self, ops: tuple[OpOverload, ...]) -> None:
         self.ops = ops
         select = functools.partial(create_selective_checkpoint_contexts, list(ops)) if ops else None
         self.compiled = {} if select is None else {"context_fn": select}
@@ -62,19 +63,19 @@ class _StatisticsKept:
     One object for all steps, and the dicts behind the modules' attributes: setting these costs a module several calls.
     """
 
-    def __init__(self, norms: list[_NormBase]) -> None:
+    def __init__(self, norms: list[NormWithStatistics]) -> None:
         self._dicts = [vars(norm) for norm in norms]  # while a copy is made they are still empty
 
     def __enter__(self) -> None:
-        self._before = [(values["momentum"], values["_buffers"]["num_batches_tracked"]) for values in self._dicts]
+        self._before = [(values["momentum"], values[BUFFERS]["num_batches_tracked"]) for values in self._dicts]
         for values in self._dicts:
             values["momentum"] = 0.0
-            values["_buffers"]["num_batches_tracked"] = None
+            values[BUFFERS]["num_batches_tracked"] = None
 
     def __exit__(self, *_: object) -> None:
         for values, (momentum, batches) in zip(self._dicts, self._before, strict=True):
             values["momentum"] = momentum
-            values["_buffers"]["num_batches_tracked"] = batches
+            values[BUFFERS]["num_batches_tracked"] = batches
 
     def contexts(self) -> Contexts:
         """For the forward pass, and for its repetition."""
@@ -91,13 +92,13 @@ class _StatisticsKept:
             yield
 
 
-def ops_of(given: Iterable[Any] | None) -> tuple[torch._ops.OpOverload, ...]:
+def ops_of(given: Iterable[Any] | None) -> tuple[OpOverload, ...]:
     """The ops as torch counts them, the forms of `torch.ops.aten.mm` one by one. Raises TypeError for what is none."""
-    ops: list[torch._ops.OpOverload] = []
+    ops: list[OpOverload] = []
     for op in given or ():
-        if isinstance(op, torch._ops.OpOverloadPacket):
+        if isinstance(op, OpOverloadPacket):
             ops.extend(getattr(op, form) for form in op.overloads())
-        elif isinstance(op, torch._ops.OpOverload):
+        elif isinstance(op, OpOverload):
             ops.append(op)
         else:
             raise TypeError(f"selective= takes ops such as torch.ops.aten.mm.default, but got {op!r}")

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from leyden.distributed.compat import is_wrapped_by_compile, recompile_limit
 from leyden.engine import Engine, Stage, Update
 from leyden.handlers.common.updates import share_update
 from leyden.handlers.model.blocks import repeated_blocks
@@ -55,7 +56,7 @@ class Compile:
         updates = engine.targets(self.update, self)
         for update in updates:
             for module in update.modules.values():
-                if isinstance(module, torch._dynamo.OptimizedModule):
+                if is_wrapped_by_compile(module):
                     raise ValueError(
                         f"the model of update {update.name!r} is wrapped by torch.compile already; give the engine "
                         "the model itself, or leave Compile out"
@@ -84,4 +85,4 @@ def _limit(modules: int) -> dict[str, int]:
     """Room for what is compiled of each module: blocks of one class share one limit, and may be of many sizes."""
     if modules == 1 or "recompile_limit" not in inspect.signature(torch.compile).parameters:  # before torch 2.13
         return {}
-    return {"recompile_limit": modules * torch._dynamo.config.recompile_limit}
+    return {"recompile_limit": modules * recompile_limit()}

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import Any
 
 import torch
 from torch.optim.lr_scheduler import LRScheduler
 
+from leyden.distributed.compat import LAST_RATES
+from leyden.handlers.training.torch_schedulers import schedulers_in
+
 RATIO = "lr_ratio"
 """The key under which a group remembers by how much its learning rate was scaled."""
-SCALED = ("base_lrs", "max_lrs", "min_lrs", "_last_lr")
+SCALED = ("base_lrs", "max_lrs", "min_lrs", LAST_RATES)
 COPIED = ("lr_lambdas", "base_momentums", "max_momentums")
 """Attributes of torch's schedulers with a value for each group."""
 
@@ -43,7 +46,7 @@ def give_group(
         _take_out(group, members)
         optimizer.add_param_group(options)
         for scheduler in schedulers:
-            for each in _with_parts(scheduler):
+            for each in schedulers_in(scheduler):
                 for attribute in (*SCALED, *COPIED):
                     values = vars(each).get(attribute)
                     if isinstance(values, list):  # made anew: one list may serve two schedulers
@@ -80,13 +83,6 @@ def _take_out(group: dict[str, Any], members: list[torch.nn.Parameter]) -> None:
     for key in ("params", "param_names"):
         if key in group:
             group[key] = [group[key][place] for place in kept]
-
-
-def _with_parts(scheduler: LRScheduler) -> Iterator[LRScheduler]:
-    """The scheduler and those that it is made of (SequentialLR, ChainedScheduler)."""
-    yield scheduler
-    for part in vars(scheduler).get("_schedulers", ()):
-        yield from _with_parts(part)
 
 
 def _is_rate(key: str) -> bool:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 
 from torch import nn
-from torch.nn.modules.batchnorm import _NormBase
 
+from leyden.distributed.compat import NormWithStatistics
 from leyden.engine import Update
 from leyden.engine.step import plain_name
 
@@ -57,7 +57,7 @@ class Outline:
         return {
             name: module
             for name, module in self.modules.items()
-            if isinstance(module, _NormBase) and module.track_running_stats and _inside(name, places)
+            if isinstance(module, NormWithStatistics) and module.track_running_stats and _inside(name, places)
         }
 
     def near(self, name: str) -> str:

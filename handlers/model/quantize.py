@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from leyden import distributed as dist
+from leyden.distributed.compat import leave_out_of_replicas, own_parameters
 from leyden.engine import Engine, Stage, Update
 from leyden.handlers.common.updates import modules_of, share_update
 from leyden.handlers.model.finetune import Finetune
@@ -155,7 +156,7 @@ class Quantize:
         uses = Counter(
             id(parameter)
             for module in {each for root in modules.values() for each in root.modules()}
-            for parameter in module._parameters.values()
+            for parameter in own_parameters(module).values()
         )
 
         def misfit(layer: nn.Linear) -> str | None:
@@ -193,7 +194,7 @@ class Quantize:
         """DistributedDataParallel can't broadcast torchao's tensors; they are equal already."""
         for module in self.modules().values() if dist.world_size() > 1 else ():
             names = [name for name, parameter in module.named_parameters() if is_torchaos(parameter)]
-            nn.parallel.DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(module, names)
+            leave_out_of_replicas(module, names)
 
     def _leave_optimizers(self) -> None:
         for update in self._updates:

@@ -10,6 +10,7 @@ from typing import Any
 from torch.utils.data import DataLoader, DistributedSampler, IterableDataset
 
 from leyden import distributed as dist
+from leyden.distributed.compat import forget_pass, replace_part
 from leyden.engine import CompositeData
 from leyden.engine.data import DataLayer, Rest, SamplerLayer, chain, index_sampler, only_batches, own_generators
 from leyden.engine.randomness import Stream
@@ -254,15 +255,14 @@ def deal_data(data: Any, deal: Deal) -> Any:
     deal = deal.of_loader()
     batches: Any = data.batch_sampler
     if batches is None:
-        _replace(dealt, "sampler", DealtSampler(data.sampler, deal))
+        replace_part(dealt, "sampler", DealtSampler(data.sampler, deal))
     elif only_batches(batches):
         sampler = DealtSampler(batches.sampler, deal)
-        _replace(dealt, "sampler", sampler)
-        _replace(dealt, "batch_sampler", type(batches)(sampler, batches.batch_size, batches.drop_last))
+        replace_part(dealt, "sampler", sampler)
+        replace_part(dealt, "batch_sampler", type(batches)(sampler, batches.batch_size, batches.drop_last))
     else:
-        _replace(dealt, "batch_sampler", DealtSampler(batches, deal))
-    if hasattr(dealt, "_initial_iter_for_state_dict"):  # of torchdata's StatefulDataLoader
-        _replace(dealt, "_initial_iter_for_state_dict", False)
+        replace_part(dealt, "batch_sampler", DealtSampler(batches, deal))
+    forget_pass(dealt)
     return dealt
 
 
@@ -324,9 +324,3 @@ def _samplers(loader: DataLoader[Any]) -> list[Any]:
     """The loader's samplers, the outermost first."""
     links = chain(index_sampler(loader))
     return links if any(loader.sampler is link for link in links) else [*links, loader.sampler]
-
-
-def _replace(loader: DataLoader[Any], name: str, value: Any) -> None:
-    # A DataLoader forbids assigning these, since its own iterator may be at work; this copy has none.
-    object.__setattr__(loader, "_iterator", None)
-    object.__setattr__(loader, name, value)

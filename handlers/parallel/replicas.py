@@ -12,6 +12,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from leyden import distributed as dist
+from leyden.distributed.compat import BatchNorm, begin_pass_of_replica, end_pass_of_replica, share_buffers_of_replica
 from leyden.engine import Update
 
 
@@ -45,18 +46,17 @@ class Replicas:
                 module.require_backward_grad_sync = closing
         for replica in self._replicas:
             replica.require_backward_grad_sync = closing
-            replica._pre_forward()
+            begin_pass_of_replica(replica)
 
     def before_backward(self, update: Update, losses: list[torch.Tensor], closing: bool) -> list[torch.Tensor]:
         for replica in self._replicas:
-            losses = replica._post_forward(losses)
+            losses = end_pass_of_replica(replica, losses)
         return losses
 
     def share_buffers(self) -> None:
         """Gives the models' buffers rank 0's values, as the first pass of the next window does."""
         for replica in self._replicas:
-            if replica.broadcast_buffers and replica.modules_buffers:
-                replica._sync_buffers()
+            share_buffers_of_replica(replica)
 
     def rebuild(self, update: Update) -> None:
         self._replicas.clear()
@@ -91,7 +91,7 @@ def _options_over_data(options: dict[str, Any]) -> dict[str, Any]:
 def synchronise_batch_norm(module: nn.Module) -> None:
     """Exchanges the module's batch norms, in place, for those that share their statistics among ranks."""
     for name, child in module.named_children():
-        if isinstance(child, nn.modules.batchnorm._BatchNorm):
+        if isinstance(child, BatchNorm):
             group = None if dist.data_size() == dist.world_size() else dist.mesh().group("data")
             setattr(module, name, nn.SyncBatchNorm.convert_sync_batchnorm(child, group))
         else:

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader
 
+from leyden.distributed.compat import PASS, replace_part
 from leyden.engine import Engine, Update
 from leyden.handlers.searching.kept_values import KeptValues
 
@@ -40,7 +41,7 @@ def keep_data(copies: KeptValues, data: Any) -> None:
             attributes = vars(part)
             copies.keep_items(attributes)
             if isinstance(part, DataLoader):
-                attributes["_iterator"] = None
+                replace_part(part, PASS, None)
             inner = list(attributes.values())
         else:
             inner = []

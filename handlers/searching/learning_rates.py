@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from leyden.distributed.compat import last_rates
 from leyden.engine.step import groups_before, optimizer_kind
 from leyden.handlers.training.torch_schedulers import Scheduler, schedulers_in
 
@@ -46,8 +47,8 @@ class LearningRates:
             for place, group in enumerate(scheduler.optimizer.param_groups):
                 if hasattr(scheduler, "base_lrs"):
                     _put(scheduler.base_lrs, place, rate * self._ratios[first + place])
-                if hasattr(scheduler, "_last_lr"):
-                    _put(scheduler._last_lr, place, float(group["lr"]))
+                if rates := last_rates(scheduler):
+                    _put(rates, place, float(group["lr"]))
 
 
 def schedulers_of(handlers: Iterable[Any], optimizer: torch.optim.Optimizer) -> list[Scheduler]:

@@ -11,6 +11,7 @@ from typing import Any, Self
 import torch
 from torch import nn
 
+from leyden.distributed.compat import is_compiled
 from leyden.engine import Engine, Events, Update, UpdateEvents
 from leyden.engine.data import Feed
 from leyden.engine.events import Entry, Table
@@ -165,7 +166,7 @@ class Rehearsal:
         for update in self._engine.updates.values():
             if update.slots.sync is not None and self._synchronise:
                 update.slots.sync.rebuild(update)
-            compiled = compiled or any(map(_is_compiled, _modules(update)))
+            compiled = compiled or any(map(is_compiled, _modules(update)))
         if compiled:
             torch.compiler.reset()
 
@@ -228,7 +229,3 @@ def _modules(update: Update) -> list[nn.Module]:
 def _parameters(update: Update) -> list[nn.Parameter]:
     of_modules = [parameter for root in update.modules.values() for parameter in root.parameters()]
     return [*of_modules, *(parameter for group in update.optimizer.param_groups for parameter in group["params"])]
-
-
-def _is_compiled(module: nn.Module) -> bool:
-    return getattr(module, "_compiled_call_impl", None) is not None or "_orig_mod" in module._modules

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from leyden import distributed as dist
+from leyden.distributed.compat import foreach_copy_
 from leyden.engine import Update
 from leyden.engine.step import named_parameters
 from leyden.handlers.common.updates import trained_elsewhere
@@ -108,7 +109,7 @@ class AveragedWeights:
     def put(self) -> None:
         """Copies the averages into the model, for good."""
         averages, values = self._everything()
-        torch._foreach_copy_(values, averages)
+        foreach_copy_(values, averages)
 
     @torch.no_grad()
     def swap_in(self) -> None:
@@ -121,7 +122,7 @@ class AveragedWeights:
                 [value.clone() for value in values],
                 [(buffer, buffer.clone(), buffer._version) for buffer in buffers],
             )
-            torch._foreach_copy_(values, averages)
+            foreach_copy_(values, averages)
         self._swaps += 1
 
     @torch.no_grad()
@@ -133,7 +134,7 @@ class AveragedWeights:
             return
         self._kept = ([], [])
         _, values = self._everything()
-        torch._foreach_copy_(values, weights)
+        foreach_copy_(values, weights)
         for buffer, kept, version in buffers:
             if buffer._version != version:  # one that shares memory with itself could not be written to
                 buffer.copy_(kept)

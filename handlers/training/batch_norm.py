@@ -9,9 +9,9 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from leyden import distributed as dist
+from leyden.distributed.compat import BatchNorm
 from leyden.engine import Engine, to_device
 from leyden.engine.randomness import rng_state, set_rng_state
 
@@ -22,9 +22,9 @@ HOW = (
 )
 
 
-def running_norms(model: nn.Module) -> list[_BatchNorm]:
+def running_norms(model: nn.Module) -> list[BatchNorm]:
     """The batch norms that keep statistics and are not frozen: one in eval mode in a model in train mode is."""
-    norms = [module for module in model.modules() if isinstance(module, _BatchNorm) and module.running_mean is not None]
+    norms = [module for module in model.modules() if isinstance(module, BatchNorm) and module.running_mean is not None]
     return [norm for norm in norms if norm.training or not model.training]
 
 

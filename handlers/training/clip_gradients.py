@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from leyden.distributed.compat import foreach_mul_, foreach_norm
 from leyden.engine import Engine, Events, Order, Update, UpdateEvents
 from leyden.handlers.common.number_checks import require_flag, require_number
 from leyden.handlers.common.updates import share_update
@@ -112,9 +113,9 @@ class ClipGradients:
                     engine.state.metrics[name] = NO_NORM  # as torch's function has it
                     continue
                 # torch's function calls five times as much Python around these same operations, at each step.
-                norms = torch._foreach_norm(gradients, self.norm_type)
+                norms = foreach_norm(gradients, self.norm_type)
                 total = torch.linalg.vector_norm(torch.stack(norms), self.norm_type)
-                torch._foreach_mul_(gradients, (bound / (total + EPSILON)).clamp(max=1.0))
+                foreach_mul_(gradients, (bound / (total + EPSILON)).clamp(max=1.0))
             else:
                 parameters = _trainable(update, group)
                 total = torch.nn.utils.clip_grad_norm_(parameters, bound, self.norm_type, foreach=self.foreach)

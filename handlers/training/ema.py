@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from leyden.distributed.compat import foreach_add_, foreach_copy_, foreach_lerp_, foreach_mul_
 from leyden.engine import Engine, Events, RemovableEventHandle, Update, UpdateEvents
 from leyden.engine.values import as_whole
 from leyden.handlers.training.averaged_weights import AveragedWeights
@@ -82,17 +83,17 @@ class EMA(Averaging):
         with self._no_grad:
             for averages, values in weights.groups():
                 if averages[0].dtype is values[0].dtype:
-                    torch._foreach_lerp_(averages, values, 1 - decay)
+                    foreach_lerp_(averages, values, 1 - decay)
                 else:
-                    torch._foreach_mul_(averages, decay)
-                    torch._foreach_add_(averages, values, alpha=1 - decay)
+                    foreach_mul_(averages, decay)
+                    foreach_add_(averages, values, alpha=1 - decay)
         weights.count = count + 1
 
     def _begin(self, weights: AveragedWeights) -> None:
         weights.require_own()
         with self._no_grad:
             for averages, values in weights.groups():
-                torch._foreach_copy_(averages, values)
+                foreach_copy_(averages, values)
         weights.count = 1
         self._watch(weights)
 

@@ -6,15 +6,11 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 
 from torch import nn
 
+from leyden.distributed.compat import HOOKS
+
 LayerFilter = Collection[str] | Callable[[str, nn.Module], bool] | None
 """The linear layers of these names (whole, or their last parts: "attention.out", "out"); those of which a function of
 name and module says so; or all."""
-
-HOOKS = (
-    *("_forward_hooks", "_forward_hooks_with_kwargs", "_forward_hooks_always_called"),
-    *("_forward_pre_hooks", "_forward_pre_hooks_with_kwargs"),
-    *("_backward_hooks", "_backward_pre_hooks", "_is_full_backward_hook"),
-)
 
 
 def choose_layers(

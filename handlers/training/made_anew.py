@@ -10,6 +10,7 @@ import torch
 from torch.optim import lr_scheduler
 
 from leyden import distributed as dist
+from leyden.distributed.compat import parts_of_scheduler
 from leyden.handlers.training.schedulers_of_several import SchedulerOfEach
 from leyden.handlers.training.torch_schedulers import Scheduler, put_numbers
 
@@ -37,7 +38,7 @@ def put_rates_from_before(optimizer: torch.optim.Optimizer, when_made: Rates) ->
 def times_stepped(scheduler: Scheduler) -> int:
     """How often it has stepped."""
     if isinstance(scheduler, lr_scheduler.ChainedScheduler | SchedulerOfEach):  # which do not count themselves
-        return times_stepped(scheduler._schedulers[0])
+        return times_stepped(parts_of_scheduler(scheduler)[0])
     return scheduler.last_epoch
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from leyden.distributed.compat import skips_by_itself
 from leyden.engine import Engine, Stage, Update
 from leyden.engine.values import Move, map_tensors
 from leyden.handlers.common.number_checks import require_number, require_whole
@@ -176,7 +177,7 @@ class LossScaler:
         self._unscaled = False
         self._stepped = False
         # A fused optimizer is always called and skips on the device, so only the scale tells.
-        self._skips_itself = getattr(optimizer, "_step_supports_amp_scaling", False)
+        self._skips_itself = skips_by_itself(optimizer)
         optimizer.register_step_post_hook(self._note_step)
 
     def place(self, device: str) -> None:

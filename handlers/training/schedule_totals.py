@@ -10,6 +10,7 @@ from torch.optim import lr_scheduler
 from torch.optim.swa_utils import SWALR
 
 from leyden import distributed as dist
+from leyden.distributed.compat import milestones_of, parts_of_scheduler
 from leyden.engine import Engine, Update
 from leyden.engine.step import completed, planned_steps
 from leyden.handlers.training.schedulers_of_several import SchedulerOfEach, outermost_in
@@ -59,9 +60,9 @@ def warn_of_misfits(scheduler: Any, counts_of: Mapping[str, int | None], per: st
 def require_reach(scheduler: Any, counts: int, unit: str, before: int = 0) -> None:
     """Raises ValueError where the last scheduler of a run is a OneCycleLR that ends before the run does."""
     if isinstance(scheduler, lr_scheduler.SequentialLR):
-        require_reach(scheduler._schedulers[-1], counts, unit, before + scheduler._milestones[-1])
+        require_reach(parts_of_scheduler(scheduler)[-1], counts, unit, before + milestones_of(scheduler)[-1])
     elif isinstance(scheduler, lr_scheduler.ChainedScheduler | SchedulerOfEach):
-        for part in scheduler._schedulers:
+        for part in parts_of_scheduler(scheduler):
             require_reach(part, counts, unit, before)
     elif isinstance(scheduler, lr_scheduler.OneCycleLR) and before + scheduler.total_steps < counts:
         raise ValueError(
@@ -79,16 +80,17 @@ def misfits(scheduler: Any, counts: int, before: str = "") -> Iterator[tuple[int
         return
     name = type(scheduler).__name__ + before
     if isinstance(scheduler, lr_scheduler.SequentialLR):
-        begins = scheduler._milestones[-1]
+        begins = milestones_of(scheduler)[-1]
         if begins >= counts:
             yield begins + 1, True, name, "its last part never begins"
         else:
             after = f" (after {begins} of SequentialLR)"
-            for total_after, is_least, what, effect in misfits(scheduler._schedulers[-1], counts - begins, after):
+            last = parts_of_scheduler(scheduler)[-1]
+            for total_after, is_least, what, effect in misfits(last, counts - begins, after):
                 yield total_after + begins, is_least, what, effect
         return
     if isinstance(scheduler, lr_scheduler.ChainedScheduler):
-        for part in scheduler._schedulers:
+        for part in parts_of_scheduler(scheduler):
             yield from misfits(part, counts, before)
         return
     total, least = _total_of(scheduler)

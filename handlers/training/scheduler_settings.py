@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from leyden.distributed.compat import MILESTONES, parts_of_scheduler
 from leyden.handlers.training.torch_schedulers import Scheduler
 
 PROGRESS = frozenset(
@@ -15,7 +16,7 @@ PROGRESS = frozenset(
 
 def kind_of(scheduler: Scheduler) -> str:
     """Its class, with those that it is made of: SequentialLR(LinearLR, CosineAnnealingLR)."""
-    parts = getattr(scheduler, "_schedulers", [])
+    parts = parts_of_scheduler(scheduler)
     within = f"({', '.join(map(kind_of, parts))})" if parts else ""
     return type(scheduler).__name__ + within
 
@@ -24,13 +25,13 @@ def made_with(scheduler: Scheduler, besides: int | None = None) -> dict[str, Any
     """The numbers and words that it was made with, by name; those of parts by place and name. Not what is `besides`."""
     numbers: dict[str, Any] = {}
     for name, value in scheduler.state_dict().items():
-        if name == "_milestones":
+        if name == MILESTONES:
             numbers["milestones"] = list(value)
         elif not name.startswith("_") and name not in PROGRESS:
             if isinstance(value, Mapping):
                 numbers[name] = sorted(value)
             elif isinstance(value, bool | int | float | str | list | tuple) and (besides is None or value != besides):
                 numbers[name] = value
-    for place, part in enumerate(getattr(scheduler, "_schedulers", [])):
+    for place, part in enumerate(parts_of_scheduler(scheduler)):
         numbers |= {f"{type(part).__name__}[{place}].{name}": value for name, value in made_with(part, besides).items()}
     return numbers

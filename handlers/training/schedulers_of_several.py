@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch.optim import lr_scheduler
 
+from leyden.distributed.compat import PARTS, parts_of_scheduler
 from leyden.engine.step import optimizers_in
 from leyden.handlers.training.torch_schedulers import Scheduler, make_rise
 
@@ -41,16 +42,16 @@ class SchedulerOfEach(Scheduler):
         return [rate for each in self._schedulers for rate in each.get_last_lr()]
 
     def state_dict(self) -> dict[str, Any]:
-        return {"_schedulers": [each.state_dict() for each in self._schedulers]}
+        return {PARTS: [each.state_dict() for each in self._schedulers]}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        for each, state in zip(self._schedulers, state_dict["_schedulers"], strict=True):
+        for each, state in zip(self._schedulers, state_dict[PARTS], strict=True):
             each.load_state_dict(state)
 
 
 def outermost_in(scheduler: Scheduler) -> list[Scheduler]:
     """The scheduler, or the one of each optimizer."""
-    return scheduler._schedulers if isinstance(scheduler, SchedulerOfEach) else [scheduler]
+    return parts_of_scheduler(scheduler) if isinstance(scheduler, SchedulerOfEach) else [scheduler]
 
 
 def make_for(make: Any, optimizer: torch.optim.Optimizer, steps: int) -> Scheduler:

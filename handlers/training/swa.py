@@ -11,6 +11,7 @@ import torch
 from torch import nn
 from torch.optim.swa_utils import SWALR
 
+from leyden.distributed.compat import foreach_add_, foreach_copy_, foreach_div_, foreach_lerp_, foreach_sub
 from leyden.engine import Engine, Events, Order, Update
 from leyden.engine.step import optimizers_in
 from leyden.engine.values import as_whole
@@ -199,13 +200,13 @@ class SWA(Averaging):
         count = weights.count
         for averages, values in weights.groups():
             if count == 0:
-                torch._foreach_copy_(averages, values)
+                foreach_copy_(averages, values)
             elif averages[0].device.type in FOREACH and averages[0].dtype is values[0].dtype:
-                torch._foreach_lerp_(averages, values, 1 / (count + 1))
+                foreach_lerp_(averages, values, 1 / (count + 1))
             else:
-                differences = torch._foreach_sub(values, averages)
-                torch._foreach_div_(differences, count + 1)
-                torch._foreach_add_(averages, differences)
+                differences = foreach_sub(values, averages)
+                foreach_div_(differences, count + 1)
+                foreach_add_(averages, differences)
         weights.count = count + 1
 
     def finish(self, engine: Engine[Any, Any]) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch.optim import lr_scheduler
 
+from leyden.distributed.compat import parts_of_scheduler
 from leyden.engine.values import as_whole
 from leyden.handlers.common.metric_modes import mode_of
 
@@ -30,8 +31,7 @@ RATES, MOMENTA = ("lr", "initial_lr"), ("momentum", "betas")
 
 def schedulers_in(scheduler: Scheduler) -> list[Scheduler]:
     """The scheduler itself, and those that it is made of."""
-    parts: list[Scheduler] = getattr(scheduler, "_schedulers", [])
-    return [scheduler, *(inner for part in parts for inner in schedulers_in(part))]
+    return [scheduler, *(inner for part in parts_of_scheduler(scheduler) for inner in schedulers_in(part))]
 
 
 def cycles_momentum(scheduler: Scheduler) -> bool:

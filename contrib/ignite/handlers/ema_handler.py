@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from leyden.distributed.compat import foreach_add_, foreach_mul_
 from leyden.engine import Engine, Events
 
 
@@ -76,5 +77,5 @@ class EMAHandler:
 
 
 def _average(averages: list[torch.Tensor], values: list[torch.Tensor], momentum: float) -> None:
-    torch._foreach_mul_(averages, 1.0 - momentum)
-    torch._foreach_add_(averages, values, alpha=momentum)
+    foreach_mul_(averages, 1.0 - momentum)
+    foreach_add_(averages, values, alpha=momentum)

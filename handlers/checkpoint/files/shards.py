@@ -12,6 +12,8 @@ from dataclasses import dataclass
 
 import torch
 
+from leyden.distributed.compat import chunk_of
+
 DTYPES = {
     torch.float64: "F64",
     torch.float32: "F32",
@@ -79,7 +81,7 @@ def _shard(name: str, tensor: torch.Tensor) -> list[Piece]:
     local = tensor.to_local().detach()
     if any(replicas) or (local.numel() == 0 and tensor.numel() > 0):
         return []
-    (chunk,) = tensor.__create_chunk_list__()
+    chunk = chunk_of(tensor)
     return [Piece(name, local, tuple(chunk.offsets))]
 
 

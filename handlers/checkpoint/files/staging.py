@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 
 import torch
 
+from leyden.distributed.compat import foreach_copy_
 from leyden.handlers.checkpoint.files.shards import Layout, Piece
 
 
@@ -35,7 +36,7 @@ class HostBuffer:
             ]
             self._layout = layout
         if pieces:
-            torch._foreach_copy_(self._views, [piece.tensor for piece in pieces], non_blocking=pinned)
+            foreach_copy_(self._views, [piece.tensor for piece in pieces], non_blocking=pinned)
         for device in {piece.tensor.device for piece in pieces if pinned and not piece.tensor.is_cpu}:
             torch.accelerator.current_stream(device).synchronize()
         return self._memory.numpy().data[: layout.size]

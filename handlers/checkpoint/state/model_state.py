@@ -5,12 +5,19 @@ from __future__ import annotations
 import warnings
 from collections import OrderedDict
 from collections.abc import Mapping
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from leyden.distributed.compat import (
+    buffers_of,
+    is_wrapped_by_compile,
+    module_versions,
+    set_module_versions,
+    unwrapped_of_compile,
+)
 from leyden.engine import Update
 from leyden.engine.step import named_parameters, optimizer_kind, plain_name
 from leyden.handlers.checkpoint.files.tensor_info import dtype_name
@@ -23,7 +30,9 @@ def model_state(model: nn.Module) -> dict[str, Any]:
 
 def model_versions(model: nn.Module) -> dict[str, Any]:
     """The versions of the model's modules, by which torch decides how each of them loads a state."""
-    return {_plain_module(name): dict(version) for name, version in _versions(unwrapped(model).state_dict()).items()}
+    return {
+        _plain_module(name): dict(version) for name, version in module_versions(unwrapped(model).state_dict()).items()
+    }
 
 
 def model_problems(model: nn.Module, saved: Mapping[str, Any], what: str) -> list[str]:
@@ -68,8 +77,8 @@ def load_model(model: nn.Module, saved: Mapping[str, Any], versions: Mapping[str
     model = unwrapped(model)
     present = model.state_dict()
     state = OrderedDict((name, saved[plain_name(name)]) for name in present if plain_name(name) in saved)
-    modules = {name: versions.get(_plain_module(name), {}) for name in _versions(present)}
-    state._metadata = OrderedDict(modules)  # type: ignore[attr-defined]
+    modules = {name: versions.get(_plain_module(name), {}) for name in module_versions(present)}
+    set_module_versions(state, OrderedDict(modules))
     _own_memory(model)
     model.load_state_dict(state, strict=strict)
 
@@ -77,11 +86,11 @@ def load_model(model: nn.Module, saved: Mapping[str, Any], versions: Mapping[str
 def _own_memory(model: nn.Module) -> None:
     """Gives buffers that share memory with themselves (`ones(1).expand(5)`) memory that can be written to."""
     for module in model.modules():
-        for name, buffer in module._buffers.items():
+        for name, buffer in buffers_of(module).items():
             if type(buffer) is torch.Tensor and buffer.layout is torch.strided and buffer.numel() > 1:
                 repeats = (stride == 0 and size > 1 for stride, size in zip(buffer.stride(), buffer.shape, strict=True))
                 if any(repeats):
-                    module._buffers[name] = buffer.contiguous()
+                    buffers_of(module)[name] = buffer.contiguous()
 
 
 def unwrapped(model: nn.Module) -> nn.Module:
@@ -89,8 +98,8 @@ def unwrapped(model: nn.Module) -> nn.Module:
     while True:
         if isinstance(model, DistributedDataParallel):
             model = model.module
-        elif "_orig_mod" in model._modules:
-            model = cast(nn.Module, model._modules["_orig_mod"])
+        elif is_wrapped_by_compile(model):
+            model = unwrapped_of_compile(model)
         else:
             return model
 
@@ -196,11 +205,6 @@ def parameters_by_key(update: Update) -> dict[Any, torch.Tensor]:
 def _groups(update: Update) -> list[list[Any]]:
     keys = iter(parameter_keys(update).values())
     return [[next(keys) for _ in group["params"]] for group in update.optimizer.param_groups]
-
-
-def _versions(state: Mapping[str, Any]) -> Mapping[str, Any]:
-    versions: Mapping[str, Any] = getattr(state, "_metadata", {})
-    return versions
 
 
 def _plain_module(name: str) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from leyden.distributed.compat import last_rates
 from leyden.engine import Engine, Update
 from leyden.engine.data import known_length
 from leyden.engine.step import groups_before
@@ -178,5 +179,5 @@ def _set_rate(
         if 0 <= own < len(getattr(scheduler, "base_lrs", ())):
             was = float(scheduler.base_lrs[own])
             scheduler.base_lrs[own] = new_base if was == old_base else was * factor
-        if 0 <= own < len(getattr(scheduler, "_last_lr", ())):
-            scheduler._last_lr[own] = float(group["lr"])
+        if 0 <= own < len(rates := last_rates(scheduler)):
+            rates[own] = float(group["lr"])

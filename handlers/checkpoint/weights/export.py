@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from leyden import distributed as dist
+from leyden.distributed.compat import module_versions
 from leyden.handlers.checkpoint.files.tensor_info import check_storable
 from leyden.handlers.checkpoint.reading import is_checkpoint
 from leyden.handlers.checkpoint.state import model_state
@@ -85,7 +86,7 @@ def export_weights(
 def _live(source: nn.Module | Mapping[str, Any]) -> tuple[Mapping[str, Any], Mapping[str, Any], Mapping[str, str]]:
     if isinstance(source, nn.Module):
         return model_state.model_state(source), model_state.model_versions(source), {}
-    return source, getattr(source, "_metadata", {}), {}
+    return source, module_versions(source), {}
 
 
 def _gathered(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:

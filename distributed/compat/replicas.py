@@ -1,0 +1,45 @@
+"""DistributedDataParallel around a module that is called by itself.
+
+The public class counts a pass when its own forward is called. Replicas are of modules that a user calls, in parts or
+several times a pass, so the parts of that forward are called one by one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Any
+
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from leyden.distributed.compat.relied_on import Reasons
+
+RELIED_ON: Reasons = {
+    "torch.nn.parallel.DistributedDataParallel": {
+        "_pre_forward": "DataParallel begins a pass of a module that the user calls",
+        "_post_forward": "DataParallel makes the reducer ready for the backward pass of it",
+        "_sync_buffers": "DataParallel shares buffers before an evaluation",
+        "_set_params_and_buffers_to_ignore_for_model": "Quantize keeps torchao's tensors out of the broadcast",
+    },
+}
+
+
+def begin_pass_of_replica(replica: DistributedDataParallel) -> None:
+    """What comes before the module is called."""
+    replica._pre_forward()
+
+
+def end_pass_of_replica(replica: DistributedDataParallel, outputs: Any) -> Any:
+    """What comes after it: outputs through which the reducer sees which parameters were used."""
+    return replica._post_forward(outputs)
+
+
+def share_buffers_of_replica(replica: DistributedDataParallel) -> None:
+    """Gives the module's buffers rank 0's values, if they are shared."""
+    if replica.broadcast_buffers and replica.modules_buffers:
+        replica._sync_buffers()
+
+
+def leave_out_of_replicas(module: nn.Module, names: Collection[str]) -> None:
+    """Lets a DistributedDataParallel that is made later neither broadcast nor reduce these parameters."""
+    DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(module, list(names))
