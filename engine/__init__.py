@@ -10,13 +10,13 @@ from leyden.engine.events.registry import Attachable, Selective
 from leyden.engine.setup import Stage
 from leyden.engine.state import State
 from leyden.engine.step.slots import GradientScaler, GradientSync, Tail
-from leyden.engine.step.supervised import (
+from leyden.engine.step.update import Update
+from leyden.engine.supervised import (
     create_supervised_evaluator,
     create_supervised_trainer,
     supervised_evaluator,
     supervised_trainer,
 )
-from leyden.engine.step.update import Update
 from leyden.engine.values.metric_values import MetricValues
 from leyden.engine.values.moving import to_device
 

@@ -11,7 +11,6 @@ from torch import nn
 
 from leyden import distributed as dist
 from leyden.engine.data.feed import Cursor, Feed
-from leyden.engine.evaluation.mode_check import ModeCheck
 from leyden.engine.events.describe import describe
 from leyden.engine.events.names import Events
 from leyden.engine.events.signatures import check_process
@@ -21,6 +20,7 @@ from leyden.engine.resume.snapshot import restore_snapshot, snapshot
 from leyden.engine.setup import Setup, Stage
 from leyden.engine.state import State
 from leyden.engine.step.exchange import require_exchange
+from leyden.engine.step.mode_check import ModeCheck
 from leyden.engine.step.step_count import RunArguments, total_steps
 from leyden.engine.stopping.stops import Interrupted, Stop, Suspended, Terminated
 

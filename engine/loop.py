@@ -7,10 +7,10 @@ from collections.abc import Callable
 from typing import Any
 
 from leyden.engine.control import Control
+from leyden.engine.data.limits import Limits
 from leyden.engine.data.run_data import RunData
 from leyden.engine.data.setup import DataSetup
 from leyden.engine.events.names import Events
-from leyden.engine.limits import Limits
 from leyden.engine.randomness.generators import GeneratorsKept
 from leyden.engine.step.step_watch import StepWatch
 from leyden.engine.stopping.stops import ANY_STOP, ENDS_NOW, ENDS_RUN, EpochTerminated, Interrupted, Stop, Terminated

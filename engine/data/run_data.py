@@ -9,12 +9,12 @@ from typing import Any
 
 from leyden import distributed as dist
 from leyden.engine.data.feed import Cursor, Feed
+from leyden.engine.data.held import Held
+from leyden.engine.data.limits import Limits
 from leyden.engine.data.part_states import without_layers
 from leyden.engine.data.pass_length import known_length
 from leyden.engine.data.setup import DataSetup
 from leyden.engine.events.names import Events
-from leyden.engine.limits import Limits
-from leyden.engine.resume.held import Held
 from leyden.engine.state import State
 from leyden.engine.values.whole_numbers import NEVER
 

@@ -1,6 +1,6 @@
 """Engines that evaluate: models in eval mode, without gradients, their metrics. `leyden.engine` hands these on."""
 
-from leyden.engine.evaluation.mode_check import ModeCheck
-from leyden.engine.evaluation.named_models import models_named_by
+from leyden.engine.step.mode_check import ModeCheck
+from leyden.engine.step.named_models import models_named_by
 
 __all__ = ["ModeCheck", "models_named_by"]

@@ -7,8 +7,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from leyden.engine.events.attachment import check_unattached, mark_attached
+from leyden.engine.events.handler_states import LoadedStates, Mark, find_twins, labels_of
 from leyden.engine.events.listeners import Listeners
-from leyden.engine.resume.handler_states import LoadedStates, Mark, find_twins, labels_of
 
 if TYPE_CHECKING:
     from leyden.engine.step.update import Update

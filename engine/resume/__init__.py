@@ -1,7 +1,7 @@
 """What a run is saved as and goes on from: what ranks share, what each has for itself, where it stopped."""
 
-from leyden.engine.resume.handler_states import UNKNOWN_SETTING
-from leyden.engine.resume.held import Held
+from leyden.engine.data.held import Held
+from leyden.engine.events.handler_states import UNKNOWN_SETTING
 from leyden.engine.resume.suspension import GOES_ON_AT, Suspension
 
 __all__ = ["GOES_ON_AT", "UNKNOWN_SETTING", "Held", "Suspension"]

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from leyden import distributed as dist
+from leyden.engine.data.held import Held
 from leyden.engine.events.registry import PerRank
-from leyden.engine.resume.held import Held
-from leyden.engine.resume.plain_data import given, kept
 from leyden.engine.stopping.stops import Stop
 from leyden.engine.values.nested import map_leaves
+from leyden.engine.values.plain_data import given, kept
 
 if TYPE_CHECKING:
     from leyden.engine.engine import Engine

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
-from leyden.engine.state import State
 from leyden.engine.values.metric_values import MetricValues
+
+if TYPE_CHECKING:
+    from leyden.engine.state import State
 
 
 class MetricWatch:

@@ -64,6 +64,44 @@ def statements_run_at_import(tree: ast.AST) -> Iterator[ast.Import | ast.ImportF
             yield from statements_run_at_import(node)
 
 
+ENGINE_ROOMS = (
+    "values",
+    "state",
+    "randomness",
+    "stopping",
+    "events",
+    "data",
+    "step",
+    "resume",
+    "setup",
+    "control",
+    "loop",
+    "engine",
+    "evaluation",
+    "supervised",
+)
+"""The rooms of the engine, and the modules at its root, from the ground up: below `loop` what it is made of, above it
+what is made with an Engine.
+"""
+
+
+def engine_room_of(module: str) -> int | None:
+    """The place of a module in that order; None for the engine's face, and for what is not the engine's."""
+    parts = module.split(".")
+    return ENGINE_ROOMS.index(parts[2]) if parts[1] == "engine" and len(parts) > 2 else None
+
+
+def imports_that_run(tree: ast.AST) -> Iterator[ast.Import | ast.ImportFrom]:
+    """Yield the import statements that run at any time, those within functions included; types may name each other."""
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            yield node
+        elif isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+            yield from imports_that_run(ast.Module(node.orelse, []))
+        else:
+            yield from imports_that_run(node)
+
+
 def floor_of(module: str) -> int:
     return FLOORS.index(module.split(".")[1])
 
@@ -126,6 +164,19 @@ def test_a_floor_is_read_through_the_faces_of_its_rooms() -> None:
         if floor_of(target) < floor_of(module) and MODULES[target].name != "__init__.py"
     ]
     assert behind == []
+
+
+def test_no_room_of_the_engine_imports_one_above_it() -> None:
+    upwards = [
+        f"{MODULES[module].relative_to(ROOT)}:{statement.lineno} imports {target}"
+        for module, path in MODULES.items()
+        if (own := engine_room_of(module) if module != "leyden" else None) is not None
+        for statement in imports_that_run(ast.parse(path.read_text()))
+        for target in imported_modules(statement, module)
+        if (room := engine_room_of(target)) is None or room > own
+        if floor_of(target) == FLOORS.index("engine")
+    ]
+    assert upwards == []
 
 
 def test_what_a_module_imports_from_leyden_is_there() -> None:

@@ -13,7 +13,7 @@ from torch.utils.hooks import RemovableHandle
 
 from leyden import distributed as dist
 from leyden.distributed.compat import is_compiled
-from leyden.engine.evaluation.named_models import models_named_by
+from leyden.engine.step.named_models import models_named_by
 
 
 class ModeCheck:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from leyden.engine.events.names import Events
-from leyden.engine.resume.plain_data import given, kept
+from leyden.engine.values.plain_data import given, kept
 
 BEFORE_STEP = (
     Events.GET_BATCH_STARTED,
