@@ -7,6 +7,7 @@ tests/distributed/test_compat.py asks torch for all of them, so that a release t
 from leyden.distributed.compat import (
     data_loaders,
     foreach,
+    gradient_scalers,
     modules,
     optimizers,
     process_groups,
@@ -35,6 +36,7 @@ from leyden.distributed.compat.foreach import (
     foreach_norm,
     foreach_sub,
 )
+from leyden.distributed.compat.gradient_scalers import GradScaler
 from leyden.distributed.compat.modules import (
     BUFFERS,
     HOOKS,
@@ -73,7 +75,17 @@ from leyden.distributed.compat.shards import chunk_of
 
 RELIED_ON = [
     (owner, name, reason)
-    for part in (data_loaders, foreach, modules, optimizers, process_groups, replicas, schedulers, shards)
+    for part in (
+        data_loaders,
+        foreach,
+        gradient_scalers,
+        modules,
+        optimizers,
+        process_groups,
+        replicas,
+        schedulers,
+        shards,
+    )
     for owner, names in part.RELIED_ON.items()
     for name, reason in names.items()
 ]
@@ -89,6 +101,7 @@ __all__ = [
     "RELIED_ON",
     "WRAPPERS",
     "BatchNorm",
+    "GradScaler",
     "NormWithStatistics",
     "OpOverload",
     "OpOverloadPacket",

@@ -7,18 +7,21 @@ from typing import Any
 import torch
 from torch import nn
 
+from leyden.distributed import is_sharded
 from leyden.engine.step.several_optimizers import optimizers_in
+from leyden.engine.step.slots import Slots
 
 
 class Optimized:
     """The part of an `Update` that knows parameters and gradients."""
 
     name: str
+    slots: Slots
     modules: dict[str, nn.Module]
     optimizer: torch.optim.Optimizer
     """What steps: the one, or several as one, whose groups and states are theirs."""
     uniform = False
-    """All parameters have one device and dtype, so that one operation can work on all gradients."""
+    """All parameters have one device and dtype, and are whole on each rank: one operation can work on all gradients."""
 
     @property
     def optimizers(self) -> tuple[torch.optim.Optimizer, ...]:
@@ -34,8 +37,9 @@ class Optimized:
         return [p.grad for group in self.optimizer.param_groups for p in group["params"] if p.grad is not None]
 
     def look_at_kinds(self) -> None:
-        """Settles whether all parameters are of one kind."""
+        """Settles whether all parameters are of one kind, and whole on each rank."""
         kinds: set[Any] = {
             (p.device, p.dtype, p.layout, type(p)) for group in self.optimizer.param_groups for p in group["params"]
         }
-        self.uniform = len(kinds) == 1
+        whole = self.slots.join is None and not any(map(is_sharded, self.trainable()))
+        self.uniform = len(kinds) == 1 and whole

@@ -68,8 +68,12 @@ class GradientScaler(Protocol):
 
     def unscale(self, optimizer: torch.optim.Optimizer) -> None: ...
 
-    def step(self, optimizer: torch.optim.Optimizer) -> bool:
-        """Steps the optimizer; False if it was skipped because a gradient is not finite."""
+    def step(
+        self, optimizer: torch.optim.Optimizer, stepper: Callable[[torch.optim.Optimizer], None] | None = None
+    ) -> bool:
+        """Steps the optimizer, by the stepper if there is one; False if it was skipped because a gradient is not
+        finite.
+        """
 
     def abandon(self) -> None:
         """The gradients of the open window were thrown away, perhaps after they were unscaled."""
@@ -99,6 +103,12 @@ class Slots:
     """Losses are divided by what `window` said also in a window that is cut short; else by its own size."""
     one_pass: bool = True
     """Each batch goes backward once; else nobody knows before how many steps a run will have."""
+    join: Callable[[torch.Tensor, str], torch.Tensor] | None = None
+    """Makes a number of this rank's gradients (whether one overflowed, the power sum of a norm) one of all ranks that
+    hold other parts of the model, by "max" or "sum"; for pipelines. Shards of one tensor need nobody for that.
+    """
+    stepper: Callable[[torch.optim.Optimizer], None] | None = None
+    """Steps the optimizer in the place of `optimizer.step()`: XLA's step, one that offloads."""
     weight: Callable[[Any], torch.Tensor | float] | None = None
     """From a batch to its weight in the window, for a backward pass that brings none of its own."""
     owners: dict[str, str] = field(default_factory=dict)

@@ -259,9 +259,13 @@ class Update(LossShare):
             self.divide_by_weight()
         if step >= (ready := tables[UpdateEvents.GRADIENTS_READY]).due:
             ready.fire(step)
+        stepper = self.slots.stepper
         if scaler is None:
-            optimizer.step()
-        elif not scaler.step(optimizer):
+            if stepper is None:
+                optimizer.step()
+            else:
+                stepper(optimizer)
+        elif not (scaler.step(optimizer) if stepper is None else scaler.step(optimizer, stepper)):
             optimizer.zero_grad()
             if step >= (skipped := tables[UpdateEvents.STEP_SKIPPED]).due:
                 skipped.fire(step)

@@ -13,6 +13,7 @@ from leyden.distributed.compat import foreach_mul_, foreach_norm
 from leyden.engine import Engine, Events, Order, Update, UpdateEvents
 from leyden.handlers.common.number_checks import require_flag, require_number
 from leyden.handlers.common.updates import share_update
+from leyden.handlers.training.gradient_norm import clip_whole_norm
 
 EPSILON = 1e-6  # as in torch.nn.utils.clip_grad_norm_
 NO_NORM = torch.tensor(0.0)
@@ -25,7 +26,8 @@ class ClipGradients:
 
     `norm_type`: the order of the norm (2.0, inf, ...). The norm before clipping is `state.metrics["grad_norm"]`
     ("name/grad_norm" for each update, where the engine has several); it is copied from the device only if someone reads
-    it. The same arithmetic as torch.nn.utils.clip_grad_norm_ and clip_grad_value_.
+    it. The same arithmetic as torch.nn.utils.clip_grad_norm_ and clip_grad_value_; of sharded parameters, on several
+    meshes too, the norm is that of the whole.
 
     `per_group=True` takes each of the optimizer's parameter groups by itself; a sequence of bounds is one for each
     group. The norms are then "grad_norm/0", "grad_norm/1", ... `foreach` as in torch: None takes the fast way where
@@ -118,7 +120,7 @@ class ClipGradients:
                 foreach_mul_(gradients, (bound / (total + EPSILON)).clamp(max=1.0))
             else:
                 parameters = _trainable(update, group)
-                total = torch.nn.utils.clip_grad_norm_(parameters, bound, self.norm_type, foreach=self.foreach)
+                total = clip_whole_norm(parameters, bound, self.norm_type, self.foreach, update.slots.join)
             engine.state.metrics[name] = total
 
 

@@ -8,12 +8,12 @@ from typing import Any
 import torch
 from torch import nn
 
-from leyden.distributed.compat import skips_by_itself
 from leyden.engine import Engine, Stage, Update
 from leyden.engine.values import Move, map_tensors
 from leyden.handlers.common.number_checks import require_number, require_whole
 from leyden.handlers.common.updates import modules_of
 from leyden.handlers.training.fast_precision import fast_precision, warn_if_slow
+from leyden.handlers.training.loss_scaler import LossScaler
 
 AUTOCAST = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16, "fp8": torch.bfloat16}
 TRUE = {"bf16-true": torch.bfloat16, "fp64-true": torch.float64}
@@ -72,7 +72,7 @@ class MixedPrecision:
         for update in updates:
             update.slots.claim("autocast", self, None)
             if self.precision == "fp16":
-                update.slots.claim("scaler", self, LossScaler(update.optimizer, **self._options))
+                update.slots.claim("scaler", self, LossScaler(**self._options))
         if self.precision in TRUE:
             engine.setup.add(Stage.DEVICE, lambda: self._cast(updates), owner=self)
             return
@@ -134,11 +134,10 @@ class MixedPrecision:
         if dtype is None:
             return
         for update in updates:
-            # Of the modules, not of the optimizer, which may still hold what a move has exchanged.
-            device = next(p.device.type for module in update.modules.values() for p in module.parameters())
+            device = update.engine.device.type  # parameters may be offloaded to another
             update.slots.autocast = _autocast(device, dtype)
             if isinstance(update.slots.scaler, LossScaler):
-                update.slots.scaler.place(device)
+                update.slots.scaler.place(device, update.slots.join)
 
 
 def _cast_states(optimizer: torch.optim.Optimizer) -> None:
@@ -165,60 +164,3 @@ def _autocast(device: str, dtype: torch.dtype) -> torch.autocast:
             'train in "fp32", or on one of cpu, cuda, xpu, mps, xla'
         )
     return torch.autocast(device, dtype=dtype)
-
-
-class LossScaler:
-    """torch.amp.GradScaler for one optimizer, telling whether it stepped without asking the device a second time."""
-
-    def __init__(self, optimizer: torch.optim.Optimizer, **options: Any) -> None:
-        self._options = options
-        self._scaler = torch.amp.GradScaler("cpu", **options)
-        self._device = ""
-        self._unscaled = False
-        self._stepped = False
-        # A fused optimizer is always called and skips on the device, so only the scale tells.
-        self._skips_itself = skips_by_itself(optimizer)
-        optimizer.register_step_post_hook(self._note_step)
-
-    def place(self, device: str) -> None:
-        """Goes on on the device that the setup of a run has found, afresh if an error stopped a step halfway."""
-        if device == self._device and not self._unscaled:
-            return
-        self._device = device
-        self._begin_afresh()
-
-    def abandon(self) -> None:
-        """An error stopped a step, perhaps halfway."""
-        if self._unscaled:
-            self._begin_afresh()
-
-    def _begin_afresh(self) -> None:
-        """With what the scaler has learnt, but not what it found of the step that it was in."""
-        self._unscaled = False
-        state = self._scaler.state_dict()
-        self._scaler = torch.amp.GradScaler(self._device, **self._options)
-        self._scaler.load_state_dict(state)
-
-    def _note_step(self, *_: Any) -> None:
-        self._stepped = True
-
-    def scale(self, loss: torch.Tensor) -> torch.Tensor:
-        return self._scaler.scale(loss)
-
-    def unscale(self, optimizer: torch.optim.Optimizer) -> None:
-        self._unscaled = True
-        self._scaler.unscale_(optimizer)
-
-    def step(self, optimizer: torch.optim.Optimizer) -> bool:
-        before = self._scaler.get_scale() if self._skips_itself else 0.0
-        self._stepped = False
-        self._scaler.step(optimizer)
-        self._scaler.update()
-        self._unscaled = False
-        return self._stepped and not (self._skips_itself and self._scaler.get_scale() < before)
-
-    def state_dict(self) -> dict[str, Any]:
-        return self._scaler.state_dict()
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self._scaler.load_state_dict(state_dict)

@@ -73,6 +73,7 @@ OWNERS = {
     "torch": lambda: torch,
     "torch.compile": lambda: torch.compile(nn.Linear(2, 2), backend="eager")._modules,
     "torch.distributed.algorithms._checkpoint.checkpoint_wrapper.CheckpointWrapper": checkpointed,
+    "torch.amp.GradScaler": lambda: torch.amp.GradScaler("cpu"),
     "torch.distributed.ProcessGroup": lambda: torch.distributed.ProcessGroup,
     "torch.distributed.ProcessGroup.Options": lambda: torch.distributed.ProcessGroupGloo._Options(),
     "torch.distributed.tensor.DTensor": lambda: importlib.import_module("torch.distributed.tensor").DTensor,
