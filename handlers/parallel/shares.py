@@ -79,6 +79,11 @@ class Shares:
                 f"the {name} is split by node for rank {shard.rank} of {shard.ranks}, but this is rank {here.rank} of "
                 f"{here.ranks} among those that see different data: split it by dist.data_rank() and dist.data_size()"
             )
+        if shard.rank is None and here.ranks < dist.world_size():
+            raise ValueError(
+                f"the {name} is split by node among all {dist.world_size()} ranks, of which {here.ranks} are to see "
+                "different data: give it a nodesplitter that goes by dist.data_rank() and dist.data_size()"
+            )
         if self._choice == "batches":
             raise ValueError(
                 f"{self._who}(deal='batches') lets each rank read all of the data and keep its share, but the {name} "
@@ -127,10 +132,17 @@ class Shares:
             return
         self._told.add(name)
         what = "trains on" if self._deal.even else "evaluates"
+        alike = dist.world_size() // self._deal.world_size
+        in_mesh = (
+            f". Of this mesh {alike} ranks each have to read the same: a share of its own goes by dist.data_rank() and "
+            "dist.data_size()"
+            if alike > 1
+            else ""
+        )
         warnings.warn(
             f"{self._who} does not deal {name}: without random access nobody can see whether it is dealt already, so "
             f"each rank {what} all that its own gives. If the ranks read the same, say {self._who}(deal='batches'), "
-            "and each keeps its share; if each reads its own, deal='samples' says so",
+            "and each keeps its share; if each reads its own, deal='samples' says so" + in_mesh,
             stacklevel=2,
         )
 

@@ -69,6 +69,12 @@ def test_passes_over_data_of_the_ranks_own_end_together(two, four):
     assert [each["passes"]["words"] for each in four] == [[words], [], [], []]
 
 
+def test_streams_that_deal_themselves_are_told_that_some_ranks_read_the_same(two, four):
+    (words,) = four[0]["passes"]["mesh words"]
+    assert "Of this mesh 2 ranks each have to read the same" in words
+    assert [each["passes"]["mesh words"] for each in (*two, *four[1:])] == [[]] * 5
+
+
 def test_a_sampler_with_a_rank_has_to_have_that_of_the_data(four):
     for rank, told in enumerate(each["passes"]["dealt by torch's sampler"] for each in four):
         assert told["data"] == 8

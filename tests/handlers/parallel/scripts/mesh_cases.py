@@ -161,6 +161,7 @@ def other_passes(mesh):
         engine.run(DataLoader(OwnStream(), batch_size=1), max_epochs=1)
     told["own stream"] = seen
     told["words"] = [str(each.message) for each in caught if "ended before" in str(each.message)]
+    told["mesh words"] = [str(each.message) for each in caught if "dist.data_rank()" in str(each.message)]
 
     told["auto"] = [int(each) for _, y in dist.auto_dataloader(Numbered(), batch_size=4, shuffle=False) for each in y]
     return told
