@@ -73,15 +73,15 @@ class Shares:
 
     def _check_shard(self, data: Any, shard: Shard) -> None:
         name = type(getattr(data, "dataset", data)).__name__
-        here = Shard(self._deal.rank, self._deal.world_size)
-        if shard.rank is not None and shard != here:
+        rank, ranks = self._deal.rank, self._deal.world_size
+        if shard.rank is not None and shard != (rank, ranks):
             raise ValueError(
-                f"the {name} is split by node for rank {shard.rank} of {shard.ranks}, but this is rank {here.rank} of "
-                f"{here.ranks} among those that see different data: split it by dist.data_rank() and dist.data_size()"
+                f"the {name} is split by node for rank {shard.rank} of {shard.ranks}, but this is rank {rank} of "
+                f"{ranks} among those that see different data: split it by dist.data_rank() and dist.data_size()"
             )
-        if shard.rank is None and here.ranks < dist.world_size():
+        if shard.rank is None and ranks < dist.world_size():
             raise ValueError(
-                f"the {name} is split by node among all {dist.world_size()} ranks, of which {here.ranks} are to see "
+                f"the {name} is split by node among all {dist.world_size()} ranks, of which {ranks} are to see "
                 "different data: give it a nodesplitter that goes by dist.data_rank() and dist.data_size()"
             )
         if self._choice == "batches":
