@@ -1,13 +1,8 @@
 """What the engine's tests share: an engine that writes down what happens, and a way to write down what should."""
 
-import sys
-from pathlib import Path
-
 import pytest
 
 from leyden.engine import Engine, Events
-
-sys.path.insert(0, str(Path(__file__).parent))
 
 SHOWN = {
     Events.EPOCH_STARTED: "epoch",

@@ -1,6 +1,6 @@
 """The engine's promises where Ignite's behaviour is a trap: each row of the table in the design, held in order.
 
-Stop decisions that ranks share have a file of their own, test_shared_stops.py.
+Stop decisions that ranks share have a file of their own, stopping/test_shared_stops.py.
 """
 
 import json
