@@ -198,12 +198,8 @@ class Checkpoint:
         if resuming is self:
             on_rank_zero(lambda: check_company(self._checkpoints, self.resume))
         path = on_rank_zero(lambda: take_and_find(self._checkpoints, self._lock, self.resume))
-        if any(
-            dist.is_sharded(parameter)
-            for update in engine.updates.values()
-            for module in update.modules.values()
-            for parameter in module.parameters()
-        ):
+        modules = [module for update in engine.updates.values() for module in update.modules.values()]
+        if any(dist.is_sharded(parameter) for module in modules for parameter in module.parameters()):
             self._saver.exchange.set_up()
         if resuming is not self:
             self._begin_beside(resuming, engine)

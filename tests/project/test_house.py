@@ -13,6 +13,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 FLOORS = ("distributed", "engine", "metrics", "handlers", "contrib")
+LONGEST_FILE = 350
 
 
 def files_by_module() -> dict[str, Path]:
@@ -139,6 +140,11 @@ def test_every_floor_is_mapped_and_ships_its_types() -> None:
     floors = {f"leyden.{floor}": floor for floor in FLOORS}
     assert project["tool"]["setuptools"]["package-dir"] == {"leyden": "package"} | floors
     assert [floor for floor in ("package", *FLOORS) if not (ROOT / floor / "py.typed").exists()] == []
+
+
+def test_a_file_can_be_read_at_a_sitting() -> None:
+    lengths = {path.relative_to(ROOT).as_posix(): len(path.read_text().splitlines()) for path in MODULES.values()}
+    assert {name: lines for name, lines in lengths.items() if lines > LONGEST_FILE} == {}
 
 
 def test_nothing_at_the_root_shadows_the_installed_leyden() -> None:
