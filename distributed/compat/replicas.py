@@ -9,15 +9,20 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Any
 
+import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from leyden.distributed.compat.relied_on import Reasons
 
 RELIED_ON: Reasons = {
+    "torch.distributed": {
+        "_DEFAULT_FIRST_BUCKET_BYTES": "DataParallel knows whether torch.compile can split a graph at its buckets",
+    },
     "torch.nn.parallel.DistributedDataParallel": {
         "_pre_forward": "DataParallel begins a pass of a module that the user calls",
         "_post_forward": "DataParallel makes the reducer ready for the backward pass of it",
+        "_active_ddp_module": "DataParallel lets torch.compile split a graph where gradients are exchanged",
         "_sync_buffers": "DataParallel shares buffers before an evaluation",
         "_set_params_and_buffers_to_ignore_for_model": "Quantize keeps torchao's tensors out of the broadcast",
     },
@@ -27,10 +32,14 @@ RELIED_ON: Reasons = {
 def begin_pass_of_replica(replica: DistributedDataParallel) -> None:
     """What comes before the module is called."""
     replica._pre_forward()
+    # Whoever compiles a graph now splits it at this one's buckets, so that their exchange overlaps the backward pass.
+    if replica.bucket_bytes_cap >= torch.distributed._DEFAULT_FIRST_BUCKET_BYTES:  # else torch has an assertion fail
+        DistributedDataParallel._active_ddp_module = replica
 
 
 def end_pass_of_replica(replica: DistributedDataParallel, outputs: Any) -> Any:
     """What comes after it: outputs through which the reducer sees which parameters were used."""
+    DistributedDataParallel._active_ddp_module = None
     return replica._post_forward(outputs)
 
 

@@ -74,6 +74,7 @@ OWNERS = {
     "torch.compile": lambda: torch.compile(nn.Linear(2, 2), backend="eager")._modules,
     "torch.distributed.algorithms._checkpoint.checkpoint_wrapper.CheckpointWrapper": checkpointed,
     "torch.amp.GradScaler": lambda: torch.amp.GradScaler("cpu"),
+    "torch.distributed": lambda: torch.distributed,
     "torch.distributed.ProcessGroup": lambda: torch.distributed.ProcessGroup,
     "torch.distributed.ProcessGroup.Options": lambda: torch.distributed.ProcessGroupGloo._Options(),
     "torch.distributed.tensor.DTensor": lambda: importlib.import_module("torch.distributed.tensor").DTensor,
