@@ -1,4 +1,4 @@
-"""The share of right predictions."""
+"""The share of correct predictions."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from leyden.metrics.states import widened
 
 
 class Accuracy(ClassificationMetric):
-    """Right predictions / all predictions; see `ClassificationMetric` for what (y_pred, y) may be.
+    """Correct predictions / all predictions; see `ClassificationMetric` for what (y_pred, y) may be.
 
     With `is_multilabel` a sample is right if all its labels are (those that are not left out). For whole numbers of one
     shape, y_pred and y may also be class indices. Each pixel of an image counts as a prediction.

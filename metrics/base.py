@@ -57,7 +57,7 @@ class Metric(Arithmetic):
     skip_unrolling = False
     """False: an output of sequences, ([y_pred_a, y_pred_b], [y_a, y_b]), is a batch of each pair in turn."""
     epoch_bound = True
-    """Begins anew with each epoch of the engine."""
+    """True for a metric that is reset at the start of each epoch of its engine."""
     per_iteration = False
     """True for a metric whose `value` tensor is to be seen in `state.metrics` at every iteration."""
     widens = True
@@ -121,14 +121,14 @@ class Metric(Arithmetic):
     # -- what a metric does --------------------------------------------------------------------------------------------
 
     def reset(self) -> None:
-        """Forgets all that was seen. A metric that overrides this calls `super().reset()`."""
+        """Forgets all batches seen so far. A metric that overrides this calls `super().reset()`."""
         for name, declaration in self.declarations.items():
             setattr(self, name, declaration.begin(self._defaults[name]))
         self._settled = False
 
     @abstractmethod
     def update(self, output: Any) -> None:
-        """Takes one output into the states."""
+        """Adds one output to the states."""
 
     @abstractmethod
     def compute(self) -> Any:
@@ -157,13 +157,13 @@ class Metric(Arithmetic):
             raise refused(usage, type(self).__name__, (EpochWise.usage_name,))
 
     def detach(self, engine: Engine[Any, Any]) -> None:
-        """Measures that engine no longer. Raises ValueError if it did not."""
+        """Stops measuring that engine. Raises ValueError if the metric is not attached to it."""
         if not self.is_attached(engine):
             raise ValueError(f"this {type(self).__name__} is not attached to this engine")
         MetricGroup.of(engine).remove(self)
 
     def is_attached(self, engine: Engine[Any, Any]) -> bool:
-        """Whether it is attached to that engine by itself; not as a part of a derived metric."""
+        """Whether it is attached to that engine itself, rather than as a part of a derived metric."""
         return any(self in group.metrics.values() for group in engine.find_handlers(MetricGroup))
 
     def observe(self, output: Any) -> None:
@@ -203,7 +203,9 @@ class Metric(Arithmetic):
 
     @contextmanager
     def holding(self, states: Mapping[str, StateValue]) -> Iterator[None]:
-        """Lets `compute` see other states, those of all ranks; the own ones come back afterwards."""
+        """Within this context `compute` sees other states, those of all ranks; the metric's own ones are put back
+        afterwards.
+        """
         own = {name: getattr(self, name) for name in self.declarations}
         vars(self).update(states)
         try:
@@ -219,7 +221,7 @@ class Metric(Arithmetic):
         }
 
     def load_state_dict(self, state_dict: Mapping[str, torch.Tensor | int]) -> None:
-        """Goes on from such states. Raises ValueError if they are not those of this metric."""
+        """Loads such states. Raises ValueError if they are another metric's."""
         self._begun = True
         needed = [name for name in self.declarations if name not in self.later_states]
         if not set(needed) <= state_dict.keys() <= self.declarations.keys():
@@ -236,8 +238,8 @@ class Metric(Arithmetic):
         self._settled = False
 
     def load_state_dicts(self, states: Sequence[Mapping[str, torch.Tensor | int]], *, first: bool) -> None:
-        """Goes on from what several ranks had, where there is another number of them now: the `first` from all of it,
-        the others from nothing, so that the value over all ranks is what it was.
+        """Loads the states of several ranks where the number of ranks has changed: the `first` rank takes all of it and
+        the others start empty, so the value over all ranks is unchanged.
         """
         self.reset()
         if first:
@@ -274,7 +276,7 @@ class Metric(Arithmetic):
         return wide(output) if self.widens else detached(output)
 
     def _settle(self, output: Any) -> None:
-        """Brings the states to the device of the data, or to where they were wished."""
+        """Moves the states to the device of the data, or to the device that was asked for."""
         if not self._begun:
             self._begun = True
             self.reset()  # one that is written for Ignite makes its tensors there
@@ -296,7 +298,7 @@ class Metric(Arithmetic):
 
 
 def _beginning(reset: Callable[[Any], None]) -> Callable[[Any], None]:
-    """A reset after which nothing counts as seen, whatever it calls itself."""
+    """Wraps a metric's own `reset`: afterwards no batch counts as seen."""
 
     @wraps(reset)
     def beginning(self: Metric) -> None:
@@ -308,8 +310,8 @@ def _beginning(reset: Callable[[Any], None]) -> Callable[[Any], None]:
 
 
 def _prepared(update: Callable[[Any, Any], None]) -> Callable[[Any, Any], None]:
-    """An update that gets a tuple for a mapping, tensors without a graph in full precision, and states on the device of
-    the data.
+    """Wraps a metric's own `update`: it is given a tuple in place of a mapping and detached tensors in full precision,
+    and finds its states on the device of the data.
     """
 
     @wraps(update)
@@ -325,7 +327,7 @@ def _prepared(update: Callable[[Any, Any], None]) -> Callable[[Any, Any], None]:
 
 
 def _checked(compute: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    """A compute that is not asked before there was an update."""
+    """Wraps a metric's own `compute`: it is not called before the first update."""
 
     @wraps(compute)
     def checked(self: Metric) -> Any:

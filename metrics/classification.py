@@ -1,4 +1,4 @@
-"""From what a classifier gives to decided labels: binary, multiclass or multilabel."""
+"""From a classifier's output to predicted labels: binary, multiclass or multilabel."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ FEWEST_ROWS = 16
 
 
 ROUNDING = 0.01
-"""So far outside of 0, ..., 1 rounding may bring a probability: a mean of several, in 16 bits."""
+"""How far rounding may push a probability outside 0 to 1: the mean of several, in 16 bits."""
 
 
 class Labels(NamedTuple):
-    """Decided and true labels: class indices or 0 and 1, of shape (M,); for "multilabel" (M, classes)."""
+    """Predicted and true labels: class indices or 0 and 1, of shape (M,); for "multilabel" (M, classes)."""
 
     kind: Literal["binary", "multiclass", "multilabel"]
     y_pred: torch.Tensor
     y: torch.Tensor
     classes: int
     kept: torch.Tensor
-    """Of the shape of y: what is not left out by `ignore_index`."""
+    """A mask of the shape of y: True where `ignore_index` leaves nothing out."""
 
 
 class ClassificationMetric(Metric):
-    """Base of metrics on decided labels. What `(y_pred, y)` means is told by the shapes:
+    """Base of metrics on predicted labels. The shapes say what `(y_pred, y)` means:
 
     - multiclass: scores (N, C, ...) and class indices (N, ...); the class is the index of the highest score;
     - binary: both (N, ...), or y_pred (N, 1, ...);
@@ -92,7 +92,7 @@ class ClassificationMetric(Metric):
         return labels
 
     def verify(self) -> None:
-        """Raises ValueError for values that can't be meant, NotComputableError where every label was left out."""
+        """Raises ValueError for values that make no sense, NotComputableError if every label was left out."""
         left_out, *faults = self.marks.tolist()
         if any(faults):
             fault = next(fault for fault in Fault if faults[fault - 1])
@@ -103,11 +103,11 @@ class ClassificationMetric(Metric):
             )
 
     def labels_seen(self) -> int:
-        """How many labels `update` got, those that are left out included; of multilabel ones how many samples."""
+        """How many labels `update` was given, those left out included; for multilabel data, how many samples."""
         return -1
 
     def sound(self, value: torch.Tensor) -> torch.Tensor:
-        """The value; NaN if something can't be meant. On the CPU that is raised."""
+        """The value; NaN if some labels or scores make no sense, which is raised as an error on the CPU."""
         if can_look_at(self.marks):
             self.verify()
             return value

@@ -1,4 +1,4 @@
-"""How often each class was taken for each other."""
+"""How often each class was mistaken for each other class."""
 
 from __future__ import annotations
 

@@ -87,7 +87,7 @@ class Derived(Metric):
         return parts
 
     def _check_updated(self) -> None:
-        """Its sources look for themselves."""
+        """The sources check this themselves."""
 
 
 MetricsLambda = Derived

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 class NotComputableError(RuntimeError):
-    """A metric was asked for its value before it saw any sample."""
+    """A metric was asked for its value before it had seen a sample."""
 
 
 def require_samples(metric: object, samples: int) -> None:

@@ -38,7 +38,7 @@ class MetricGroup:
     """
 
     told = False
-    """Metrics that come and go change nothing in the training."""
+    """Metrics may be added or removed between runs without changing the training."""
 
     def __init__(self) -> None:
         self.metrics: dict[str, Metric] = {}
@@ -70,11 +70,11 @@ class MetricGroup:
         engine.declare_metrics(self.names)
 
     def names(self) -> list[str]:
-        """What will come up in `state.metrics`."""
+        """The names that will appear in `state.metrics`."""
         return [each for name, metric in self.metrics.items() for each in (name, *metric.result_keys)]
 
     def add(self, name: str, metric: Metric) -> None:
-        """Raises ValueError for a name that is taken, TypeError for one that is no string."""
+        """Raises ValueError if the name is taken, TypeError if it is not a string."""
         if not isinstance(name, str) or not name:
             kind = type(metric).__name__
             call = f'{kind}(...).attach(engine, "{_snake(kind)}")'
@@ -166,7 +166,7 @@ class MetricGroup:
             live.shown = None
 
     def _leave_without(self, engine: Engine[Any, Any], name: str) -> None:
-        """Of an epoch without a value none is left, so that an earlier one is not taken for it."""
+        """Removes the value of an earlier epoch, so that it is not mistaken for one of this epoch."""
         for key in (name, *self._items.pop(name, ())):
             engine.state.metrics.pop(key, None)
 
@@ -186,7 +186,7 @@ class MetricGroup:
         return values
 
     def _tell(self, engine: Engine[Any, Any], metric: Metric, error: NotComputableError) -> None:
-        """Says once why there is no value, unless the epoch had no batch."""
+        """Warns once why there is no value, unless the epoch had no batch."""
         name = self._sources[metric]
         if dist.rank() == 0 and metric.updated() and name not in self._told:
             self._told.add(name)
@@ -225,7 +225,7 @@ class MetricGroup:
         }
 
     def load_rank_state_dicts(self, states: Sequence[Any]) -> None:
-        """Goes on from such states; those of metrics that are not attached yet wait for them."""
+        """Loads such states; the states of metrics that are not attached yet are kept until they are."""
         self._reset(self._updated)
         same = len(states) == dist.data_size()
         saved = [states[dist.data_rank()]] if same else list(states)
@@ -235,7 +235,7 @@ class MetricGroup:
         self._arrange()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Goes on from a state as checkpoints of schema 1 have it, where it is rank 0's alone."""
+        """Loads a state from a checkpoint of schema 1, which holds rank 0's state only."""
         self._in_epoch = state_dict["in_epoch"]
         self._reset(self._updated)
         if state_dict["rank"] != dist.data_rank():
@@ -252,7 +252,7 @@ class MetricGroup:
 
 
 def _all_of(metric: Metric) -> tuple[Metric, ...]:
-    """The metrics with states that this one uses up, those that it resets for itself included."""
+    """All metrics with states that this one uses, including those it resets itself."""
     return tuple(dict.fromkeys((*metric.sources(), *metric.private())))
 
 

@@ -9,7 +9,7 @@ import torch
 
 
 class Fault(IntEnum):
-    """Each has its place in the state that counts what was found; 0 is for labels that are left out."""
+    """Each has its index in the state that counts them; 0 is for labels that are left out."""
 
     NAN = 1
     SCORE = 2
@@ -37,7 +37,9 @@ class Found(NamedTuple):
 
 
 def message(fault: Fault, who: str, found: str, classes: int, threshold: float, ignore_index: int | None) -> str:
-    """What is said of a fault; `found` is a value, or "values" where looking at one would have cost a wait."""
+    """The message for a fault; `found` is a value, or "values" if reading one would have meant waiting for the
+    device.
+    """
     ignored = f"labels to be left out are marked by ignore_index (now {ignore_index})"
     known = f"none of the classes 0, ..., {classes - 1}" if classes > 0 else "no class"
     return {
@@ -58,7 +60,7 @@ def message(fault: Fault, who: str, found: str, classes: int, threshold: float, 
 
 
 def can_look_at(tensor: torch.Tensor) -> bool:
-    """Whether reading its values waits for no device."""
+    """Whether its values can be read without waiting for a device."""
     return tensor.device.type == "cpu"
 
 

@@ -105,7 +105,9 @@ def _summed(what: str) -> str:
 
 
 def _batch_size(y_pred: Any, y: Any) -> int:
-    """The length of y; where that is no tensor (a mapping, a pair), what all tensors of the prediction agree on."""
+    """The length of y; if y is not a tensor (a mapping, a pair), the length that all tensors of the prediction
+    share.
+    """
     if isinstance(y, torch.Tensor) and y.ndim > 0:
         return len(y)
     sizes = {len(tensor) for tensor in tensors_of(y_pred) if tensor.ndim > 0}

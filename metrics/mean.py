@@ -17,7 +17,7 @@ class Mean(Metric):
 
     A pair (value, count) weighs the value by a whole number: a batch's mean by its size. Sums are kept in float64.
 
-    Raises TypeError for an output that is neither.
+    Raises TypeError for any other output.
     """
 
     required_output_keys = None

@@ -1,4 +1,4 @@
-"""Which engines a metric measures: it has one count, which two engines would mix."""
+"""Which engines a metric measures. It keeps one count, so two engines would mix their numbers."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ CURE = "each engine needs a metric of its own: make them in a function that is c
 class Owners:
     """The groups, one for each engine, that a metric is in.
 
-    A trainer's epoch is open while its evaluators run, so a metric of a trainer is no one else's. Evaluators run one
-    after the other, so they may share one, as scripts for Ignite do; should their epochs overlap, that is found out.
+    A trainer's epoch is open while its evaluators run, so a trainer's metric can't be shared. Evaluators run one after
+    the other, so they may share one, as scripts for Ignite do; if their epochs overlap, that is an error.
     """
 
     def __init__(self) -> None:

@@ -68,7 +68,7 @@ class _ByClass(ClassificationMetric):
         return by_class if len(by_class) > 1 else by_class[0]
 
     def _averaged(self, classes: int) -> list[int]:
-        """The classes over which "macro" goes: one that is left out does not count as 0."""
+        """The classes that "macro" averages over: one that is left out does not count as 0."""
         return [each for each in range(classes) if each != self.ignore_index]
 
     @abstractmethod
@@ -77,7 +77,7 @@ class _ByClass(ClassificationMetric):
 
 
 class Precision(_ByClass):
-    """Of what was predicted as a class, the share that is of it; 0 for a class that was never predicted.
+    """For each class, the share of its predictions that are correct; 0 for a class that was never predicted.
 
     `average=None`: by class, {0: ..., 1: ...}. False: the same, but for binary outputs the number of class 1. "macro"
     (or True): the mean over all classes but that of `ignore_index`. "micro": all classes counted together. "weighted":
@@ -90,7 +90,7 @@ class Precision(_ByClass):
 
 
 class Recall(_ByClass):
-    """Of what is of a class, the share that was predicted as it; 0 for a class that never occurs.
+    """For each class, the share of its samples that were predicted as such; 0 for a class that never occurs.
 
     Averages, and what is left out, are those of `Precision`.
     """

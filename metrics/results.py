@@ -1,4 +1,4 @@
-"""What stands in `state.metrics`: plain numbers, mappings of them, matrices on the CPU."""
+"""What `state.metrics` holds: plain numbers, mappings of them, matrices on the CPU."""
 
 from __future__ import annotations
 

@@ -100,7 +100,9 @@ class RunningAverage(Metric):
         return self.value / self.ranks
 
     def load_state_dicts(self, states: Sequence[Mapping[str, torch.Tensor | int]], *, first: bool) -> None:
-        """Every rank goes on from the mean of those that there were: an average is no sum to be shared out."""
+        """Every rank continues from the mean of the saved averages: an average, unlike a sum, can't be divided among
+        ranks.
+        """
         self.reset()
         begun = [state for state in states if state["ranks"]]
         if begun:
@@ -108,7 +110,7 @@ class RunningAverage(Metric):
             self.load_state_dict({**begun[0], "value": mean})
 
     def _take(self, output: Any) -> None:
-        """What does not go the straight way: the first number, and numbers of another type, dtype or shape."""
+        """The slow path: the first number, and numbers of another type, dtype or shape."""
         number = self._number(output)
         if self.ranks == 0:
             # In 16 bits the average would stand still; the tensor is new, since it is changed in place.

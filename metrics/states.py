@@ -13,7 +13,7 @@ StateValue: TypeAlias = torch.Tensor | list[torch.Tensor] | int
 """A tensor; a list of tensors under "cat"; a Python number for what is counted on the host."""
 
 UNKNOWN_SHAPE = torch.Size([0])
-"""The shape of a state whose shape only the data tell, before they came."""
+"""The shape of a state before the first batch, if only the data determine it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +27,9 @@ class Declaration:
 
     @classmethod
     def of(cls, default: torch.Tensor | int, reduction: StateReduction) -> Declaration:
-        """Raises ValueError for a default that does not fit the reduction, TypeError for no tensor or int."""
+        """Raises ValueError for a default that does not fit the reduction, TypeError if it is neither a tensor nor an
+        int.
+        """
         if reduction not in get_args(StateReduction):
             raise ValueError(
                 f"a state is reduced by one of {', '.join(get_args(StateReduction))}, but got {reduction!r}"
@@ -48,7 +50,7 @@ class Declaration:
 
     @property
     def shaped_by_data(self) -> bool:
-        """Its shape is not known before data come (the number of classes, say)."""
+        """Its shape is not known before the first batch (the number of classes, say)."""
         return self.reduction != "cat" and self.default.shape == UNKNOWN_SHAPE
 
     def begin(self, default: torch.Tensor) -> StateValue:
@@ -58,7 +60,7 @@ class Declaration:
         return [default] if self.reduction == "cat" else default.clone()
 
     def neutral(self, shape: torch.Size) -> torch.Tensor:
-        """What a rank that saw no data brings into the reduction of a state that has this shape elsewhere."""
+        """What a rank without data contributes to the reduction of a state that has this shape on other ranks."""
         dtype = self.default.dtype
         if self.reduction == "sum":
             return torch.zeros(shape, dtype=dtype)
@@ -68,7 +70,7 @@ class Declaration:
         return torch.full(shape, info.min if self.reduction == "max" else info.max, dtype=dtype)
 
     def merge(self, values: Sequence[torch.Tensor | int]) -> torch.Tensor | int:
-        """One value of those that several ranks saved; one that no data had shaped counts for nothing."""
+        """Merges the values that several ranks saved, leaving out those of ranks without data."""
         if self.counter:
             counts = [int(value) for value in values]
             return sum(counts) if self.reduction == "sum" else max(counts) if self.reduction == "max" else min(counts)
@@ -85,7 +87,7 @@ class Declaration:
 
 
 def as_tensor(state: StateValue) -> torch.Tensor:
-    """A state as one tensor, whatever its form."""
+    """A state as one tensor, whichever of its forms it has."""
     return torch.cat(state) if isinstance(state, list) else torch.as_tensor(state)
 
 

@@ -1,4 +1,4 @@
-"""Ignite's names for when a metric is reset and computed (`attach(..., usage=)`), and which of them leyden has."""
+"""Ignite's names for when a metric is reset and computed (`attach(..., usage=)`), and those that leyden supports."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ class MetricUsage:
 
 
 class EpochWise(MetricUsage):
-    """Begins with each epoch, computed at its end: what every metric does."""
+    """Reset at the start of each epoch and computed at its end: what every metric does."""
 
     usage_name = "epoch_wise"
 
 
 class RunningBatchWise(MetricUsage):
-    """Goes on from epoch to epoch, seen at each iteration: RunningAverage(epoch_bound=False)."""
+    """Never reset, and shown at each iteration: RunningAverage(epoch_bound=False)."""
 
     usage_name = "running_batch_wise"
 
 
 class SingleEpochRunningBatchWise(MetricUsage):
-    """Begins with each epoch, seen at each iteration: RunningAverage()."""
+    """Reset at the start of each epoch, and shown at each iteration: RunningAverage()."""
 
     usage_name = "single_epoch_running_batch_wise"
 
@@ -35,7 +35,7 @@ def usage_name(usage: Any) -> str:
 
 
 def refused(usage: Any, who: str, known: tuple[str, ...]) -> ValueError:
-    """The error for a usage that a metric does not have."""
+    """The error for a usage that a metric does not support."""
     return ValueError(
         f"{who} takes the usages {', '.join(known)}, but got {usage_name(usage)!r}. A metric's value of each batch, "
         "smoothed, is RunningAverage(metric, alpha); for other times call reset(), update() and compute() in handlers "

@@ -19,7 +19,7 @@ from leyden.handlers.data.wrapping import WrappedData
 
 
 class DeviceTransfer:
-    """BatchCopier batches to the device, each while the one before is in work; on the CPU it does nothing.
+    """Copies batches to the device, each while the step before it still runs; on the CPU it does nothing.
 
     Tensors are found in nested dicts, lists, tuples, named tuples and dataclasses, and in objects with a method
     `to(device, non_blocking=...)`. `device`: by default the engine's own. `pin_memory`: batches go through page-locked
@@ -67,7 +67,7 @@ class DeviceTransfer:
         engine.data_setup.add(DataStage.TRANSFER, functools.partial(self._transfer, engine), owner=self)
 
     def attach_to_evaluator(self, engine: Engine[Any, Any]) -> None:
-        """BatchCopier the evaluator's batches, unless it has a transfer of its own."""
+        """Copies the evaluator's batches, unless the evaluator has a transfer of its own."""
         if not engine.find_handlers(DeviceTransfer):
             self.attach(engine)
 

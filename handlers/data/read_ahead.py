@@ -1,4 +1,4 @@
-"""Batches on their way to a device while the one before is in work."""
+"""Batches on their way to a device while the step before them still runs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from leyden.engine.values import Move, move_nested
 
 
 class BatchCopier:
-    """BatchCopier batches to a device on a stream of their own; on the current one where the device has no streams, or
+    """Copies batches to a device on a stream of their own, or on the current one if the device has no streams or
     `beside` is False.
     """
 

@@ -1,4 +1,4 @@
-"""Checks of what loggers and bars are made with: a mistake is told where it is made, not after the training."""
+"""Checks the arguments of loggers and bars, so that a mistake shows when they are made, not after the training."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from leyden.handlers.loggers.values import check_metric_choice
 
 
 def check_what_is_shown(who: str, metrics: object, output_transform: object) -> None:
-    """Raises TypeError for what is no choice of metrics, and for a transform that can't be called."""
+    """Raises TypeError for anything but a choice of metrics, and for a transform that can't be called."""
     check_metric_choice(metrics, who)
     if output_transform is not None and not callable(output_transform):
         raise TypeError(f"{who}(output_transform=) takes a function of the output, but got {output_transform!r}")
 
 
 def iterations_between(who: str, every: Any) -> int | None:
-    """`every` as an int. Raises TypeError for what is no whole number, ValueError for one below 1."""
+    """`every` as an int. Raises TypeError if it is not a whole number, ValueError if it is below 1."""
     if every is None:
         return None
     number = as_whole(every)
@@ -31,7 +31,7 @@ def iterations_between(who: str, every: Any) -> int | None:
 
 
 def seconds(who: str, patience: Any) -> float:
-    """`patience` as a float. Raises TypeError for what is no number, ValueError for one below 0 or NaN."""
+    """`patience` as a float. Raises TypeError if it is not a number, ValueError if it is below 0 or NaN."""
     if isinstance(patience, bool) or not isinstance(patience, Real):
         raise TypeError(f"{who}(patience=) takes seconds, but got {patience!r}")
     if math.isnan(patience) or patience < 0:
@@ -40,7 +40,7 @@ def seconds(who: str, patience: Any) -> float:
 
 
 def parameters(who: str, params: Any) -> dict[str, Any]:
-    """`params` as a dict of its own. Raises TypeError for what is no mapping."""
+    """`params` copied into a dict. Raises TypeError if it is not a mapping."""
     if params is not None and not isinstance(params, Mapping):
         raise TypeError(f"{who}(params=) takes a mapping of names and values (vars(args), say), but got {params!r}")
     return dict(params or {})

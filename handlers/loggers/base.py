@@ -81,12 +81,14 @@ class Logger(ABC):
 
     @abstractmethod
     def _open(self, engine: Engine[Any, Any], continues: bool) -> dict[str, str]:
-        """Opens the backend, and gives the parameters that it has already; `continues`: it is to go on in its place."""
+        """Opens the backend and returns the parameters it has already; `continues`: the run goes on where it was logged
+        before.
+        """
 
     @abstractmethod
     def _write(self, values: list[Value]) -> None:
-        """Writes values, so that a death of the process does not lose them; may raise, and is then given the same
-        again. Runs in another thread while the engine runs.
+        """Writes values so that they survive the death of the process. May raise, and is then called with the same
+        values again. Runs in another thread while the engine runs.
         """
 
     @abstractmethod
@@ -98,11 +100,11 @@ class Logger(ABC):
         """Closes the backend; `ending` is None after a value was logged outside of a run. May be called again."""
 
     def _clean(self, name: str) -> str:
-        """The name as the backend takes it, another one for each name."""
+        """The name in a form that the backend accepts; different names stay different."""
         return name
 
     def _is_refusal(self, error: Exception) -> bool:
-        """True if the backend will never take what it was given, however often it is tried."""
+        """True if the backend will never accept these values, however often they are sent."""
         return isinstance(error, TypeError | ValueError) and not isinstance(error, OSError)
 
     @abstractmethod
@@ -169,7 +171,7 @@ class Logger(ABC):
         )
 
     def state_dict(self) -> dict[str, Any]:
-        """What was logged and is not known to be with the backend. Waits for nothing."""
+        """What was logged but may not have reached the backend. Does not wait."""
         waiting = self._undelivered if self._delivery is None else self._delivery.waiting
         return {"waiting": to_state(waiting)}
 
@@ -214,7 +216,7 @@ class Logger(ABC):
         self._log(engine, unlogged)
 
     def _close_after(self, error: BaseException) -> None:
-        """Nothing will be logged: the backend's run, if there is one already, ends here."""
+        """Nothing will be logged: if the backend has begun a run, it ends here."""
         try:
             self._close(ending_by(error), error)
         except Exception as failure:
@@ -295,7 +297,7 @@ class Logger(ABC):
             self._tell_refused([(part[0], reason) for part, reason in parts if reason is not None])
 
     def _new_params(self, params: dict[str, str]) -> dict[str, str]:
-        """Those that are not logged yet; those that differ from what was logged are told."""
+        """The parameters that are not logged yet; warns of those that differ from what was logged."""
         clean = {self._clean(name): text for name, text in params.items()}
         new = {name: text for name, text in clean.items() if name not in self._logged}
         differing = [

@@ -1,4 +1,4 @@
-"""Brings items to a place that may be slow or away for a while, without letting the giver wait."""
+"""Delivers items to a backend that may be slow or out of reach for a while, without making the caller wait."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class Delivery(Generic[T]):
     ) -> None:
         self.failure: Exception | None = None
         self.end_refused: Exception | None = None
-        """Why the last call, of `close`, will never go well."""
+        """Why the last call, made by `close`, can never succeed."""
         self._send = send
         self._is_refusal = is_refusal
         self._interval = interval
@@ -63,7 +63,7 @@ class Delivery(Generic[T]):
 
     @property
     def waiting(self) -> list[T]:
-        """What is not known to be delivered yet."""
+        """What may not have been delivered yet."""
         with self._changed:
             return self._items[:]
 
@@ -73,7 +73,7 @@ class Delivery(Generic[T]):
             self._changed.notify_all()
 
     def take_refused(self) -> list[tuple[T, Exception]]:
-        """What was set aside since this was last asked, and why."""
+        """What was set aside since the last call, and why."""
         with self._changed:
             refused, self._refused = self._refused, []
         return refused

@@ -28,7 +28,7 @@ class Ending(Enum):
     FINISHED = "finished"
     """By its limits or by `terminate`."""
     STOPPED = "stopped"
-    """By `interrupt`, Ctrl-C, an exit or a search that prunes it: it may go on, or was not worth it."""
+    """By `interrupt`, Ctrl-C, an exit or a search that pruned it: it may be continued, or was given up."""
     FAILED = "failed"
     """By an exception."""
 
@@ -43,7 +43,7 @@ def ending_by(error: BaseException) -> Ending:
 
 
 def to_state(entries: Sequence[LogEntry]) -> dict[str, Any]:
-    """As plain data, by columns: short also where there are many."""
+    """As plain data, by columns, which stays compact for many values."""
     values = [entry for entry in entries if isinstance(entry, Value)]
     return {
         "names": [value.name for value in values],

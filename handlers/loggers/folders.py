@@ -10,7 +10,7 @@ from pathlib import Path
 
 
 def make_new(parent: Path) -> Path:
-    """A folder that nobody has, named by time and host. Several runs may begin in one second, in several processes."""
+    """A new folder, named by time and host. Several runs may begin in one second, in several processes."""
     parent.mkdir(parents=True, exist_ok=True)
     name = f"{datetime.now():%Y-%m-%d_%H-%M-%S}_{socket.gethostname()}"
     for number in count(1):
@@ -24,8 +24,8 @@ def make_new(parent: Path) -> Path:
 
 
 class Claim:
-    """Says of a folder that somebody writes to it; forgotten when the process ends. Where the file system or the
-    platform knows no locks, nobody ever finds one.
+    """Marks a folder as being written to, until the process ends. Without locks in the file system or the platform, no
+    folder is ever found marked.
     """
 
     def __init__(self) -> None:

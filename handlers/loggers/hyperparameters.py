@@ -1,4 +1,4 @@
-"""What a run was made with, found out from its engine, so that nobody has to write it down."""
+"""The hyperparameters of a run, read from its engine so that nobody has to write them down."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from leyden.engine.values import leaves_by_name
 from leyden.handlers.loggers.values import by_group
 
 NO_OPTIONS = ("params", "name", "param_names", "initial_lr")
-"""What a param group has beside its options."""
+"""The keys of a param group that are not options."""
 LONGEST_TEXT = 6000
-"""Characters of a parameter that MLflow's stores keep."""
+"""The length at which MLflow's stores cut a parameter."""
 
 
 def hyperparameters(

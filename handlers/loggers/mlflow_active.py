@@ -21,7 +21,7 @@ DRAWING = (
     "mlflow.utils.rest_utils",
     "urllib3.util.retry",
 )
-"""What draws from python's generator in threads: how long to wait before another attempt, and the like."""
+"""Modules that draw from python's generator in threads: how long to wait before the next attempt, for example."""
 
 
 class LoggersRun(mlflow.ActiveRun):
@@ -59,7 +59,7 @@ def take_run_id() -> str | None:
 
 
 def latest_metrics(run: Any) -> list[Any]:
-    """Of each metric of a run its last point; `run.data.metrics` leaves out the steps."""
+    """The last point of each metric of a run; `run.data.metrics` leaves out the steps."""
     return list(run.data._metric_objs)
 
 

@@ -69,7 +69,7 @@ def _build(path: Path, artifacts: Path) -> None:
 
 
 def _publish(new: Path, path: Path) -> None:
-    """Gives it its name; one that is there by now stays."""
+    """Gives the database its name, unless another one got there first."""
     with suppress(FileExistsError):
         try:
             os.link(new, path)
@@ -81,7 +81,7 @@ def _publish(new: Path, path: Path) -> None:
 
 @contextmanager
 def _not_synchronous(path: Path) -> Iterator[None]:
-    """While a database is made nothing waits for the disk: MLflow does it in hundreds of small transactions."""
+    """Lets SQLite not wait for the disk while a database is made, which takes MLflow hundreds of small transactions."""
     from sqlalchemy import event
     from sqlalchemy.engine import Engine
 

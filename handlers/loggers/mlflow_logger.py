@@ -39,7 +39,7 @@ PARAMS_A_CALL = 100
 STATUS = {Ending.FINISHED: "FINISHED", Ending.STOPPED: "KILLED", Ending.FAILED: "FAILED"}
 ERROR_TAG = "error"
 REFUSALS = ("INVALID_PARAMETER_VALUE", "BAD_REQUEST", "MALFORMED_REQUEST", "RESOURCE_ALREADY_EXISTS")
-"""MLflow's codes for what it will never take."""
+"""MLflow's error codes for what it will never accept."""
 
 
 class MLflowLogger(Logger):

@@ -18,7 +18,7 @@ class MLflowNames:
 
     def __init__(self) -> None:
         self.changed: dict[str, str] = {}
-        """The names that could not stay as they are."""
+        """The names that had to be changed."""
         self._owners: dict[str, str] = {}  # of each name that is taken
 
     def clean(self, name: str) -> str:
@@ -34,7 +34,7 @@ class MLflowNames:
 
     @property
     def given(self) -> dict[str, str]:
-        """What each name became, also those that stayed: no other name may take theirs."""
+        """What each name became. Names that stayed are included, as no other name may take theirs."""
         return {name: clean for clean, name in self._owners.items()}
 
     def restore(self, given: dict[str, str]) -> None:
@@ -52,6 +52,6 @@ def _valid(name: str) -> str:
 
 
 def _marked(clean: str, name: str) -> str:
-    """With a mark that is the name's own."""
+    """The name with a mark derived from it."""
     mark = "_" + sha256(name.encode()).hexdigest()[:8]
     return clean[: LONGEST_NAME - len(mark)] + mark

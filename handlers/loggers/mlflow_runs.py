@@ -19,7 +19,7 @@ PARENT_TAG = "mlflow.parentRunId"
 
 
 def own_process() -> str:
-    """This process, for PROCESS_TAG."""
+    """This process, as PROCESS_TAG names it."""
     return json.dumps(asdict(ProcessIdentity.own()))
 
 
@@ -52,7 +52,7 @@ def experiment_of_environment(client: Any) -> Any:
 
 
 def run_if_there(client: Any, run_id: str) -> tuple[Any, str | None]:
-    """The run, or None and why it can't be gone on with."""
+    """The run, or None and the reason why it can't be continued."""
     from mlflow.exceptions import MlflowException
 
     try:
@@ -67,7 +67,7 @@ def run_if_there(client: Any, run_id: str) -> tuple[Any, str | None]:
 
 
 def end_abandoned(client: Any, experiment_id: str) -> None:
-    """Runs of an experiment that stand as RUNNING, though their process on this machine died, become KILLED."""
+    """Sets the runs of an experiment to KILLED if they are still RUNNING but their process on this machine died."""
     from mlflow.exceptions import MlflowException
 
     try:

@@ -1,4 +1,4 @@
-"""What is logged of a run at which moment, and under which name."""
+"""What is logged when, and under which name."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from leyden.handlers.loggers.window import WindowMean
 from leyden.metrics import OutputTransform
 
 NO_MAPPINGS = frozenset({torch.Tensor, float, int, tuple})
-"""Whose being a mapping need not be asked in each step."""
+"""Types that are known not to be mappings, which saves a slow check in each step."""
 
 
 class Points:
@@ -127,7 +127,7 @@ class Points:
         return {_group(engine) + "epoch": float(engine.state.epoch)}
 
     def _new_metrics(self, engine: Engine[Any, Any], in_place: bool = True) -> dict[str, float]:
-        """Those that were set since the last look, or whose tensor was changed in place."""
+        """The metrics set since the last call, or whose tensor was changed in place."""
         metrics = engine.state.metrics
         new = set(self._watch.new(metrics))
         found: dict[str, float] = {}
@@ -152,7 +152,7 @@ class Points:
         return metric + ("_metric" if own else "")
 
     def _once(self, engine: Engine[Any, Any], numbers: dict[str, float]) -> dict[str, float]:
-        """Without those that are logged at this step already."""
+        """Leaves out those that are already logged at this step."""
         if engine.state.iteration != self._step:
             self._step, self._logged = engine.state.iteration, {}
         fresh = {name: number for name, number in numbers.items() if not _equal(self._logged.get(name), number)}

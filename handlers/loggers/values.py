@@ -21,7 +21,7 @@ MetricChoice = Literal["all"] | Sequence[str] | None
 
 
 def check_metric_choice(metrics: object, who: str) -> None:
-    """Raises TypeError for what is no choice of metrics."""
+    """Raises TypeError for anything but a choice of metrics."""
     if metrics is None or metrics == "all":
         return
     if isinstance(metrics, str) or not isinstance(metrics, Sequence) or not all(isinstance(n, str) for n in metrics):
@@ -46,7 +46,7 @@ def _number(value: Any) -> float | None:
 
 
 def output_name(engine: Engine[Any, Any]) -> str:
-    """What an output is called that has no name of its own."""
+    """The name of an output that has none of its own."""
     return "loss" if engine.training else "output"
 
 

@@ -31,7 +31,7 @@ class WindowMean:
     def __init__(self) -> None:
         self._sums: dict[str, _Sum] = {}
         self.names: set[str] = set()
-        """Of all numbers that ever came."""
+        """The names of all numbers seen so far."""
 
     def add(self, name: str, value: Any) -> None:
         """A number, a tensor of one element, or a mapping of them, whose names are `name/key`.

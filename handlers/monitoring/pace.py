@@ -6,9 +6,8 @@ import time
 
 
 class Pace:
-    """Says after how many more iterations it will be `seconds` since the last showing.
-
-    From one question to the next the answer at most doubles: a few quick steps are no reason to look away for long.
+    """Estimates after how many more iterations `seconds` will have passed since something was shown. The answer at most
+    doubles from one call to the next: a few quick steps are no reason to look away for long.
     """
 
     def __init__(self, seconds: float) -> None:
@@ -23,7 +22,7 @@ class Pace:
         self._asked_at = time.monotonic()
 
     def is_time(self) -> bool:
-        """True if it is time to show; then it counts as shown."""
+        """True if it is time to show something, which then counts as shown."""
         now = time.monotonic()
         if now - self._shown_at < 0.9 * self.seconds:
             return False
@@ -31,7 +30,7 @@ class Pace:
         return True
 
     def steps(self, iteration: int) -> int:
-        """Iterations until it is worth to ask `is_time` again."""
+        """The number of iterations until it is worth asking `is_time` again."""
         now = time.monotonic()
         a_step = max(now - self._asked_at, 1e-7) / max(iteration - self._iteration, 1)
         left = max(self._shown_at + self.seconds - now, 0)

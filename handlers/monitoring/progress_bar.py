@@ -172,7 +172,7 @@ class ProgressBar:
         self._tell()
 
     def _tell(self) -> None:
-        """Once, what kept it from being shown."""
+        """Warns once, with the reason why nothing is shown."""
         failure = self._out.failure
         if failure is not None and not self._told:
             self._told = True

@@ -1,4 +1,4 @@
-"""A stream to show something on, which never ends a run: one that is closed, full or gone shows nothing."""
+"""A stream for showing something that never ends a run: if it is closed, full or gone, nothing is shown."""
 
 from __future__ import annotations
 
