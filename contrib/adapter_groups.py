@@ -44,11 +44,12 @@ def enter_optimizer(update: Update, made: Mapping[str, int], held: Mapping[int, 
     `held`: the names of the parameters that were in the optimizer, by id.
     """
     optimizer, current = update.optimizer, named_parameters(update.modules)
-    new = {name: current[name] for name in made if current[name].requires_grad}
+    there = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
+    new = {name: current[name] for name in made if current[name].requires_grad and id(current[name]) not in there}
     for place, group in enumerate(optimizer.param_groups):
         entering = {name: each for name, each in new.items() if made[name] == place and lr is None}
         _regroup(optimizer, group, current, entering, held)
-    if lr is not None:
+    if lr is not None and new:
         first = optimizer.param_groups[0]
         options = {key: value for key, value in first.items() if key not in ("params", "param_names")}
         members = [(_label(name), each) if "param_names" in first else each for name, each in new.items()]

@@ -16,7 +16,7 @@ from torch.nn.modules.lazy import LazyModuleMixin
 from leyden.contrib.adapter_groups import Kin, enter_optimizer, find_kin
 from leyden.contrib.adapters import adapted_layers
 from leyden.engine import Engine, Stage, Update
-from leyden.engine.step import named_parameters, optimizers_in
+from leyden.engine.step import LateOptimizer, named_parameters, optimizers_in
 from leyden.engine.values import as_whole
 from leyden.handlers import Finetune, Freeze, ParamSchedule, Quantize, Schedule
 from leyden.handlers.common import require_number, require_package, share_update
@@ -82,6 +82,11 @@ class LoRA:
 
     def attach(self, engine: Engine[Any, Any]) -> None:
         self._updates = engine.targets(self.update, self)
+        if self.lr is not None and any(isinstance(update.optimizer, LateOptimizer) for update in self._updates):
+            raise ValueError(
+                f"LoRA(lr={self.lr}) makes a group of the adapters, and the optimizer of this update is made by a "
+                "function, which gets just them: give it the learning rate there, and leave lr= out"
+            )
         for other in engine.find_handlers(Schedule):
             if reason := self.refuses(other):
                 raise ValueError(f"LoRA and Schedule can't both be attached to one engine: {reason}")

@@ -14,6 +14,7 @@ from leyden.engine.evaluation.attach_metrics import attach_metrics
 from leyden.engine.evaluation.eval_mode import evaluator_of
 from leyden.engine.setup import Stage
 from leyden.engine.step.batches import Inputs, ModelInputs, PrepareBatch, caller
+from leyden.engine.step.late_optimizer import MakeOptimizer
 from leyden.engine.step.update import Update
 from leyden.engine.values.moving import move_module
 from leyden.engine.values.nested import detached
@@ -23,7 +24,7 @@ LossFunction = Callable[[Any, Any], torch.Tensor]
 
 def supervised_trainer(
     model: nn.Module,
-    optimizer: torch.optim.Optimizer | Sequence[torch.optim.Optimizer],
+    optimizer: torch.optim.Optimizer | Sequence[torch.optim.Optimizer] | MakeOptimizer,
     loss_fn: LossFunction,
     device: str | torch.device | None = None,
     non_blocking: bool = False,
@@ -35,7 +36,8 @@ def supervised_trainer(
     model_inputs: ModelInputs | None = None,
     metrics: Mapping[str, Any] | None = None,
 ) -> Engine[Any, Any]:
-    """An engine that trains `model` on batches of (input, target), with one optimizer or several that step together.
+    """An engine that trains `model` on batches of (input, target), with one optimizer, several that step
+    together, or what a function makes of the parameters when the run starts (see `Update`).
 
     `device`: where the model, a loss that is a module, and the batches go when the run starts; by default the process's
     own (`leyden.distributed.device`). Of batches that are no pair, `model_inputs` says what the model is called with,

@@ -2,6 +2,7 @@
 `Engine`, `leyden.engine` hands them on."""
 
 from leyden.engine.step.batches import ModelCall, call_arguments
+from leyden.engine.step.late_optimizer import LateOptimizer, MakeOptimizer
 from leyden.engine.step.parameters import named_parameters, plain_name
 from leyden.engine.step.several_optimizers import groups_before, optimizer_kind, optimizers_in
 from leyden.engine.step.slots import Driver, GradientScaler, GradientSync, Tail
@@ -13,6 +14,8 @@ __all__ = [
     "Driver",
     "GradientScaler",
     "GradientSync",
+    "LateOptimizer",
+    "MakeOptimizer",
     "ModelCall",
     "Tail",
     "Update",

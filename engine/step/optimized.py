@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from leyden.distributed import is_sharded
-from leyden.engine.step.several_optimizers import optimizers_in
+from leyden.engine.step.several_optimizers import optimizer_kind, optimizers_in
 from leyden.engine.step.slots import Slots
 
 
@@ -43,3 +43,8 @@ class Optimized:
         }
         whole = self.slots.join is None and not any(map(is_sharded, self.trainable()))
         self.uniform = len(kinds) == 1 and whole
+
+    def describe(self) -> str:
+        models = ", ".join(type(module).__name__ for module in self.modules.values())
+        filled = ", ".join(f"{slot} by {owner}" for slot, owner in self.slots.owners.items()) or "no slot filled"
+        return f"{optimizer_kind(self.optimizer)} on {models}; {filled}"

@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch.optim import Optimizer
 
+from leyden.engine.step.late_optimizer import LateOptimizer
+
 Closure = Callable[[], Any]
 
 
@@ -141,6 +143,11 @@ class _States(MutableMapping[Any, Any]):
         return self._optimizers[0]
 
 
+def as_one(optimizer: Optimizer | Sequence[Optimizer]) -> Optimizer:
+    """The optimizer, or several as one."""
+    return optimizer if isinstance(optimizer, Optimizer) else SeveralOptimizers(optimizer)
+
+
 def optimizers_in(optimizer: Optimizer) -> tuple[Optimizer, ...]:
     """The optimizer, or those that it is made of."""
     return optimizer.optimizers if isinstance(optimizer, SeveralOptimizers) else (optimizer,)
@@ -148,6 +155,8 @@ def optimizers_in(optimizer: Optimizer) -> tuple[Optimizer, ...]:
 
 def optimizer_kind(optimizer: Optimizer) -> str:
     """What is told of it: its class, or those of several."""
+    if isinstance(optimizer, LateOptimizer):
+        return repr(optimizer)
     return " + ".join(type(each).__name__ for each in optimizers_in(optimizer))
 
 

@@ -14,11 +14,13 @@ from torch import nn
 from leyden.engine.events.dispatch import RemovableEventHandle, Table
 from leyden.engine.events.names import Event, UpdateEvents
 from leyden.engine.events.signatures import Handler
+from leyden.engine.setup import Stage
 from leyden.engine.step.driving import drive_by
 from leyden.engine.step.forward_pass import ForwardPass
+from leyden.engine.step.late_optimizer import LateOptimizer, MakeOptimizer
 from leyden.engine.step.loss_share import LossShare
 from leyden.engine.step.parameters import ParameterNames
-from leyden.engine.step.several_optimizers import SeveralOptimizers, optimizer_kind
+from leyden.engine.step.several_optimizers import as_one
 from leyden.engine.step.slots import Slots, Tail
 from leyden.engine.step.window import scale_gradients
 
@@ -35,11 +37,12 @@ class Update(LossShare):
             loss = loss_fn(model(x), y)
         update.backward(loss)
 
-    `model` is a module or a sequence of modules, `optimizer` an optimizer or a sequence of them, [muon, adamw], which
-    step together: all or, where a gradient overflowed, none. Gradients are accumulated over a window of batches (one,
-    unless a handler sets it), which closes at the epoch's last batch too; then: unscale, GRADIENTS_READY,
-    optimizer.step, zero_grad, STEP_COMPLETED. Where an engine has several updates, each one's backward pass reaches
-    only its own parameters.
+    `model` is a module or a sequence of modules. `optimizer` is an optimizer; a sequence of them, [muon, adamw], which
+    step together: all or, where a gradient overflowed, none; or a function that makes either when the models are what
+    is trained in the run (adapted, sharded), `lambda parameters: AdamW(parameters)`. Gradients are accumulated over a
+    window of batches (one, unless a handler sets it), which closes at the epoch's last batch too; then: unscale,
+    GRADIENTS_READY, optimizer.step, zero_grad, STEP_COMPLETED. Where an engine has several updates, each one's backward
+    pass reaches only its own parameters.
 
     Raises ValueError if the name is taken on the engine, if a handler of all updates is attached already, or if the
     optimizer's parameters are not the model's.
@@ -49,7 +52,7 @@ class Update(LossShare):
         self,
         engine: Engine[Any, Any],
         model: nn.Module | Sequence[nn.Module],
-        optimizer: torch.optim.Optimizer | Sequence[torch.optim.Optimizer],
+        optimizer: torch.optim.Optimizer | Sequence[torch.optim.Optimizer] | MakeOptimizer,
         name: str = "default",
     ) -> None:
         engine.check_new_update(name)
@@ -57,7 +60,10 @@ class Update(LossShare):
         self.engine = engine
         self.name = name
         self.modules = {"model": model} if isinstance(model, nn.Module) else {str(i): m for i, m in enumerate(model)}
-        self.optimizer = optimizer if isinstance(optimizer, torch.optim.Optimizer) else SeveralOptimizers(optimizer)
+        if callable(optimizer) and not isinstance(optimizer, torch.optim.Optimizer):
+            optimizer = LateOptimizer(optimizer, self.modules, name)
+            engine.setup.add(Stage.OPTIMIZER, self._make_optimizer, owner=f"optimizer of update {name!r}")
+        self.optimizer = as_one(optimizer)
         self.steps = 0
         """Optimizer steps done in the run."""
         self.went_backward = False
@@ -279,6 +285,11 @@ class Update(LossShare):
         if step >= (completed := self.tables[UpdateEvents.STEP_COMPLETED]).due:
             completed.fire(step)
 
+    def _make_optimizer(self) -> None:
+        assert isinstance(self.optimizer, LateOptimizer)
+        self.optimizer = as_one(self.optimizer.make())
+        self._names = ParameterNames(self.modules, self.optimizer, self.name)
+
     # -- around the step -------------------------------------------------------------------------------------
 
     def flush(self, run_ends: bool = True) -> None:
@@ -335,8 +346,3 @@ class Update(LossShare):
         """Lets filters count from where the update stands."""
         for table in self.tables.values():
             table.rearm(wake)
-
-    def describe(self) -> str:
-        models = ", ".join(type(module).__name__ for module in self.modules.values())
-        filled = ", ".join(f"{slot} by {owner}" for slot, owner in self.slots.owners.items()) or "no slot filled"
-        return f"{optimizer_kind(self.optimizer)} on {models}; {filled}"

@@ -159,6 +159,7 @@ class Checkpoint:
         self._engine = engine
         engine.share_stops()  # ranks save together, so they have to end together
         engine.setup.add(Stage.DEVICE, functools.partial(self._going_on.script.take, engine))
+        engine.setup.add(Stage.OPTIMIZER, functools.partial(self._going_on.script.take_late, engine))
         engine.setup.add(Stage.RESTORE, functools.partial(self.set_up, engine))
         if self.keeping.best is not None:
             engine.add_event_handler(Events.STARTED, require_number_of, engine, self.keeping.best, "Checkpoint")

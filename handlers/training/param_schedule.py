@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from leyden.engine import Engine, Events, Order, State, Update, UpdateEvents
-from leyden.engine.step import optimizer_kind, optimizers_in
+from leyden.engine import Engine, Events, Order, Stage, State, Update, UpdateEvents
+from leyden.engine.step import LateOptimizer, optimizer_kind, optimizers_in
 from leyden.handlers.training.drawing import draw
 from leyden.handlers.training.param_fields import Field, check_field_values, parse_target
 from leyden.handlers.training.schedule import Schedule
@@ -87,11 +87,12 @@ class ParamSchedule:
 
     def attach(self, engine: Engine[Any, Any]) -> None:
         updates = [] if self._of_state and self.per != "step" else engine.targets(self.update, self)
-        places = self._check_state(engine, updates) if self._of_state else self._check_groups(updates)
-        for other in engine.handlers.values():
-            if reason := _shared(places, _places_of(other)):
-                names = f"{type(self).__name__} and {type(other).__name__}"
-                raise ValueError(f"{names} can't both be attached to one engine: {reason}")
+        if not self._of_state and any(isinstance(update.optimizer, LateOptimizer) for update in updates):
+            engine.setup.add(Stage.SCHEDULE, lambda: self._take_places(engine, self._check_groups(updates)))
+        else:
+            self._take_places(
+                engine, self._check_state(engine, updates) if self._of_state else self._check_groups(updates)
+            )
         counted: Sequence[Update | None] = updates or [None]
         for update in counted:
             advance = self._make_advance(engine, update)
@@ -101,6 +102,12 @@ class ParamSchedule:
             engine.add_event_handler(Events.STARTED, advance, order=Order.METRICS)
         if self._of_state:
             setattr(engine.state, self._field.name, self.shapes[0](0))
+
+    def _take_places(self, engine: Engine[Any, Any], places: list[ScheduledField]) -> None:
+        for other in engine.handlers.values():
+            if other is not self and (reason := _shared(places, _places_of(other))):
+                names = f"{type(self).__name__} and {type(other).__name__}"
+                raise ValueError(f"{names} can't both be attached to one engine: {reason}")
         self.places = places
 
     def refuses(self, other: Any) -> str | None:

@@ -107,10 +107,10 @@ class SWA(Averaging):
         return self._lr_conflict(other, optimizers) or super().refuses(other)
 
     def attach(self, engine: Engine[Any, Any]) -> None:
-        optimizers = [update.optimizer for update in engine.targets(self.update, self)]
-        self._check_company(engine, optimizers)
+        updates = engine.targets(self.update, self)
+        self._check_company(engine, updates)
         super().attach(engine)
-        engine.add_event_handler(Events.STARTED, self._check_company, engine, optimizers)
+        engine.add_event_handler(Events.STARTED, self._check_company, engine, updates)
         engine.add_event_handler(Events.STARTED, self.start_run)
         if self._refresh.forward is None and self.update_batch_norm:
             engine.add_event_handler(Events.ITERATION_STARTED(once=1), self.try_out)
@@ -118,7 +118,8 @@ class SWA(Averaging):
         engine.add_event_handler(Events.EPOCH_COMPLETED, self.end_epoch, order=Order.EVALUATION - 1)
         engine.add_event_handler(Events.COMPLETED, self.finish, order=Order.EVALUATION - 1)
 
-    def _check_company(self, engine: Engine[Any, Any], optimizers: list[torch.optim.Optimizer]) -> None:
+    def _check_company(self, engine: Engine[Any, Any], updates: list[Update]) -> None:
+        optimizers = [update.optimizer for update in updates]
         for handler in engine.handlers.values():
             if reason := self._lr_conflict(handler, optimizers):
                 raise ValueError(f"SWA and {type(handler).__name__} can't both be attached to one engine: {reason}")

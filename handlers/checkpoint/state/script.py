@@ -10,7 +10,7 @@ import torch
 from leyden.distributed.compat import last_rates
 from leyden.engine import Engine, Update
 from leyden.engine.data import known_length
-from leyden.engine.step import groups_before
+from leyden.engine.step import LateOptimizer, groups_before
 from leyden.handlers.searching.learning_rates import schedulers_of
 
 UNTOLD = frozenset(
@@ -54,10 +54,17 @@ class Script:
 
     def __init__(self) -> None:
         self.optimizers: dict[str, Groups] = {}
+        self._late: list[str] = []  # updates whose optimizers the setup makes
 
     def take(self, engine: Engine[Any, Any]) -> None:
         """Notes what the script says, as the setup of a run begins."""
         self.optimizers = optimizer_options(engine)
+        self._late = [name for name, each in engine.updates.items() if isinstance(each.optimizer, LateOptimizer)]
+
+    def take_late(self, engine: Engine[Any, Any]) -> None:
+        """The same for optimizers that are made in the setup of a run, once they are."""
+        options = optimizer_options(engine)
+        self.optimizers |= {name: options[name] for name in self._late}
 
     def state_dict(self, engine: Engine[Any, Any]) -> dict[str, Any]:
         return {"optimizers": self.optimizers, "data": data_options(engine), "limits": limits(engine)}
