@@ -1,4 +1,4 @@
-"""What is attached to an engine: each behaviour of a run is a handler of its own.
+"""Handlers: each behaviour of a run is an object of its own that is attached to the engine.
 
 The shapes that ParamSchedule and BatchSizeSchedule follow (Linear, Cosine, ...) are in `leyden.handlers.training`.
 """

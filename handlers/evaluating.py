@@ -99,7 +99,9 @@ class Evaluate:
                 engine.add_event_handler(part, self.evaluate, order=Order.EVALUATION)
 
     def _check_names(self, engine: Engine[Any, Any]) -> None:
-        """Nobody else may write to the metrics that it brings. The same evaluation at two events may."""
+        """Raises ValueError if another evaluation, or the trainer, writes the metrics that this one brings. The same
+        evaluation at two events may.
+        """
         mine = set(self.names())
         for other in engine.find_handlers(Evaluate):
             same = other.evaluator is self.evaluator and other.data is self.data
@@ -172,7 +174,7 @@ class Evaluate:
         return str(self._event)
 
     def awaited(self) -> list[str]:
-        """Those that an evaluation of this moment, which was stopped halfway, has still to bring."""
+        """The metrics that an evaluation stopped halfway has not brought yet."""
         return [] if self._open is None else self.names()
 
     def state_dict(self) -> dict[str, Any]:
@@ -196,8 +198,8 @@ class Evaluate:
         return {"event": self._open, "evaluator": evaluator, "seen": self._watch.state_dict()}
 
     def load_rank_state_dicts(self, states: Sequence[Any]) -> None:
-        """Goes on in the midst of that evaluation. With another number of ranks it begins anew: its data are dealt in
-        another way, and what was seen of them does not count.
+        """Continues that evaluation. With another number of ranks it begins anew, since its data are then dealt
+        differently.
         """
         self._open = self._waiting = self._between = None
         same = len(states) == dist.data_size()
@@ -228,7 +230,7 @@ class Evaluate:
             self._told = tell_other_model(engine, self.evaluator, evaluators, self.prefix)
 
     def _check_data(self) -> None:
-        """Before training begins: what the first evaluation would raise about its data."""
+        """Raises, before training begins, what the first evaluation would raise about its data."""
         if self.data is None and self._epoch_length is None:
             raise ValueError(
                 f"Evaluate(prefix={self.prefix!r}) has no data, so nothing says how many batches to evaluate; give it "

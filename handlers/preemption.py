@@ -150,8 +150,8 @@ class Preemption:
             )
 
     def notify(self, signal_number: int = signal.SIGTERM) -> None:
-        """As if this signal had come: the run is interrupted, or if none goes on, the next one as it starts. To be
-        called from wherever one learns of it.
+        """Acts as if this signal had come: interrupts the run or, between runs, the next one as it starts. Call it from
+        wherever you learn that the machine will be taken away.
         """
         self.received = signal.Signals(signal_number)
         self._early = not self._runs
@@ -166,17 +166,17 @@ class Preemption:
                 os.write(2, b"\nStopping after this step. Ctrl-C again stops at once, and saves nothing.\n")
 
     def _agree(self) -> None:
-        """Lets every rank know of a signal that came to one, before anything is saved."""
+        """Shares a signal that came to one rank with all of them, before anything is saved."""
         number = dist.all_reduce(0 if self.received is None else int(self.received), "max")
         if number:
             self.received = signal.Signals(number)
 
     def _note_end(self) -> None:
-        """What was to be done at the end is done, savers included: only an error left in CLOSED can undo it."""
+        """Notes that all work at the end of the run is done, savers included; only an error in CLOSED can undo it."""
         self._ended = True
 
     def close(self, engine: Engine[Any, Any]) -> None:
-        """Puts the handlers of before back and, if a signal ended the run, requeues the job and ends the process.
+        """Restores the previous signal handlers and, if a signal ended the run, requeues the job and ends the process.
 
         Raises SystemExit.
         """
@@ -199,7 +199,7 @@ class Preemption:
 
 
 def requeue_slurm_job() -> None:
-    """Has SLURM begin this job again, once it has ended; says so in the log if that can't be had."""
+    """Asks SLURM to start this job again once it has ended; logs a line if that fails."""
     environment = os.environ
     if "SLURM_JOB_ID" not in environment:
         logger.warning("nothing is requeued: this is no job of SLURM (SLURM_JOB_ID is not set)")
@@ -219,7 +219,7 @@ def requeue_slurm_job() -> None:
 
 
 def _signal(value: str | int) -> signal.Signals:
-    """A signal by its name or number. Raises ValueError for what is none, or none that a process hears of."""
+    """A signal by its name or number. Raises ValueError if there is no such signal, or it can't be caught."""
     try:
         found = signal.Signals[value] if isinstance(value, str) else signal.Signals(value)
     except (KeyError, ValueError):

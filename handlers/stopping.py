@@ -231,7 +231,7 @@ class TimeLimit:
         self._timer.start()
 
     def __call__(self, engine: Engine[Any, Any]) -> None:
-        """Looks once whether the time since this was made is over."""
+        """Checks once whether the time is over, counted from when this was made."""
         if not self._over and time.monotonic() - self._made_at > self.seconds:
             self._end(engine)
             self.tell(engine)

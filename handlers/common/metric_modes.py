@@ -1,4 +1,4 @@
-"""Whether more or less of a metric is better: as its name says, where it does."""
+"""Whether more or less of a metric is better, as far as its name tells."""
 
 from __future__ import annotations
 
@@ -27,15 +27,17 @@ WEAK = frozenset({"score", "scores"})
 HEADS = frozenset({"loss", "losses", "error", "errors", "err"})
 """At the end they say what it is, whatever it is made of: dice_loss."""
 ENDINGS = ("loss", "error", "perplexity", "accuracy")
-"""Of names written in one word: valloss."""
+"""Prefixes of names that are written as one word: valloss."""
 PAIRS = {("cross", "entropy"): "crossentropy", ("bits", "per"): "bpb"}
 UNSURE = _words_in(
     "neg negative minus inverse inv gap diff difference delta ratio scale weight std var variance drop change gain "
     "improvement reduction"
 )
-"""Words that may turn round what others say, so that nothing is said: neg_mean_squared_error, loss_scale."""
+"""Words that may reverse the meaning of others, so that a name with one tells nothing: neg_mean_squared_error,
+loss_scale.
+"""
 TURNING = frozenset({"in", "un", "non", "mis", "neg", "inv"})
-"""Beginnings that do so within a word: inaccuracy, negloss."""
+"""Prefixes that do so within a word: inaccuracy, negloss."""
 
 
 def mode_of(name: str) -> str | None:

@@ -1,4 +1,4 @@
-"""Handlers of trainers that were attached to an evaluator, where they do nothing, or not what was meant."""
+"""Warns of trainer handlers attached to an evaluator, where they do nothing, or not what was meant."""
 
 from __future__ import annotations
 

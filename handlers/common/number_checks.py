@@ -1,4 +1,4 @@
-"""What handlers ask of the arguments they are given: numbers that can be meant, functions, truth values."""
+"""Checks of the arguments that handlers are given: numbers, functions, truth values."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from leyden.engine.values import as_whole
 
 
 def require_whole(who: str, name: str, value: Any, least: int) -> int:
-    """The number as an int. Raises TypeError for what is no whole number (True and 2.0 are none, numpy's integers are),
-    ValueError for one below `least`.
+    """The number as an int. Raises TypeError if it is not a whole number (True and 2.0 are not, numpy's integers are),
+    ValueError if it is below `least`.
     """
     number = as_whole(value)
     if number is None:
@@ -33,8 +33,8 @@ def require_number(
     below: float | None = None,
     finite: bool = True,
 ) -> float:
-    """The number as a float. Raises TypeError for what is no number, ValueError for NaN, one that is out of bounds or,
-    unless `finite` is False, infinite.
+    """The number as a float. Raises TypeError if it is not a number, ValueError if it is NaN, out of bounds or, unless
+    `finite` is False, infinite.
     """
     if isinstance(value, bool) or not isinstance(value, Real):
         raise TypeError(f"{who} takes {name} as a number, but got {value!r}")
@@ -54,7 +54,7 @@ def require_number(
 
 
 def require_epochs(plan: str, epochs: Iterable[Any]) -> None:
-    """Raises TypeError or ValueError for keys of a plan that are no epochs: whole numbers, counted from 1."""
+    """Raises TypeError or ValueError for keys of a plan that are not epochs: whole numbers, counted from 1."""
     for epoch in epochs:
         if as_whole(epoch) is None:
             raise TypeError(f"{plan} has the epoch {epoch!r}; epochs are whole numbers, the first one is 1")
@@ -66,12 +66,12 @@ def require_epochs(plan: str, epochs: Iterable[Any]) -> None:
 
 
 def require_function(who: str, name: str, value: Any, of: str) -> None:
-    """Raises TypeError for what can't be called; None is left out. `of`: its arguments."""
+    """Raises TypeError if it can't be called; None is allowed. `of`: its arguments, for the message."""
     if value is not None and not callable(value):
         raise TypeError(f"{who} takes {name} as a function of {of}, but got {value!r}")
 
 
 def require_flag(who: str, name: str, value: Any) -> None:
-    """Raises TypeError for what is neither True nor False."""
+    """Raises TypeError if it is neither True nor False."""
     if not isinstance(value, bool):
         raise TypeError(f"{who} takes {name} as True or False, but got {value!r}")

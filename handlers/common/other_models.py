@@ -1,4 +1,4 @@
-"""An evaluation of another model than the one that is trained."""
+"""Warns of an evaluation of another model than the one that is trained."""
 
 from __future__ import annotations
 

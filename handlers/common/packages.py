@@ -1,4 +1,4 @@
-"""The optional packages behind the loggers: told at once if one is missing, imported only when it is needed."""
+"""Optional packages: a missing one is reported at once, and each is imported only when it is needed."""
 
 from __future__ import annotations
 

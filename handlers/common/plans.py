@@ -1,4 +1,4 @@
-"""Plans by epoch or batch that the run they are attached to can't carry out."""
+"""Warns of plans by epoch or batch that the run can't carry out."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from leyden.engine import Engine
 
 
 def warn_if_beyond(engine: Engine[Any, Any], what: str, epoch: int, effect: str) -> None:
-    """Warns, when a run starts, of an epoch that it does not reach; `what` has it, `effect` is what comes of it."""
+    """Warns, when a run starts, of an epoch that it does not reach. `what` names the plan, `effect` the consequence."""
     last = engine.state.max_epochs
     if last is not None and epoch > last and not engine.state.dry_run and dist.rank() == 0:
         warnings.warn(f"{what} epoch {epoch}, and the run ends after epoch {last}: {effect}", stacklevel=3)

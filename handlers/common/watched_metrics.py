@@ -1,4 +1,4 @@
-"""What a handler watches by a metric's name, asked before the first step."""
+"""Checks, before the first step, the metric that a handler watches by name."""
 
 from __future__ import annotations
 

@@ -20,8 +20,8 @@ def with_batch_size(data: Loader, size: int) -> Loader:
     is the same object, so loader and copy draw from the same random numbers. Samples of an IterableDataset are batched
     anew as well.
 
-    Raises TypeError for what is no DataLoader and for a size that is no whole number; ValueError for a size below 1,
-    for a loader whose batch sampler is the user's own, and for one that does not batch (batch_size=None).
+    Raises TypeError for anything but a DataLoader and for a size that is not a whole number; ValueError for a size
+    below 1, for a loader whose batch sampler is the user's own, and for one that does not batch (batch_size=None).
     """
     check_batch_size(size)
     size = int(size)
@@ -50,7 +50,7 @@ def with_batch_size(data: Loader, size: int) -> Loader:
 
 
 def check_batch_size(size: Any) -> None:
-    """Raises TypeError for what is no whole number, ValueError for one below 1."""
+    """Raises TypeError if it is not a whole number, ValueError if it is below 1."""
     if as_whole(size) is None:
         raise TypeError(f"a batch size is a whole number, but got {size!r}")
     if size < 1:

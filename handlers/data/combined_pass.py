@@ -31,7 +31,7 @@ class CombinedPass(Iterator[Any]):
         ]
         self._states = given
         self.waits = True
-        """It was neither begun nor gone on with."""
+        """True before the pass is begun or continued."""
         self._iterators: list[Iterator[Any] | None] = [None] * len(loaders)
         self._begun_at = [0] * len(loaders)
         self._ended_at: list[int | None] = [None] * len(loaders)  # the row for which it had no batch, at first
@@ -57,14 +57,14 @@ class CombinedPass(Iterator[Any]):
         return self
 
     def end(self) -> CombinedPass:
-        """Before it is begun: forgets that the run which is gone on with was within a pass."""
+        """Before the pass begins: forgets that the continued run had stopped within a pass."""
         self._states = [None] * len(self._pairs)
         for each in self._passes:
             each.end()
         return self
 
     def go_on_at(self, row: int) -> CombinedPass:
-        """Goes on with a pass of which `row` rows were used."""
+        """Continues a pass of which `row` rows have been used."""
         self.waits = False
         self._row = row
         for place, state in enumerate(self._states):
@@ -80,7 +80,7 @@ class CombinedPass(Iterator[Any]):
         return self
 
     def _skip_to(self, place: int, row: int) -> None:
-        """The place of a loader of which nothing was saved but the number of rows."""
+        """Where a loader stands if only the number of rows was saved."""
         lengths = [len(loader) for _, loader in self._pairs] if self._mode != "min_size" else []
         begun_at = 0
         if self._mode == "sequential":
@@ -105,7 +105,7 @@ class CombinedPass(Iterator[Any]):
         return any(each.left is not None for each in self._passes)
 
     def left(self) -> int | None:
-        """Rows that are left, if that is known."""
+        """The number of rows left, if known."""
         if not self.dealt_anew:
             return None if self._rows is None else max(0, self._rows - self._row)
         lefts: list[int] = []
@@ -179,8 +179,8 @@ class CombinedPass(Iterator[Any]):
         return row
 
     def _places(self) -> Sequence[int]:
-        """The loaders in the order in which a row asks them. Where the end is not known, those that may end the pass
-        come first, so that no batch of the others is read in vain.
+        """The loaders in the order in which a row asks them. If the length is not known, those that may end the pass
+        come first, so that no batch of the others is wasted.
         """
         places = range(len(self._pairs))
         if self._rows is not None:

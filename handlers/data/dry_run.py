@@ -1,4 +1,4 @@
-"""A run that only shows whether everything works."""
+"""A short run that checks whether everything works."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ logger = logging.getLogger(__name__)
 
 @runtime_checkable
 class Mutable(Protocol):
-    """A handler that reads or writes files or talks to a server, and can leave that be."""
+    """A handler that reads or writes files or talks to a server, and can be told not to."""
 
     def mute(self) -> None:
         """From the next run on, works as before but touches nothing outside of the process; nothing is resumed."""
@@ -53,7 +53,7 @@ class DryRun:
         engine.add_event_handler(Events.STARTED, self._tell, order=Order.LIMITS)
 
     def attach_to_evaluator(self, engine: Engine[Any, Any]) -> None:
-        """Shortens the evaluation, and lets the evaluator's own handlers write nothing either."""
+        """Shortens the evaluation, and keeps the evaluator's own handlers from writing, too."""
         if not engine.find_handlers(DryRun):
             self._shorten(engine)
             self._mute(engine)

@@ -18,7 +18,7 @@ def seed_everything(seed: int) -> int:
 
     The same on every rank, so replicas are built equal. `Reproducible` seeds the run itself.
 
-    Raises TypeError for a seed that is no whole number, ValueError for one that is not in 0 ... 2**32 - 1.
+    Raises TypeError if the seed is not a whole number, ValueError if it is not in 0 ... 2**32 - 1.
     """
     check_seed(seed, "seed_everything")
     seed = int(seed)
@@ -27,7 +27,7 @@ def seed_everything(seed: int) -> int:
 
 
 def check_seed(seed: int, who: str) -> None:
-    """Raises what is wrong with a user's seed."""
+    """Raises TypeError or ValueError for a seed that can't be used."""
     if as_whole(seed) is None:
         raise TypeError(f"{who} takes a whole number as its seed, but got {seed!r} ({type(seed).__name__})")
     if not 0 <= seed < 2**32:
@@ -35,7 +35,7 @@ def check_seed(seed: int, who: str) -> None:
 
 
 def seed_generators(seed: int) -> None:
-    """Seeds all that draw from global generators in this process."""
+    """Seeds all global generators of this process."""
     random.seed(seed)
     numpy.random.seed(seed % 2**32)
     torch.manual_seed(seed)  # of all devices

@@ -81,7 +81,7 @@ class LimitedData(WrappedData):
 
 
 def check_limit(limit: Any, who: str) -> int | float:
-    """The number, as an int, or the fraction of batches. Raises what is wrong with it."""
+    """The number of batches as an int, or the fraction. Raises TypeError or ValueError for any other limit."""
     whole = as_whole(limit)
     if whole is None and not isinstance(limit, float):
         raise TypeError(f"{who} takes a number of batches (an int) or a fraction of them (a float), but got {limit!r}")
@@ -95,7 +95,7 @@ def check_limit(limit: Any, who: str) -> int | float:
 
 
 def batches_of(data: Any, limit: int | float, who: str) -> int:
-    """How many batches of the data the limit means. Raises ValueError if that can't be known or is none."""
+    """How many batches of the data the limit means. Raises ValueError if that is unknown or zero."""
     if (whole := as_whole(limit)) is not None:
         return whole
     if not has_length(data):

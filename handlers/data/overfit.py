@@ -76,14 +76,14 @@ class KeptBatches:
         return map(_fresh, self._batches)
 
     def apart(self) -> KeptBatches:
-        """These: nothing in them hangs on who goes through them."""
+        """The data themselves: the kept batches are the same for every pass."""
         return self
 
     def pass_state(self, position: int) -> None:
-        """Nothing: which batches they are follows from the seed."""
+        """Does nothing: the seed determines which batches they are."""
 
     def load_pass_state(self, state: None) -> None:
-        """Nothing, as there is no state."""
+        """Does nothing, as there is no state."""
 
     def go_on_at(self, position: int) -> Rest:
         batches = iter(self)
@@ -91,7 +91,7 @@ class KeptBatches:
         return Rest(islice(batches, position, None), max(0, len(self._batches) - position))
 
     def end_pass(self) -> None:
-        """Nothing: all passes are alike."""
+        """Does nothing: all passes are alike."""
 
     def __len__(self) -> int:
         return min(self._number, len(self.data)) if self._batches is None else len(self._batches)

@@ -88,5 +88,5 @@ class PassSeeds:
         self._repeat, self._drawn = state["repeat"], state["drawn"]
 
     def note_draw(self) -> None:
-        """Something of the pass was drawn, so the next to begin is another one."""
+        """Notes that the pass has been drawn from, so the next one to begin is another pass."""
         self._drawn = True

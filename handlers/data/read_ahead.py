@@ -87,7 +87,7 @@ class ReadAhead(Iterator[Any]):
 
 
 def stream_module(device: torch.device) -> Any:
-    """The module of torch that has the device's streams; None for a device without them."""
+    """The torch module with the device's streams; None for a device without streams."""
     if device.type == "cpu":
         return None
     module = getattr(torch, device.type, None)

@@ -1,4 +1,4 @@
-"""What stands before the data of a run and changes how its batches come."""
+"""Wrappers around the data of a run that change how its batches come."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from leyden.engine.data import DataLayer
 
 
 class WrappedData(DataLayer):
-    """Data that is iterated otherwise; its length, where it has one, and its other attributes are its own."""
+    """Data with another way of iterating; its length, if it has one, and its other attributes stay the same."""
 
     def __init__(self, data: Any) -> None:
         self.data = data

@@ -1,4 +1,4 @@
-"""Less memory for more arithmetic: activations computed a second time instead of kept."""
+"""Less memory for more arithmetic: activations are recomputed instead of kept."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from leyden.handlers.model.naming import Outline, What, require_places
 
 
 class ActivationCheckpointing:
-    """Keeps only the inputs of blocks for the backward pass, which computes what is in them a second time.
+    """Keeps only the inputs of blocks for the backward pass, which recomputes what lies within them.
 
     The blocks: by default those that the model repeats (children of one class in a ModuleList, Sequential or
     ModuleDict); `parts` names others as in `Freeze`: a dotted name, a class of modules or a condition(name, module), or

@@ -1,4 +1,4 @@
-"""Images with their channels last in memory, as fast convolutions want them."""
+"""Images with their channels last in memory, which makes convolutions fast."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class ChannelsLast:
             model.register_forward_pre_hook(functools.partial(_change_inputs, self._put_last), with_kwargs=True)
 
     def _models(self, updates: list[Update]) -> list[nn.Module]:
-        """The models with such weights; what is lazy may become one."""
+        """The models with such weights, and those with lazy ones, which may become such."""
         return [
             model
             for model in modules_of(updates).values()

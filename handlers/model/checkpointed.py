@@ -1,4 +1,4 @@
-"""A forward pass that keeps its inputs alone, for a module's instance to have in the place of its own."""
+"""A forward function that keeps only its inputs, set on a module in place of its own."""
 
 from __future__ import annotations
 
@@ -78,11 +78,11 @@ class _StatisticsKept:
             values[BUFFERS]["num_batches_tracked"] = batches
 
     def contexts(self) -> Contexts:
-        """For the forward pass, and for its repetition."""
+        """Contexts for the forward pass and for its repetition."""
         return NO_CONTEXT, self
 
     def contexts_with(self, select: Callable[[], Contexts]) -> Contexts:
-        """The same where results of ops are kept."""
+        """The same contexts if results of ops are kept."""
         forward, again = select()
         return forward, self._beside(again)
 
@@ -93,7 +93,9 @@ class _StatisticsKept:
 
 
 def ops_of(given: Iterable[Any] | None) -> tuple[OpOverload, ...]:
-    """The ops as torch counts them, the forms of `torch.ops.aten.mm` one by one. Raises TypeError for what is none."""
+    """The ops as torch counts them: each overload of `torch.ops.aten.mm` by itself. Raises TypeError for anything that
+    is not an op.
+    """
     ops: list[OpOverload] = []
     for op in given or ():
         if isinstance(op, OpOverloadPacket):

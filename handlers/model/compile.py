@@ -82,7 +82,9 @@ def _blocks(update: Update) -> list[nn.Module]:
 
 
 def _limit(modules: int) -> dict[str, int]:
-    """Room for what is compiled of each module: blocks of one class share one limit, and may be of many sizes."""
+    """The option that raises torch's limit of compilations: blocks of one class share it, and may come in many
+    sizes.
+    """
     if modules == 1 or "recompile_limit" not in inspect.signature(torch.compile).parameters:  # before torch 2.13
         return {}
     return {"recompile_limit": modules * recompile_limit()}

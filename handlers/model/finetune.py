@@ -1,4 +1,4 @@
-"""A trained model trained further, part after part."""
+"""A pretrained model is trained further, one part after another."""
 
 from __future__ import annotations
 
@@ -136,9 +136,7 @@ class Finetune:
 def _by_optimizer(
     update: Update, parameters: Mapping[str, nn.Parameter]
 ) -> Iterator[tuple[torch.optim.Optimizer, dict[str, nn.Parameter]]]:
-    """Each of the update's optimizers with those of the parameters that it has; the first one's are also those that
-    none has.
-    """
+    """Each of the update's optimizers with its share of the parameters; those that no optimizer has go to the first."""
     held = {id(p): each for each in update.optimizers for group in each.param_groups for p in group["params"]}
     for optimizer in update.optimizers:
         owns = {name: p for name, p in parameters.items() if held.get(id(p), update.optimizers[0]) is optimizer}

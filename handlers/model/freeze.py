@@ -41,7 +41,7 @@ class Freeze:
         engine.add_event_handler(Events.STARTED, self.check, updates)
 
     def parameters(self, update: Update) -> list[nn.Parameter]:
-        """Those that it freezes in an update's models."""
+        """The parameters that it freezes in an update's models."""
         if self.update not in (None, update.name):
             return []
         outline = Outline(update)

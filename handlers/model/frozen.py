@@ -1,4 +1,4 @@
-"""What freezing a part of a model means: no gradients for its parameters, no new statistics for its batch norms."""
+"""Freezing a part of a model: no gradients for its parameters, no new statistics for its batch norms."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ from leyden.engine.events import RemovableEventHandle
 
 
 class HeldNorms:
-    """Keeps modules of an update in eval mode, whatever mode a step puts the model in: their statistics stand still."""
+    """Keeps modules of an update in eval mode, whatever mode a step puts the model in, so that their statistics don't
+    change.
+    """
 
     def __init__(self, update: Update) -> None:
         self._update = update
@@ -21,7 +23,7 @@ class HeldNorms:
         self._handle: RemovableEventHandle | None = None
 
     def hold(self, norms: Iterable[nn.Module]) -> None:
-        """From now on these, and no others. One that is let go gets the mode its model is in."""
+        """Holds these modules and no others. One that is released gets the mode of its model."""
         before, self._held = self._held, {id(norm): norm for norm in norms}
         training = any(model.training for model in self._update.modules.values())
         for key, norm in before.items():

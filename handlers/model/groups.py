@@ -1,4 +1,4 @@
-"""Groups of an optimizer divided, and the schedulers that know how many there were."""
+"""Splits the param groups of an optimizer, and tells its schedulers, which keep a value for each group."""
 
 from __future__ import annotations
 
@@ -27,8 +27,9 @@ def give_group(
     """Puts parameters into groups of their own, whose learning rates are `ratio` times those of the groups they were
     in.
 
-    All other options are copied; for parameters that the optimizer has not, from its first group. Schedulers scale the
-    new groups as the old ones. What is so already (the optimizer had the same plan before) stays as it is.
+    All other options are copied; parameters that are new to the optimizer copy those of its first group. Schedulers
+    scale the new groups like the old ones. Groups that are already divided this way (by the same plan, earlier) stay as
+    they are.
     """
     names = {id(parameter): name for name, parameter in parameters.items()}
     for source, members in _by_group(optimizer, parameters.values()).items():
@@ -55,7 +56,7 @@ def give_group(
 
 
 def complete_first_group(optimizer: torch.optim.Optimizer, parameters: dict[str, torch.nn.Parameter]) -> None:
-    """Puts the parameters that the optimizer has not into its first group."""
+    """Adds the parameters that the optimizer does not have to its first group."""
     first = optimizer.param_groups[0]
     held = {id(p) for group in optimizer.param_groups for p in group["params"]}
     for name, parameter in parameters.items():

@@ -1,4 +1,4 @@
-"""Parts of models by what a user calls them: a dotted name, a class, or a condition."""
+"""Finds parts of models by what a user calls them: a dotted name, a class, or a condition."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Outline:
                 self.parameters[prefix + plain_name(name)] = parameter
 
     def places(self, what: What) -> list[str]:
-        """The full names of all that is meant."""
+        """The full names of all matching parts."""
         if isinstance(what, str):
             return [name for name in (*self.modules, *self.parameters) if what in (name, name.partition("/")[2])]
         if isinstance(what, type):
@@ -61,7 +61,7 @@ class Outline:
         }
 
     def near(self, name: str) -> str:
-        """What is there instead of a name that is not: the children of the deepest part that it does lead to."""
+        """For a name that does not exist: the children of the deepest part that it leads to."""
         parts = name.split(".")
         depth = next((n for n in range(len(parts) - 1, 0, -1) if self.places(".".join(parts[:n]))), 0)
         stem = ".".join(parts[:depth])
@@ -79,7 +79,7 @@ class Outline:
 
 
 def require_places(updates: Sequence[Update], whats: Sequence[What], who: str) -> None:
-    """Raises ValueError for the first of `whats` that means nothing in any of the updates' models."""
+    """Raises ValueError for the first of `whats` that matches nothing in any of the updates' models."""
     outlines = [Outline(update) for update in updates]
     for what in whats:
         if any(outline.places(what) for outline in outlines):

@@ -1,4 +1,4 @@
-"""What is unfrozen when: the plan of a finetuning as a user writes it, and what it says of an update's models."""
+"""What is unfrozen when: the plan of a finetuning as a user writes it, applied to an update's models."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Unfreeze:
 
 @dataclass(frozen=True)
 class Part:
-    """An entry with all settled: `epoch` is the first in which it is trained, counted from 1."""
+    """An entry with its defaults filled in; `epoch` is the first in which it is trained, counted from 1."""
 
     epoch: int
     names: tuple[str, ...]
@@ -39,14 +39,16 @@ class Part:
 
     @property
     def stays(self) -> bool:
-        """It is trained from the beginning as the optimizer has it, and so needs no group of its own."""
+        """True if it is trained from the beginning with the optimizer's own options, and so needs no group of its
+        own.
+        """
         return self.epoch == 1 and self.lr_ratio == 1.0
 
     def places(self, outline: Outline) -> list[str]:
         return list(dict.fromkeys(place for name in self.names for place in outline.places(name)))
 
     def parameters(self, outline: Outline) -> dict[str, nn.Parameter]:
-        """Those that are ever trained, by name."""
+        """The parameters that are trained at some point, by name."""
         found = outline.parameters_in(self.places(outline))
         if self.train_batch_norm is False:
             found = {name: found[name] for name in found if name not in self.norm_parameters(outline)}
@@ -60,7 +62,7 @@ def read_plan(plan: Mapping[int, Any], lr_ratio: float, train_batch_norm: bool |
     """The parts of a plan, by epoch. `lr_ratio` and `train_batch_norm` are for entries that say nothing of it; those
     of epoch 1 have then the ratio 1.
 
-    Raises TypeError or ValueError for an empty plan, an epoch that is none, and what is no entry or no ratio.
+    Raises TypeError or ValueError for an empty plan and for invalid epochs, entries and ratios.
     """
     if not isinstance(plan, Mapping):
         raise TypeError(f'Finetune takes a plan {{epoch: what}}, such as {{1: "head", 3: "layer4"}}, but got {plan!r}')
@@ -83,7 +85,7 @@ def read_plan(plan: Mapping[int, Any], lr_ratio: float, train_batch_norm: bool |
 
 
 def _entries(given: Any, epoch: int) -> list[Unfreeze]:
-    """The entries of one epoch; names that stand beside each other are one."""
+    """The entries of one epoch; adjacent names form one entry."""
     if isinstance(given, Unfreeze):
         return [given]
     if isinstance(given, str):

@@ -1,4 +1,4 @@
-"""Linear layers in few bits, by torchao."""
+"""Linear layers in fewer bits, by torchao."""
 
 from __future__ import annotations
 
@@ -27,7 +27,8 @@ Replaced = tuple[torch.Tensor, torch.Tensor]
 
 
 class Quantize:
-    """Changes linear layers into ones of few bits before a run, in place: frozen weights, rehearsal of it, or float8.
+    """Turns linear layers into ones with fewer bits before a run, in place: frozen integer weights, quantization-aware
+    training, or float8.
 
     `kind`: "int8-weights" and "int4-weights" store weights as integers with a scale for each row (int8) or group; they
     are not trained any more and leave the optimizer: a frozen base for LoRA, say. "qat-int8" and "qat-int4" round as
@@ -62,7 +63,7 @@ class Quantize:
             raise ValueError(f"Quantize knows the kinds {', '.join(KINDS)}, but got {kind!r}")
         self.kind = kind
         self.frozen = kind.endswith("-weights")
-        """The weights are integers, and not trained."""
+        """True if the weights are integers, and not trained."""
         self.group_size = 32 if group_size is None and "int4" in kind else group_size
         self.update = update
         self._who = f'Quantize("{kind}")'
@@ -146,7 +147,9 @@ class Quantize:
                 group["params"][:] = [exchanged.get(id(parameter), parameter) for parameter in group["params"]]
 
     def _change(self, modules: Mapping[str, nn.Module], together: bool = False) -> list[Replaced]:
-        """Changes the layers; gives the weights that have become others. `together`: all ranks do, and begin equal."""
+        """Changes the layers; returns the weights that were replaced. `together`: all ranks call this and begin
+        equal.
+        """
         if self.kind == "float8":
             convert_to_float8(modules, layers=self._layers, who=self._who, **self._options)
             return []

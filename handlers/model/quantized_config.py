@@ -1,4 +1,4 @@
-"""What torchao is asked for, for each kind of quantization."""
+"""torchao's configuration for each kind of quantization."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Data that each rank has for itself, in passes that end together: no rank waits for one that is done."""
+"""Data that each rank has for itself, in passes that end together, so that no rank waits for one that has finished."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who of the ranks reads what of the data."""
+"""Which rank reads which part of the data."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How a run's data is dealt to the ranks: each sample to one of them."""
+"""Deals a run's data to the ranks, each sample to one of them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from leyden.engine.randomness import Stream
 
 
 class Deal:
-    """Who gets what: rank `rank` of `world_size` takes every `world_size`-th item, beginning with the `rank`-th.
+    """Deals items to ranks: rank `rank` of `world_size` takes every `world_size`-th item, beginning with the `rank`-th.
 
     `even`: every rank gets the same number, as training needs (the first items come again to fill the last round up);
     else what is left over goes to the first ranks, so that an evaluation sees each sample once. The order of items is
@@ -237,11 +237,12 @@ class SizedDealtBatches(DealtBatches):
 
 
 def deal_data(data: Any, deal: Deal) -> Any:
-    """The data as this rank shall iterate it; a DataLoader keeps all its settings, its batch size being that of one
+    """The data as this rank iterates it; a DataLoader keeps all its settings, its batch size being that of one
     rank.
 
-    A loader of which a sampler has a rank is dealt already and comes back as it is. A custom batch sampler is dealt by
-    whole batches; an iterable without random access is read by every rank, which keeps its share of the batches.
+    A loader with a sampler that knows its rank is already dealt and is returned as it is. A custom batch sampler is
+    dealt by whole batches; an iterable without random access is read by every rank, which keeps its share of the
+    batches.
     """
     if data is None or isinstance(data, DealtBatches):
         return data
@@ -279,8 +280,8 @@ def own_place(loader: DataLoader[Any]) -> tuple[Any, tuple[int, int] | None] | N
 
 
 def set_epoch_of_sampler(data: Any, epoch: int) -> None:
-    """Tells a user's samplers that have a rank which epoch begins, wherever they are in the data; without that each
-    epoch has the same order.
+    """Calls `set_epoch` on a user's own distributed samplers, wherever they are in the data; without it each epoch has
+    the same order.
     """
     for loader in _loaders(data):
         for sampler in _samplers(loader):

@@ -1,4 +1,4 @@
-"""What each rank gets of a run's data: a share that is dealt to it, or what the rank has for itself."""
+"""Each rank's share of a run's data: dealt to it, or its own from the start."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Datasets of which each rank has a share already, as far as they tell."""
+"""Datasets that are already split among the ranks, as far as they tell."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 from torch.utils.data import DataLoader, Subset, TensorDataset
 
 UNTOLD = -1
-"""The digest of samples that nothing is known of."""
+"""The digest of samples about which nothing is known."""
 
 
 class Shard(NamedTuple):

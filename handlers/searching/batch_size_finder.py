@@ -111,7 +111,7 @@ class BatchSizeFinder:
         engine.require_update(self)
 
     def _set_up(self, engine: Engine[Any, Any], data: Any) -> Any:
-        """The data of a run with the size found, which is searched for if this is the run's beginning."""
+        """The data of a run with the batch size found; searches for it first if the run is at its beginning."""
         if self._trying:
             return data
         if self.size is None:
@@ -180,7 +180,7 @@ class BatchSizeFinder:
         return bool(dist.all_reduce(fit, op="and")), bool(dist.all_reduce(whole, op="and"))
 
     def _changers(self, engine: Engine[Any, Any]) -> KeptValues:
-        """Who changes the data of a run, as they are now: what they count must not know of a trial."""
+        """The handlers that change the data of a run, as they are now: a trial must not show in what they count."""
         copies = KeptValues()
         for change in engine.data_setup.changes:
             owner = owner_of(change)

@@ -12,7 +12,7 @@ import torch
 from leyden.engine import MetricValues
 
 OPENED = (torch.optim.Optimizer, torch.amp.GradScaler)
-"""Kinds of objects whose attributes are kept wherever they are met."""
+"""Kinds of objects whose attributes are kept, wherever they are found."""
 
 
 class KeptValues:
@@ -145,4 +145,4 @@ class KeptValues:
 
 
 def _ignore(_: object) -> None:
-    """For a function that gives something back where nothing is wanted."""
+    """Drops the value that a function returns."""

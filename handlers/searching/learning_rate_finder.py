@@ -23,9 +23,11 @@ from leyden.handlers.training.param_schedule import ParamSchedule
 logger = logging.getLogger(__name__)
 
 OWN_RATES = (lr_scheduler.OneCycleLR, lr_scheduler.CyclicLR)
-"""Schedulers whose rates are arguments of their own, whatever the optimizer begins with."""
+"""Schedulers that take their learning rates as arguments, whatever the optimizer begins with."""
 AFTER_THE_USERS_OWN = Order.DEFAULT + 1
-"""What the process function needs may be made at STARTED; loggers and savers shall see the rate that was found."""
+"""After a user's own handlers of STARTED, which may make what the process function needs, and before loggers and
+savers, which should see the rate that was found.
+"""
 MOST_SKIPPED = 64
 LONGEST_SEARCH = 1000
 

@@ -1,4 +1,4 @@
-"""Errors that say that memory ran out, on any device, and giving back what is held for later."""
+"""Telling out-of-memory errors on any device, and freeing cached memory."""
 
 from __future__ import annotations
 

@@ -13,7 +13,9 @@ if TYPE_CHECKING:
 
 SKIPPED_FIRST = 10
 SKIPPED_LAST = 5
-"""Points without a say: the mean of the first losses is not settled, the last ones rise because it diverges."""
+"""Points that are left out: the mean of the first losses has not settled, and the last ones rise because the loss
+diverges.
+"""
 FEWEST = 3
 
 

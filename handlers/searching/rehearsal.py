@@ -161,7 +161,7 @@ class Rehearsal:
         self._feed.iterator = None  # which ends its workers
 
     def _forget_graphs(self) -> None:
-        """Lets who exchanges gradients and who compiled modules begin anew, as if the steps had not been."""
+        """Resets gradient exchange and compiled modules, as if the steps had never been taken."""
         compiled = False
         for update in self._engine.updates.values():
             if update.slots.sync is not None and self._synchronise:
@@ -172,7 +172,7 @@ class Rehearsal:
 
 
 def _prepare(update: Update) -> None:
-    """Ties the optimizer to the model, which is to stay, and leaves the gradients that are there."""
+    """Ties the optimizer to the model for good, and leaves the gradients alone."""
     gradients = [(parameter, parameter.grad) for parameter in _parameters(update)]
     update.prepare()
     for parameter, gradient in gradients:
@@ -181,7 +181,7 @@ def _prepare(update: Update) -> None:
 
 @contextmanager
 def _silent(engine: Engine[Any, Any]) -> Iterator[None]:
-    """Takes the handlers out of the events that must not be heard; how far each handler's filter has come is kept."""
+    """Silences the given events, and remembers how far each handler's filter has come."""
     tables = [*engine.tables(), *(table for update in engine.updates.values() for table in update.tables.values())]
     before = [(table, table.entries, table.due, table.last, [entry.due for entry in table.entries]) for table in tables]
     silent: list[Table] = [*engine.tables()]
@@ -216,7 +216,7 @@ def owner_of(function: Any) -> Any:
 
 
 def _starts(engine: Engine[Any, Any]) -> list[Entry]:
-    """What the objects that act in a step do at STARTED."""
+    """The STARTED handlers of the objects that act in a step."""
     owners = {id(owner) for update in engine.updates.values() for owner in _owners(update)}
     entries = next(table.entries for table in engine.tables() if table.event is Events.STARTED)
     return [entry for entry in entries if id(owner_of(entry.function)) in owners]

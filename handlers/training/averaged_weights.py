@@ -1,4 +1,4 @@
-"""The averages of one update's parameters, and their coming into the model and going out again."""
+"""The averages of one update's parameters, and how they are swapped into the model and out again."""
 
 from __future__ import annotations
 
@@ -42,8 +42,8 @@ class AveragedWeights:
     # -- averaging -------------------------------------------------------------------------------------------
 
     def set_up(self) -> None:
-        """At the start of a run, once the model is what it will be: makes the averages, or keeps those that are
-        there. A run from the beginning begins them anew.
+        """At the start of a run, once the model is set up: makes the averages, or keeps the existing ones. A run from
+        the beginning resets them.
         """
         self._ready = True
         if self.update.engine.state.iteration == 0 and not self._loaded:
@@ -113,7 +113,9 @@ class AveragedWeights:
 
     @torch.no_grad()
     def swap_in(self) -> None:
-        """Puts the averages into the model until `swap_out`; where they are in, or where there is none, nothing."""
+        """Puts the averages into the model until `swap_out`; does nothing if they are in it already or there are
+        none.
+        """
         if self._swaps == 0 and self.count > 0:
             averages, values = self._everything()
             buffers = [dist.local_part(buffer) for module in self.modules for buffer in module.buffers()]

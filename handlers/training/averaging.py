@@ -1,4 +1,4 @@
-"""What the averages of weights have in common: where they are made, when they are in the model, how they are kept."""
+"""The base of handlers that average weights: when averages are made, swapped into the model, and saved."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class Averaging:
         return None
 
     def attach_to_evaluator(self, engine: Engine[Any, Any]) -> None:
-        """Has the averages in the model while the evaluator runs."""
+        """Swaps the averages into the model while the evaluator runs."""
         if not self.evaluate:
             return
         swaps = ExitStack()
@@ -67,7 +67,8 @@ class Averaging:
 
     @contextmanager
     def swapped(self) -> Iterator[None]:
-        """Within it the model has the averaged weights; afterwards its own weights and buffers again, to the bit.
+        """Within this context the model has the averaged weights; afterwards it has its own weights and buffers again,
+        to the bit.
 
         Within another `swapped()`, or an evaluation that has swapped, it changes nothing; so it does before the first
         average, when the model's own weights are all there is. Raises RuntimeError at an optimizer step within it.
@@ -131,7 +132,7 @@ class Averaging:
         return {"updates": {name: weights.state_dict() for name, weights in self._weights.items()}}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Goes on from such a state. Raises ValueError if it is of other updates or another model."""
+        """Loads such a state. Raises ValueError if it belongs to other updates or another model."""
         saved = state_dict["updates"]
         if saved.keys() != self._weights.keys():
             there, here = (", ".join(map(repr, names)) or "none" for names in (saved, self._weights))

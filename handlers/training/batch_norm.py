@@ -1,4 +1,4 @@
-"""Batch norm statistics made anew, for weights that no forward pass has seen yet."""
+"""Recomputes batch norm statistics, for weights that no forward pass has seen yet."""
 
 from __future__ import annotations
 
@@ -23,7 +23,9 @@ HOW = (
 
 
 def running_norms(model: nn.Module) -> list[BatchNorm]:
-    """The batch norms that keep statistics and are not frozen: one in eval mode in a model in train mode is."""
+    """The batch norms that keep statistics and are not frozen. One in eval mode within a model in train mode counts as
+    frozen.
+    """
     norms = [module for module in model.modules() if isinstance(module, BatchNorm) and module.running_mean is not None]
     return [norm for norm in norms if norm.training or not model.training]
 
@@ -71,7 +73,7 @@ class NormRefresh:
         self.forward = forward
 
     def check(self, engine: Engine[Any, Any], models: Sequence[nn.Module]) -> None:
-        """Raises ValueError, when a run starts, for what would fail at its end."""
+        """Raises ValueError, when a run starts, for anything that would fail at its end."""
         if self.forward is None and len(models) > 1:
             kinds = ", ".join(type(model).__name__ for model in models)
             raise ValueError(

@@ -15,7 +15,7 @@ from leyden.handlers.training.shapes import Shape
 
 
 class BatchSizeSchedule:
-    """Gives the loader another batch size from epoch to epoch: {epoch: size}, each from that epoch on, or a shape.
+    """Changes the loader's batch size from epoch to epoch: {epoch: size}, each from that epoch on, or a shape.
 
     Epochs are counted from 1; a shape begins, at its count 0, with the first, and its values are rounded. Before the
     first epoch of a mapping the loader has its own size. In replicas (`DataParallel`) it is the size on each rank. With

@@ -1,4 +1,4 @@
-"""Batches cut along time, and what comes of their chunks."""
+"""Cuts batches along time, and joins the outputs of their chunks."""
 
 from __future__ import annotations
 

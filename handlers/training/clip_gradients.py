@@ -91,7 +91,7 @@ class ClipGradients:
         return [f"{name}/{index}" for index in range(len(update.optimizer.param_groups))] if self.per_group else [name]
 
     def start(self, update: Update) -> None:
-        """Settles what is clipped to what, and under which name its norm is told."""
+        """Decides what is clipped to which bound, and under which name the norm is shown."""
         number = len(update.optimizer.param_groups) if self.per_group else 1
         bounds = list(self._bound) if isinstance(self._bound, Sequence) else [self._bound] * number
         if len(bounds) != number:

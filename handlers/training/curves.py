@@ -1,4 +1,4 @@
-"""Shapes of other forms than a line, and shapes that come again."""
+"""Curved shapes, and shapes that repeat."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ class Piecewise(Shape):
 
 @dataclass(frozen=True)
 class Cyclic(Shape):
-    """A shape again and again, `times` times or for ever.
+    """A shape repeated `times` times, or for ever.
 
     Each cycle takes `stretch` times as long as the one before it, and swings `damp` times as far from the shape's first
     value. torch's CosineAnnealingWarmRestarts(T_0, T_mult, eta_min) is Cyclic(Cosine(base, eta_min, T_0),

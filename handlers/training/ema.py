@@ -1,4 +1,4 @@
-"""An average of the weights that follows the training."""
+"""A moving average of the weights."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ class EMA(Averaging):
         engine.add_event_handler(Events.STARTED, functools.partial(self._watch, weights))
 
     def average(self, weights: AveragedWeights) -> None:
-        """Takes the weights of now into the average."""
+        """Adds the current weights to the average."""
         count = weights.count
         if count == 0:
             self._begin(weights)
@@ -98,7 +98,7 @@ class EMA(Averaging):
         self._watch(weights)
 
     def _watch(self, weights: AveragedWeights) -> None:
-        """Looks out for parameters that are unfrozen, from the first average on and only where some are frozen."""
+        """Watches for parameters that are unfrozen, once there is an average and only if some are frozen."""
         name = weights.update.name
         if name in self._watches:
             self._watches.pop(name).remove()

@@ -11,7 +11,7 @@ import torch
 from leyden import distributed as dist
 
 BF16_INSTRUCTIONS = ("avx512_bf16", "amx_bf16", "avx10_2", "bf16")
-"""What processors of x86 and (the last) of ARM call theirs, as torch.cpu.get_capabilities has it."""
+"""The names that torch.cpu.get_capabilities has for bf16 instructions, of x86 processors and (the last) of ARM."""
 LOW = ("bf16", "fp16", "bf16-true", "fp8")
 
 
@@ -42,7 +42,7 @@ def has_bf16(processor: Mapping[str, Any] | None = None) -> bool:
 
 
 def _capabilities() -> Mapping[str, Any]:
-    """What torch finds; before it could tell, nothing."""
+    """What torch finds; nothing in releases that can't tell."""
     return torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
 
 

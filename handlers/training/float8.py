@@ -15,7 +15,7 @@ from leyden.handlers.common.packages import require_package
 from leyden.handlers.training.linear_layers import LayerFilter, carry_over, choose_layers
 
 TORCHAO = (0, 18)
-"""The first torchao that has what is used here and in Quantize."""
+"""The first release of torchao with everything used here and in Quantize."""
 
 
 def convert_to_float8(
@@ -83,7 +83,7 @@ def _misfit(layer: nn.Linear) -> str | None:
 
 
 def _try_float8(device: torch.device, config: Any, who: str) -> None:
-    """Multiplies once, forward and backward: what a device can do is told by no property that all devices have."""
+    """Multiplies once, forward and backward, since no property common to all devices tells what one can do."""
     from torchao.float8 import convert_to_float8_training
 
     layer = nn.utils.skip_init(nn.Linear, 16, 16, bias=False, device=device, dtype=torch.bfloat16)

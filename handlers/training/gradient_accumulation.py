@@ -1,4 +1,4 @@
-"""Several batches to an optimizer step."""
+"""Several batches per optimizer step."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ class GradientAccumulation:
         engine.add_event_handler(Events.STARTED, self._check_reach)
 
     def _checked_weight(self, batch: Any) -> torch.Tensor | float:
-        """The weight; a tensor, for which nobody waits, makes gradients NaN where it is below 0."""
+        """The weight. A tensor is not read, so as not to wait for it; one below 0 makes the gradients NaN."""
         assert self.weight is not None
         weight = self.weight(batch)
         if not isinstance(weight, torch.Tensor) and not weight >= 0:
@@ -89,7 +89,7 @@ class GradientAccumulation:
         return weight
 
     def _check_reach(self, engine: Engine[Any, Any]) -> None:
-        """Tells, when a run starts, of windows that it can't fill."""
+        """Warns, when a run starts, of windows that it can't fill."""
         state, largest = engine.state, max(self._numbers[1:])
         warn_if_beyond(engine, "the plan of GradientAccumulation changes in", self._epochs[-1], "that never comes")
         length = state.epoch_length

@@ -1,4 +1,4 @@
-"""Which of a model's linear layers torchao is to change, and what goes over to those that take their places."""
+"""Chooses the linear layers that torchao changes, and carries their hooks over to the new ones."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def _linear_layers(modules: Mapping[str, nn.Module]) -> Iterator[tuple[str, str,
 
 
 def _unfit(layer: nn.Linear) -> str | None:
-    """Why torchao can't work on the layer, whatever it is to do."""
+    """The reason why torchao can't change the layer at all; None if it can."""
     if nn.parameter.is_lazy(layer.weight):
         return "it has no shape yet; run the model once before"
     if nn.utils.parametrize.is_parametrized(layer):

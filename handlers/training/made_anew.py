@@ -43,7 +43,7 @@ def times_stepped(scheduler: Scheduler) -> int:
 
 
 def bring_to(scheduler: Scheduler, times: int) -> None:
-    """Steps a new scheduler so often, since most of torch's have each learning rate from the one before."""
+    """Steps a new scheduler that many times, since most of torch's compute each learning rate from the one before."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Detected call of `lr_scheduler.step", UserWarning)
         while times_stepped(scheduler) < times:
@@ -51,7 +51,7 @@ def bring_to(scheduler: Scheduler, times: int) -> None:
 
 
 def tell_made_anew(scheduler: Scheduler, counts: int, planned: int, unit: str, rates: list[float]) -> None:
-    """Warns, on rank 0, that the curve is another one from here on. `rates`: those that stood there until now."""
+    """Warns, on rank 0, that the curve changes from here on. `rates`: the learning rates so far."""
     if dist.rank() == 0:
         now = [float(group["lr"]) for group in scheduler.optimizer.param_groups]
         warnings.warn(

@@ -1,4 +1,4 @@
-"""Any number of a run driven by a shape."""
+"""Drives any number of a run by a shape."""
 
 from __future__ import annotations
 

@@ -96,7 +96,7 @@ class Schedule:
         if per is None:
             per = "epoch" if watches else "step"
         self.scheduler: Scheduler | None = None
-        """None as long as its function has not made it."""
+        """None until its function has made it."""
         self.metric = metric
         self.settings: dict[str, Any] = {"per": per, "every": every}
         """What it was made with, and its scheduler."""
@@ -125,7 +125,7 @@ class Schedule:
 
     @property
     def optimizer(self) -> torch.optim.Optimizer | None:
-        """Whose learning rate it sets; None for one that is to be made, and not attached."""
+        """The optimizer whose learning rate it sets; None before its scheduler is made and it is attached."""
         if self.scheduler is not None:
             return self.scheduler.optimizer
         return None if self._target is None else self._target.optimizer
@@ -211,7 +211,7 @@ class Schedule:
     # -- made by a function ----------------------------------------------------------------------------------
 
     def _make_for(self, engine: Engine[Any, Any]) -> None:
-        """Has the function make the scheduler, for the run that begins; one that goes on keeps its own."""
+        """Calls the function to make the scheduler for a run that begins; a continued run keeps its own."""
         assert self._target is not None
         steps = run_counts(engine, self._target, self.per, self.every)
         if self.scheduler is not None and (engine.state.iteration > 0 or steps == self._made_for):
@@ -245,7 +245,7 @@ class Schedule:
         self._take(make_for(self._make, optimizer, number), number)
 
     def _make_anew(self, steps: int, planned: int) -> None:
-        """Has the function make it for another number than the run was planned for, and brings it to the present."""
+        """Calls the function again for a new number of steps, and steps the scheduler to where the run stands."""
         assert self.scheduler is not None
         optimizer, times = self.scheduler.optimizer, times_stepped(self.scheduler)
         rates = [float(group["lr"]) for group in optimizer.param_groups]
@@ -259,7 +259,7 @@ class Schedule:
     # -- in a run --------------------------------------------------------------------------------------------
 
     def start(self, engine: Engine[Any, Any]) -> None:
-        """Takes a metric that is there already, restored perhaps, for an old one; begins anew where the run does."""
+        """Treats a metric that is there already (restored, perhaps) as old; resets at the beginning of a run."""
         if self._watch is not None:
             self._watch.start(engine.state)
         if engine.state.iteration > 0:
@@ -279,7 +279,7 @@ class Schedule:
             warn_of_misfits(self.scheduler, counts, self.per)
 
     def _go_on(self, engine: Engine[Any, Any]) -> None:
-        """Where a run goes on, perhaps to another end than it had."""
+        """For a continued run, which may have another end than it had."""
         counts, planned = self._counts(engine), self._counted
         steps = counts.get(self.per)
         if steps is None or steps == planned or self.metric is not None:

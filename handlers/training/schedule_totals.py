@@ -1,4 +1,4 @@
-"""Whether the schedulers of a run are made for as many steps as it has."""
+"""Checks that the schedulers of a run are made for as many steps as it has."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a scheduler of torch.optim.lr_scheduler is, and with which numbers it was made."""
+"""Names the kind of a torch scheduler, and the numbers it was made with."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the shapes ask of their numbers."""
+"""Checks of the numbers that shapes are made with."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 
 def check_number(who: object, name: str, value: Any) -> None:
-    """Raises TypeError for what is no number, ValueError for one that is not finite."""
+    """Raises TypeError if it is not a number, ValueError if it is not finite."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise TypeError(f"{type(who).__name__} takes numbers, but its {name} is {value!r}")
     if not math.isfinite(value):
@@ -15,7 +15,7 @@ def check_number(who: object, name: str, value: Any) -> None:
 
 
 def check_duration(who: object, value: Any, *, endless: bool = False) -> None:
-    """Raises TypeError for what is no number, ValueError for a duration that is not positive or, where one is needed,
+    """Raises TypeError if it is not a number, ValueError for a duration that is not positive or, where one is needed,
     has no end.
     """
     if endless and value == math.inf:
@@ -28,6 +28,6 @@ def check_duration(who: object, value: Any, *, endless: bool = False) -> None:
 
 
 def set_frozen(shape: object, **attributes: Any) -> None:
-    """Sets attributes of a frozen dataclass that is being made."""
+    """Sets attributes of a frozen dataclass while it is being made."""
     for name, value in attributes.items():
         object.__setattr__(shape, name, value)

@@ -113,7 +113,7 @@ class Concatenate(Shape):
     `durations`: for how many counts each but the last is followed, if not to its end. Ignite's
     ConcatScheduler(schedulers, durations); torch's SequentialLR, whose milestones are the sums of the durations.
 
-    Raises ValueError for a shape without end that another one shall follow.
+    Raises ValueError if a shape without end is followed by another one.
     """
 
     shapes: Sequence[Shape]

@@ -148,7 +148,7 @@ class SWA(Averaging):
     # -- averaging -------------------------------------------------------------------------------------------
 
     def start_run(self, engine: Engine[Any, Any]) -> None:
-        """Finds the epoch to start at, and whether the data can be passed once more."""
+        """Finds the epoch to start at, and checks that the data can be read once more."""
         state = engine.state
         if state.iteration == 0:
             for scheduler in self._annealing.values():
@@ -169,7 +169,7 @@ class SWA(Averaging):
             self._refresh.check(engine, models)
 
     def begin_epoch(self, engine: Engine[Any, Any], weights: AveragedWeights) -> None:
-        """Takes in what was unfrozen, before it is trained, and begins to anneal."""
+        """Adds newly unfrozen parameters before they are trained, and begins to anneal."""
         if engine.state.epoch < self._first:
             return
         if any(parameter.requires_grad for parameter in weights.frozen):
@@ -178,7 +178,7 @@ class SWA(Averaging):
             self._annealing[weights.update.name] = self._scheduler(weights)
 
     def end_epoch(self, engine: Engine[Any, Any]) -> None:
-        """Takes the weights of now into the average."""
+        """Adds the current weights to the average."""
         epoch = engine.state.epoch
         if epoch < self._first:
             return
@@ -196,7 +196,7 @@ class SWA(Averaging):
 
     @torch.no_grad()
     def average(self, weights: AveragedWeights) -> None:
-        """Takes one update's weights of now into their average."""
+        """Adds one update's current weights to their average."""
         weights.require_own()
         count = weights.count
         for averages, values in weights.groups():
@@ -221,7 +221,7 @@ class SWA(Averaging):
             weights.count = 0
 
     def try_out(self, engine: Engine[Any, Any]) -> None:
-        """Tries with the first batch what is to be done at the end of the run."""
+        """Tries with the first batch what will be done at the end of the run."""
         models = self._with_norms()
         if models and self._refresh.data is None and self._predict() is None:
             self._refresh.try_out(engine.state.batch, models, self._autocast(), None)
@@ -231,7 +231,7 @@ class SWA(Averaging):
         return next((each for each in autocasts if each is not None), None)
 
     def _predict(self) -> Callable[[Any], Any] | None:
-        """How the trainer passes a batch through its model, where there is one and it says so."""
+        """The trainer's own way of passing a batch through its model, if it has one."""
         updates = [weights.update for weights in self._weights.values()]
         return updates[0].predict if len(updates) == 1 else None
 

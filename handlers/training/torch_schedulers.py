@@ -59,7 +59,7 @@ def put_numbers(groups: Sequence[dict[str, Any]], numbers: Sequence[dict[str, An
 
 
 def check_warm_up(steps: Any, start: float) -> None:
-    """Raises TypeError or ValueError for what is no warm-up."""
+    """Raises TypeError or ValueError for an invalid warm-up."""
     if as_whole(steps) is None:
         raise TypeError(f"Schedule warms up for a whole number of steps, but got warmup={steps!r}")
     if steps < 0:

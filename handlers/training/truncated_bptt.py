@@ -1,4 +1,4 @@
-"""Long sequences trained on in parts."""
+"""Training on long sequences in parts."""
 
 from __future__ import annotations
 
