@@ -52,6 +52,7 @@ class Engine(Loop, Generic[Batch, Output]):
         """Where the engine computes: the process's own device, unless who made the engine says otherwise."""
         self.setup = Setup()
         """Functions that prepare models, optimizers and the restored state, by `Stage`."""
+        self.setup.add(Stage.OPTIMIZER, self._make_optimizers, each_run=True)
         self.mode_check = None if training else ModeCheck(process_function)
         """Looks whether an engine that only evaluates calls its models in eval mode; None where that is seen to."""
         self.evaluated_models: tuple[nn.Module, ...] = ()
@@ -192,6 +193,10 @@ class Engine(Loop, Generic[Batch, Output]):
         if self.mode_check is not None:
             self.mode_check.begin()
         self._rearm()
+
+    def _make_optimizers(self) -> None:
+        for update in self.updates.values():
+            update.make_optimizer()
 
     def _reset(self) -> None:
         state = self.state

@@ -53,7 +53,7 @@ class LateOptimizer(Optimizer):
             )
         return made
 
-    def step(self, closure: Any = None) -> NoReturn:  # type: ignore[override]
+    def step(self, closure: Any = None) -> NoReturn:
         raise RuntimeError(
             f"the optimizer of update {self._update!r} is made when a run starts, and none has: engine.run(...) does it"
         )

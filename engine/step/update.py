@@ -14,7 +14,6 @@ from torch import nn
 from leyden.engine.events.dispatch import RemovableEventHandle, Table
 from leyden.engine.events.names import Event, UpdateEvents
 from leyden.engine.events.signatures import Handler
-from leyden.engine.setup import Stage
 from leyden.engine.step.driving import drive_by
 from leyden.engine.step.forward_pass import ForwardPass
 from leyden.engine.step.late_optimizer import LateOptimizer, MakeOptimizer
@@ -62,7 +61,6 @@ class Update(LossShare):
         self.modules = {"model": model} if isinstance(model, nn.Module) else {str(i): m for i, m in enumerate(model)}
         if callable(optimizer) and not isinstance(optimizer, torch.optim.Optimizer):
             optimizer = LateOptimizer(optimizer, self.modules, name)
-            engine.setup.add(Stage.OPTIMIZER, self._make_optimizer, owner=f"optimizer of update {name!r}")
         self.optimizer = as_one(optimizer)
         self.steps = 0
         """Optimizer steps done in the run."""
@@ -285,10 +283,11 @@ class Update(LossShare):
         if step >= (completed := self.tables[UpdateEvents.STEP_COMPLETED]).due:
             completed.fire(step)
 
-    def _make_optimizer(self) -> None:
-        assert isinstance(self.optimizer, LateOptimizer)
-        self.optimizer = as_one(self.optimizer.make())
-        self._names = ParameterNames(self.modules, self.optimizer, self.name)
+    def make_optimizer(self) -> None:
+        """In the setup of a run: makes an optimizer that waits for it, of what is trained now."""
+        if isinstance(self.optimizer, LateOptimizer):
+            self.optimizer = as_one(self.optimizer.make())
+            self._names = ParameterNames(self.modules, self.optimizer, self.name)
 
     # -- around the step -------------------------------------------------------------------------------------
 
