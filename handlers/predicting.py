@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import torch
+from torch.utils.data import DataLoader
 
 from leyden import distributed as dist
 from leyden.distributed.compat import replace_part
@@ -15,6 +16,7 @@ from leyden.engine.data import has_random_access, index_sampler, place_of_indice
 from leyden.engine.values import move_nested
 from leyden.handlers.data.seeded_loaders import fresh_copy
 from leyden.handlers.parallel.dealing import Deal, DealtSampler, deal_data, own_place
+from leyden.handlers.parallel.split_datasets import hold_other_samples, shard_of_stream
 
 
 def predict(evaluator: Engine[Any, Any], data: Iterable[Any], deal: str = "batches") -> list[Any]:
@@ -29,7 +31,7 @@ def predict(evaluator: Engine[Any, Any], data: Iterable[Any], deal: str = "batch
     it drew. `deal="nothing"`: each rank's data is a share of its own; the outputs are those of rank 0, then those of
     rank 1, and so on.
 
-    Raises ValueError for a loader that is dealt to ranks already, and for another word.
+    Raises ValueError for data of which each rank has a share already, and for another word.
     """
     if deal not in ("batches", "nothing"):
         raise ValueError(
@@ -64,6 +66,12 @@ def _share_of_batches(data: Any) -> Any:
     if dist.data_size() == 1:
         return data
     deal = Deal(dist.data_rank(), dist.data_size(), dist.broadcast(torch.initial_seed() % 2**62), even=False)
+    split = shard_of_stream(data) is not None
+    if split or (isinstance(data, DataLoader) and hold_other_samples(data.dataset)):
+        raise ValueError(
+            f"predict deals the batches to the ranks itself, but the {type(getattr(data, 'dataset', data)).__name__} "
+            'of each rank holds a share already (split by node, a Subset): say deal="nothing", or batches get lost'
+        )
     if not has_random_access(data):
         if dist.rank() == 0:
             name = type(getattr(data, "dataset", data)).__name__

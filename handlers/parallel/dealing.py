@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Iterator, Sized
+from collections.abc import Callable, Iterable, Iterator, Sized
 from itertools import islice
 from typing import Any
 
@@ -174,6 +174,8 @@ class DealtBatches(DataLayer):
     def __init__(self, batches: Iterable[Any], deal: Deal) -> None:
         self.batches = batches
         self.deal = deal
+        self.compare: Callable[[list[Any]], None] | None = None
+        """Called with the first batches that are read, of which the ranks keep one each."""
 
     @property
     def ranks(self) -> int:  # type: ignore[override]
@@ -193,13 +195,20 @@ class DealtBatches(DataLayer):
 
     def _share(self, iterator: Iterator[Any], came: bool) -> Iterator[Any]:
         rank, world_size = self.deal.rank, self.deal.world_size
-        while len(round_of := list(islice(iterator, world_size))) == world_size:
+        while len(round_of := self._round(iterator)) == world_size:
             came = True
             yield round_of[rank]
         if not (came or round_of):  # on every rank alike, unlike an empty share
             raise ValueError(f"the data of the run is empty: {type(self.batches).__name__} gave no batch")
         if not self.deal.even and rank < len(round_of):
             yield round_of[rank]
+
+    def _round(self, iterator: Iterator[Any]) -> list[Any]:
+        batches = list(islice(iterator, self.deal.world_size))
+        if self.compare is not None:
+            compare, self.compare = self.compare, None
+            compare(batches)
+        return batches
 
 
 class DealtIterator(DealtBatches, Iterator[Any]):

@@ -6,14 +6,14 @@ import warnings
 from collections.abc import Iterator
 from typing import Any, Literal, cast, get_args
 
-import torch
 from torch.utils.data import DataLoader
 
 from leyden import distributed as dist
 from leyden.engine.data import SEQUENCE_TYPES, has_random_access, index_sampler
 from leyden.handlers.parallel.common_end import CommonEnd, CommonEndOfIterator, Roll, SizedCommonEnd
 from leyden.handlers.parallel.dealing import Deal, DealtBatches, deal_data, has_length, own_place
-from leyden.handlers.parallel.split_datasets import Shard, digest_of_samples, shard_of_stream
+from leyden.handlers.parallel.same_batches import SameBatches
+from leyden.handlers.parallel.split_datasets import Shard, hold_other_samples, least_and_greatest, shard_of_stream
 
 Choice = Literal["samples", "batches", "nothing"]
 
@@ -46,6 +46,7 @@ class Shares:
         self._deal = deal
         self._who = who
         self._roll: Roll | None = None
+        self._same: SameBatches | None = None
         self._told: set[str] = set()
 
     def __call__(self, data: Any) -> Any:
@@ -67,7 +68,10 @@ class Shares:
             self._check_shard(data, shard)
             return self._own(data)
         if self._choice == "batches":
-            return deal_data(data, self._deal)
+            dealt = deal_data(data, self._deal)
+            self._same = self._same or SameBatches(self._who, type(getattr(data, "dataset", data)).__name__)
+            dealt.compare = self._same.compare
+            return dealt
         self._tell(data)
         return self._own(data)
 
@@ -96,25 +100,24 @@ class Shares:
             return data
         length = len(data) if has_length(data) else _UNKNOWN
         reliable = isinstance(data, SEQUENCE_TYPES) or has_random_access(data)
-        lowest, highest = _bounds(length if reliable else _UNKNOWN)
+        lowest, highest = least_and_greatest(length if reliable else _UNKNOWN)
         if lowest == highest != _UNKNOWN:
             return data
         self._roll = self._roll or Roll()
         if isinstance(data, Iterator):
             return CommonEndOfIterator(data, self._roll)
-        lowest, _ = _bounds(length)
+        lowest, _ = least_and_greatest(length)
         return CommonEnd(data, self._roll) if lowest == _UNKNOWN else SizedCommonEnd(data, self._roll, lowest)
 
     def _check_alike(self, loader: DataLoader[Any]) -> None:
         order = index_sampler(loader)
-        lowest, highest = _bounds(len(order) if has_length(order) else _UNKNOWN)
+        lowest, highest = least_and_greatest(len(order) if has_length(order) else _UNKNOWN)
         if lowest != highest:
             raise ValueError(
                 f"{self._who} deals the same data to all ranks, but the ranks have loaders of {lowest} to {highest} "
                 f"batches: give all the same data, or, if each rank has its own share, say {self._who}(deal='nothing')"
             )
-        lowest, highest = _bounds(digest_of_samples(loader.dataset))
-        if lowest != highest and self._choice is None:
+        if self._choice is None and hold_other_samples(loader.dataset):
             raise ValueError(
                 f"{self._who} deals the same data to all ranks, but their data sets "
                 f"({type(loader.dataset).__name__}) hold other samples, as many on each: if each rank has its own "
@@ -145,9 +148,3 @@ class Shares:
             "and each keeps its share; if each reads its own, deal='samples' says so" + in_mesh,
             stacklevel=2,
         )
-
-
-def _bounds(number: int) -> tuple[int, int]:
-    """The least and the greatest of the ranks' numbers."""
-    least, negative = dist.all_reduce(torch.tensor([number, -number]), "min").tolist()
-    return least, -negative

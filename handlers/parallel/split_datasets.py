@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 import torch
 from torch.utils.data import DataLoader, Subset, TensorDataset
 
+from leyden import distributed as dist
+
 UNTOLD = -1
 """The digest of samples about which nothing is known."""
 
@@ -31,6 +33,18 @@ def shard_of_stream(data: Any) -> Shard | None:
     if isinstance(steps, list) and any(getattr(step, "__name__", "") == "split_by_node" for step in steps):
         return Shard(None, None)
     return None
+
+
+def hold_other_samples(dataset: Any) -> bool:
+    """True if the ranks' data sets with random access tell that they hold different samples. Every rank calls it."""
+    least, greatest = least_and_greatest(digest_of_samples(dataset))
+    return least != greatest
+
+
+def least_and_greatest(number: int) -> tuple[int, int]:
+    """Of the ranks' numbers."""
+    least, negative = dist.all_reduce(torch.tensor([number, -number]), "min").tolist()
+    return least, -negative
 
 
 def digest_of_samples(dataset: Any) -> int:

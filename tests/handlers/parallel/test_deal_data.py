@@ -18,7 +18,9 @@ def outcomes(on_two_ranks):
         *((cases.with_random_access, kind) for kind in cases.SHARES),
         *((cases.the_same, kind) for kind in cases.SAME),
         *((cases.a_stream, kind, deal) for kind in cases.STREAMS for deal in (None, "batches")),
+        *((cases.predicted, kind) for kind in ("a stream", "a Subset")),
         *((case,) for case in (
+            cases.the_same_stream,
             cases.one_fingerprint_that_differs, cases.a_stream_with_workers, cases.another_rank_s_split,
             cases.by_itself, cases.evaluators, cases.restored,
         )),
@@ -66,6 +68,22 @@ def test_a_stream_that_asks_for_its_rank_stays_as_it_is_and_a_warning_tells(outc
         assert len(our_words) == 1
         assert "does not deal a DataLoader over OwnRank" in our_words[0]
         assert their_words == []
+
+
+def test_ranks_that_read_different_batches_where_they_are_to_read_the_same_are_warned_of_once(outcomes):
+    (ours, our_words), (theirs, their_words) = outcomes["a_stream", "its own rank", "batches"]
+    assert len(ours) == len(theirs) == 8
+    assert len(our_words) == 1
+    assert "the ranks read different ones from their OwnRank" in our_words[0]
+    assert their_words == []
+    assert outcomes["the_same_stream"] == [[], []]
+
+
+@pytest.mark.parametrize("kind", ["a stream", "a Subset"])
+def test_predict_tells_of_shares_too(outcomes, kind):
+    for error, predicted in outcomes["predicted", kind]:
+        assert 'say deal="nothing", or batches get lost' in error
+        assert predicted == ALL
 
 
 def test_a_stream_that_is_split_for_another_rank_is_an_error(outcomes):

@@ -8,7 +8,7 @@ from torch.utils.data import DataLoader, IterableDataset, Subset, TensorDataset
 
 from leyden import distributed as dist
 from leyden.engine import Engine, Events
-from leyden.handlers import DataParallel, DealData, Evaluate
+from leyden.handlers import DataParallel, DealData, Evaluate, predict
 
 TOTAL = 32
 
@@ -128,6 +128,28 @@ def a_stream(kind, deal):
 
 def a_stream_with_workers():
     return seen_of(DataLoader(OwnRank(), batch_size=4, num_workers=2), DataParallel())
+
+
+class Everything(IterableDataset):
+    """The same on all ranks but for what is drawn at random."""
+
+    def __iter__(self):
+        return iter([(torch.rand(1), label) for label in range(TOTAL)])
+
+
+def the_same_stream():
+    torch.manual_seed(dist.rank())
+    return seen_of(DataLoader(Everything(), batch_size=4), DataParallel(deal="batches"))[1]
+
+
+def predicted(kind):
+    """What predict says of shares, and gives where it is told."""
+    data = DataLoader(SplitStream() if kind == "a stream" else SHARES[kind](), batch_size=4)
+    evaluator = evaluator_of()
+    try:
+        predict(evaluator, data)
+    except ValueError as error:
+        return str(error), sorted(torch.cat(predict(evaluator, data, deal="nothing")).tolist())
 
 
 def another_rank_s_split():
