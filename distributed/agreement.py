@@ -1,4 +1,4 @@
-"""Ranks agree on a few whole numbers beside the work: nobody waits for the others until a result is due."""
+"""Ranks agree on a few whole numbers while they work: no rank waits for the others until a result is due."""
 
 from __future__ import annotations
 

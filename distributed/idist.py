@@ -1,4 +1,4 @@
-"""The names under which users of ignite.distributed look for things."""
+"""The names that users of ignite.distributed know."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ def spawn(
 
 
 def show_config() -> None:
-    """Prints, on rank 0, who takes part and by what."""
+    """Prints, on rank 0, the ranks that take part and their backend."""
     if rank() == 0:
         for line in (
             f"distributed configuration: {model_name()}",

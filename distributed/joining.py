@@ -1,4 +1,4 @@
-"""How a process group comes to be: the backend chosen, the store found, the group made."""
+"""Makes the process group: chooses the backend, finds the store, joins the ranks."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def check_backend_name(backend: str | None) -> None:
 
 
 def environment_described_by(init_method: str | None, rank: int | None, world_size: int | None) -> Environment:
-    """What the environment and the caller together say of this process.
+    """What the environment and the caller together say about this process.
 
     Raises:
         ValueError: they leave open who takes part, or an argument comes without its `init_method`.

@@ -156,8 +156,8 @@ class Control(Registry):
             table.fire(count)
 
     def _fire_rest(self, table: Table, count: int) -> None:
-        """Fires an event from the handler on in which the run was stopped. Of STARTED all handlers run once more: they
-        prepare this process.
+        """Fires an event, beginning with the handler in which the run was stopped. Handlers of STARTED all run once
+        more, as they prepare this process.
         """
         suspended, self.suspended = self.suspended, None
         assert suspended is not None

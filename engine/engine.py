@@ -49,14 +49,14 @@ class Engine(Loop, Generic[Batch, Output]):
         self.process: Process[Batch, Output] = process_function
         self.training = training
         self.device = dist.device()
-        """Where the engine computes: the process's own device, unless who made the engine says otherwise."""
+        """Where the engine computes: the process's own device, unless its maker chose another."""
         self.setup = Setup()
         """Functions that prepare models, optimizers and the restored state, by `Stage`."""
         self.setup.add(Stage.OPTIMIZER, self._make_optimizers, each_run=True)
         self.mode_check = None if training else ModeCheck(process_function)
-        """Looks whether an engine that only evaluates calls its models in eval mode; None where that is seen to."""
+        """Checks that an engine that only evaluates calls its models in eval mode; None if that is taken care of."""
         self.evaluated_models: tuple[nn.Module, ...] = ()
-        """The models of an engine that evaluates; empty where the process function alone knows them."""
+        """The models of an engine that evaluates; empty if only the process function knows them."""
         self._running = False
         self.asked = RunArguments()
         """What the last `run` was called with."""
@@ -239,7 +239,7 @@ class Engine(Loop, Generic[Batch, Output]):
         return state
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Goes on from such a state at the next `run`. Raises ValueError for a mapping that is not one."""
+        """Loads such a state, from which the next `run` continues. Raises ValueError for any other mapping."""
         self._limits.restore(restore_snapshot(self, state_dict), self.state)
         self.run_data.forget()
         mesh = state_dict.get("mesh")

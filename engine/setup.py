@@ -42,19 +42,21 @@ class _Task:
 
 
 class Setup:
-    """The functions of each stage. Each runs once in the engine's life, or at each run if it was added so."""
+    """The functions of each stage. Each runs once per engine, or at each run if it was added that way."""
 
     def __init__(self) -> None:
         self._tasks: list[_Task] = []
 
     def add(self, stage: Stage, function: Callable[[], None], *, owner: object = "", each_run: bool = False) -> None:
-        """Adds a function to a stage. `owner`: who `print(engine)` shows there, a handler or words; "" for nobody."""
+        """Adds a function to a stage. `owner`: what `print(engine)` shows for it, a handler or text; "" for nothing."""
         name = owner if isinstance(owner, str) else type(owner).__name__
         self._tasks.append(_Task(stage, function, name, each_run))
         self._tasks.sort(key=lambda task: task.stage)
 
     def run(self, first: Stage, last: Stage) -> None:
-        """Runs what waits in the stages from `first` to `last`. One that fails is tried again at the next run."""
+        """Runs the waiting functions of the stages from `first` to `last`. One that fails is tried again at the next
+        run.
+        """
         for task in [task for task in self._tasks if task.waits and first <= task.stage <= last]:
             task.function()
             task.waits = task.each_run

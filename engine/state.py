@@ -9,7 +9,7 @@ from leyden.engine.values.metric_values import MetricValues
 
 
 class State:
-    """The state of an engine. Handlers and users may set further attributes.
+    """The state of an engine. Handlers and users may add attributes.
 
     epoch, iteration: how many have begun, in all of the run. step: optimizer steps done. epoch_length: batches an
     epoch, None while unknown. batch, output: of the running iteration. metrics: by name, see `MetricValues`. times:
@@ -37,7 +37,7 @@ class State:
 
     @property
     def metrics(self) -> MetricValues:
-        """The metrics by name. Assigned a mapping, it takes its items in place of what there was."""
+        """The metrics by name. Assigning a mapping replaces all of them."""
         values: MetricValues = vars(self)["metrics"]
         return values
 

@@ -135,13 +135,13 @@ def supervised_evaluator(
 
 
 class _Measured:
-    """What the metrics of a trainer measure, whose output is something else."""
+    """What a trainer's metrics measure, since the trainer's output is something else."""
 
     def __init__(self) -> None:
         self.pair: Any = None
 
     def lead_to(self, metric: Any) -> None:
-        """Gives the metric, and those it is derived from, this in the place of the engine's output."""
+        """Gives this to the metric, and to those it is derived from, in place of the engine's output."""
         for source in metric.sources() if hasattr(metric, "sources") else (metric,):
             transform = getattr(source, "output_transform", None)
             source.output_transform = functools.partial(self._measure, transform)

@@ -49,7 +49,7 @@ from leyden.engine.randomness.host import Aside, host_state, set_host_state
 
 
 class DataPass:
-    """The present pass over data. `state`: of the run that is gone on with, where it is one."""
+    """The current pass over data. `state`: that of the run that is continued, if there is one."""
 
     def __init__(self, data: Any, state: Mapping[str, Any] | None = None) -> None:
         self.data = data
@@ -102,7 +102,7 @@ class DataPass:
         return has_random_access(leaf) and not knows_its_place(leaf) and draws_all_along(index_sampler(leaf))
 
     def _make_as_it_was(self, state: Mapping[str, Any]) -> None:
-        """Lets the next pass begin as in the run that is gone on with, which had gone through the data before."""
+        """Lets the next pass begin as in the continued run, which had been through the data before."""
         leaf = self._leaf
         if "loader" in state and knows_its_place(leaf):
             leaf.load_state_dict(state["loader"])
@@ -118,7 +118,7 @@ class DataPass:
             (start_workers if started else start_anew)(self._leaf)
 
     def end(self) -> None:
-        """The pass is over, and the next has not begun."""
+        """Notes that the pass is over and the next has not begun."""
         self._began = self._record = self.left = None
         self._ended = {}
         self._taken = self._since = 0
@@ -131,7 +131,7 @@ class DataPass:
     # -- its middle ------------------------------------------------------------------------------------------
 
     def go_on(self, position: int) -> Iterator[Any]:
-        """Goes on with a pass of which `position` batches were used."""
+        """Continues a pass of which `position` batches have been used."""
         state = self._state
         if isinstance(self._leaf, KnowsItsPass):
             if position == 0 and (state is None or "inner" not in state):
@@ -215,12 +215,12 @@ class DataPass:
         return iterator
 
     def _draw_as_at_first(self) -> None:
-        """What the first batch draws is drawn from where the generators were then."""
+        """Draws what the first batch draws from the generators as they were then."""
         if self._began is not None and "first" in self._began:
             set_host_state(self._began["first"])
 
     def _of_this_rank(self, state: Mapping[str, Any], position: int) -> int:
-        """Batches that this rank has to read past in a loader that iterates in a way of its own."""
+        """The number of batches that this rank has to read past in a loader with its own way of iterating."""
         if self._taken > 0 or not self._is_alike(state):
             raise ValueError(
                 f"what is left of the epoch can't be dealt anew: {type(self._leaf).__name__} has an __iter__ of its "
@@ -230,7 +230,7 @@ class DataPass:
         return position
 
     def _load(self, state: Any) -> Iterator[Any]:
-        """Goes on with the pass of a loader's own state."""
+        """Continues the pass from the loader's own state."""
         leaf = self._leaf
         leaf.load_state_dict(state)
         began = self._began or {}

@@ -32,7 +32,7 @@ DRAW_AT_ONCE = (
     BatchSampler, DistributedSampler, RandomSampler, SequentialSampler, SubsetRandomSampler, WeightedRandomSampler,
     list, tuple, range,
 )  # fmt: skip
-"""These draw from global generators when their first index is asked for, and then no more."""
+"""Samplers that draw from global generators when their first index is asked for, and not after that."""
 
 
 def draws_all_along(sampler: Any) -> bool:
@@ -44,13 +44,13 @@ def draws_all_along(sampler: Any) -> bool:
 
 
 def is_of_torch(sampler: Any) -> bool:
-    """True for a sampler of torch or torchdata, or plain data in its place; one of a user's own may do anything."""
+    """True for a sampler of torch or torchdata, or plain data in its place; a user's own may do anything."""
     return type(sampler) in DRAW_AT_ONCE or type(sampler).__module__.startswith(("torch.utils.data.", "torchdata."))
 
 
 class DrawRecord:
-    """The states of the host's generators before each draw of a pass. `drawn`: those of draws that are to be repeated;
-    what is drawn after them is recorded.
+    """The states of the host's generators before each draw of a pass. `drawn`: the states of draws to repeat; draws
+    after them are recorded.
     """
 
     def __init__(self, drawn: Sequence[bytes] = ()) -> None:

@@ -1,4 +1,4 @@
-"""Workers of a StatefulDataLoader whose share of a pass over iterable data was over where the run is gone on with.
+"""Workers of a StatefulDataLoader whose share of a pass over iterable data was already over when the run was saved.
 
 torchdata asks them for one batch more, to see them end. A dataset that is at its beginning again when it has given its
 last sample would then begin anew, and its samples would come twice in one pass.
@@ -16,7 +16,9 @@ from leyden.distributed.compat import states_of_workers
 
 
 def ended_workers(loader: Any, state: Any) -> dict[int, bool]:
-    """The workers that had ended by a state of the loader's; True for those whose iterator has a state of its own."""
+    """The workers that had ended, according to a state of the loader; True for those whose iterator has its own
+    state.
+    """
     if not (isinstance(loader, DataLoader) and isinstance(loader.dataset, IterableDataset)):
         return {}
     ended: dict[int, bool] = {}

@@ -64,23 +64,21 @@ class Feed:
         self._pass = None if data is None else DataPass(data, state)
 
     def require_batch(self, iterations: int) -> None:
-        """Raises ValueError if the data ended and the run has not had a single batch."""
+        """Raises ValueError if the data ended without giving the run a single batch."""
         if iterations == 0 and not self.may_be_empty:
             raise ValueError(f"the data of the run is empty: {type(self.data).__name__} gave no batch")
 
     def streams(self, epoch_length: int | None) -> bool:
-        """True if a pass goes on over the bounds of epochs: epochs of another length than the data's, or data without
-        end.
-        """
+        """True if a pass runs on from one epoch to the next: epochs of another length than the data's, or endless data."""
         return self.one_shot or self.data is None or (epoch_length is not None and epoch_length != self.length)
 
     @property
     def exact_length(self) -> int | None:
-        """Batches in a pass; None where it has to be gone through to know."""
+        """Batches in a pass; None if only going through it can tell."""
         return self.length if self.keeps_its_length else None
 
     def measure(self) -> bool:
-        """Looks at the length once more, since a dataset may have grown; True if it is another one."""
+        """Reads the length again, since a dataset may have grown; True if it has changed."""
         before = self.length
         if self.keeps_its_length:
             self.length = known_length(self.data)
@@ -112,7 +110,7 @@ class Feed:
             next(self.iterator, None)
 
     def forget_pass(self) -> None:
-        """What is saved from now on is the moment before a new pass."""
+        """From now on the moment before a new pass is what is saved."""
         if self._pass is not None:
             self._pass.end()
 

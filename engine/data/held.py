@@ -38,7 +38,9 @@ class Held:
         return BEFORE_STEP[: BEFORE_STEP.index(self.event) + 1]
 
     def state_dict(self) -> dict[str, Any]:
-        """Plain data and tensors; empty for a batch that is none: it is loaded once more where the run goes on."""
+        """Plain data and tensors; empty if the batch is something else: it is then loaded again when the run is
+        continued.
+        """
         try:
             return {"event": self.event.name, "batch": kept(self.batch)}
         except TypeError:

@@ -66,7 +66,7 @@ class Drawn(Iterator[Any]):
 
 
 class _Gate(Sampler[Any]):
-    """Stands in the place of a loader's index sampler while the loader begins a pass."""
+    """Takes the place of a loader's index sampler while the loader begins a pass."""
 
     def __init__(self, sampler: Any, begin: Callable[[], Iterator[Any]]) -> None:
         self._sampler = sampler

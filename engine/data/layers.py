@@ -1,4 +1,4 @@
-"""Data that stands before a user's data, or is made of several: what it owes to a pass that is to go on anywhere."""
+"""Data that wraps a user's data or is made of several, and what it must offer so that a pass can continue anywhere."""
 
 from __future__ import annotations
 
@@ -7,20 +7,22 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 
 class Rest(NamedTuple):
-    """What is left of a pass, and how many batches that is; None if nobody knows."""
+    """What is left of a pass, and how many batches that is; None if unknown."""
 
     iterator: Iterator[Any]
     left: int | None
 
 
 class DataLayer:
-    """Data that stands before other data and gives its batches in another way; each pass is one over the other's."""
+    """Data that wraps other data and gives its batches in another way; each of its passes is one over the other
+    data.
+    """
 
     ranks = 1
     """Among how many ranks it deals the batches."""
 
     def inner_data(self) -> Any:
-        """The data that it stands before."""
+        """The data that it wraps."""
         raise NotImplementedError
 
     def go_on(self, rest: Rest, position: int) -> Rest:
@@ -30,7 +32,7 @@ class DataLayer:
 
 @runtime_checkable
 class KnowsItsPass(Protocol):
-    """Data that sees to its own passes: made of several loaders, say."""
+    """Data that takes care of its own passes: made of several loaders, for example."""
 
     def apart(self) -> KnowsItsPass:
         """The same data for one who goes through it: others may be in a pass of their own."""

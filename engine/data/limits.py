@@ -29,7 +29,7 @@ class Limits:
         """Batches in each epoch of the run; None where each pass over the data is an epoch, and ends when it does."""
 
     def check(self, max_epochs: Any, max_iters: Any, epoch_length: Any) -> tuple[int | None, int | None, int | None]:
-        """The arguments of `run` as numbers. Raises what is wrong with them alone."""
+        """The arguments of `run` as numbers. Raises TypeError or ValueError for any that is wrong in itself."""
         if max_epochs is not None and max_iters is not None:
             raise ValueError(
                 f"a run has one limit, but got max_epochs={max_epochs} and max_iters={max_iters}: give only one of them"
@@ -119,7 +119,7 @@ class Limits:
             self.exhausted = False
 
     def follow(self, state: State, feed: Feed) -> None:
-        """Takes over the length of data that is another one for an epoch, unless a user fixed it."""
+        """Takes over the length of new data as the epoch's, unless a user fixed it."""
         if self.epoch_length is None:
             self.length = feed.exact_length
             if feed.length is not None:
@@ -168,7 +168,7 @@ class Limits:
         return epoch_start + first + (state.max_epochs - state.epoch) * self.length
 
     def tell_exhausted(self, state: State, feed: Feed) -> None:
-        """Says that the data ended for good before the run did; nothing is said where no more was wanted."""
+        """Warns that the data ended for good before the run did, unless no more was needed."""
         self.exhausted = True
         if self.length is None and self.reaches_its_limit(state):
             return

@@ -16,7 +16,7 @@ class SamplerLayer(Sampler[Any]):
     ranks = 1
     """Among how many ranks it deals the items."""
     surrounds = False
-    """What is below draws from a seed that this layer knows by itself."""
+    """True if the samplers below draw from a seed that this layer knows."""
 
     @property
     def inner(self) -> Any:
@@ -32,7 +32,7 @@ class SamplerLayer(Sampler[Any]):
         return None
 
     def pass_state(self) -> Any:
-        """What the next pass hangs on, as plain data."""
+        """What determines the next pass, as plain data."""
         raise NotImplementedError
 
     def load_pass_state(self, state: Any) -> None:

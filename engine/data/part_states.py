@@ -1,4 +1,4 @@
-"""What the parts of a loader know that its next pass hangs on: generators, counts of passes, states of their own."""
+"""The states of a loader's parts that determine its next pass: generators, counts of passes, states of their own."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ def is_generator(part: Any) -> bool:
 
 
 def has_own_state(part: Any) -> bool:
-    """True for an object that tells its state and takes it back; models and optimizers are nobody's part."""
+    """True for an object that can save and load its state; models and optimizers don't count as parts of data."""
     if isinstance(part, (torch.nn.Module, torch.optim.Optimizer, type)):
         return False
     return callable(getattr(part, "state_dict", None)) and callable(getattr(part, "load_state_dict", None))
@@ -90,6 +90,8 @@ def _content(cell: Any) -> Any:
 
 
 def _is_of_leyden(part: Any) -> bool:
-    """An engine, say, that a dataset knows; what leyden puts around a user's parts is looked into."""
+    """True for leyden's own objects that a dataset refers to (an engine, say), except its wrappers around a user's
+    parts.
+    """
     module = type(part).__module__
     return module.startswith("leyden.") and not module.startswith("leyden.handlers.data.seeded")

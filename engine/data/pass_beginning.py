@@ -1,4 +1,4 @@
-"""What a pass over data hangs on when it begins, from which it can be drawn again."""
+"""What determines a pass over data when it begins, so that it can be drawn again."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from leyden.engine.randomness.host import host_state, is_same_state
 DRAW_NOTHING: tuple[type, ...] = (
     itertools.count, itertools.repeat, type(iter([])), type(iter(())), type(iter("")), type(iter(range(0)))
 )  # fmt: skip
-"""Iterators that know no random numbers."""
+"""Iterators that use no random numbers."""
 
 
 def beginning_of(leaf: Any) -> dict[str, Any] | None:
-    """What the pass that is to begin will hang on; None if it is always the same."""
+    """What will determine the pass that is about to begin; None if it is always the same."""
     if isinstance(leaf, (*SEQUENCE_TYPES, *DRAW_NOTHING)):
         return None
     if isinstance(leaf, Iterator):

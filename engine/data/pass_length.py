@@ -27,9 +27,9 @@ def known_length(data: Any) -> int | None:
 
 
 def keeps_its_length(data: Any) -> bool:
-    """True if each pass has as many batches as len() says. An IterableDataset may share its samples out to workers
-    unevenly or count what it then leaves out, and who writes a sampler writes its __len__ by hand: there the pass alone
-    tells.
+    """True if each pass has as many batches as len() says. An IterableDataset may divide its samples unevenly among
+    workers or count samples that it then leaves out, and a custom sampler's __len__ is written by hand: there only the
+    pass itself tells.
     """
     while isinstance(data, DataLayer):
         data = data.inner_data()

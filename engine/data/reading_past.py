@@ -1,4 +1,4 @@
-"""Batches that were used before, in data that can only be read past them or asked by index."""
+"""Skips batches that were used before, in data that must be read past them or is asked by index."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def by_index(data: Any, first: int) -> Iterator[Any]:
 
 
 def tell_of_reading(data: Any, number: int) -> None:
-    """Says what it costs that the first `number` batches of the data are read again."""
+    """Warns of the cost of reading the first `number` batches of the data again."""
     warnings.warn(
         f"to go on where the run was, the first {number} batches of {_name(data)} are read again and thrown away, "
         "which takes as long as reading them took. What that draws from python's, numpy's or torch's global generators "
@@ -38,7 +38,9 @@ def _name(data: Any) -> str:
 
 
 def comes_out_of_order(data: Any) -> bool:
-    """True for a loader whose batches come as its workers are done with them: nobody knows which were used."""
+    """True for a loader whose batches come in the order in which its workers finish, so that it is unknown which were
+    used.
+    """
     return isinstance(data, DataLoader) and data.num_workers > 0 and not data.in_order
 
 

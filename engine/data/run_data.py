@@ -112,7 +112,7 @@ class RunData:
     # -- passes ----------------------------------------------------------------------------------------------
 
     def streams(self) -> bool:
-        """True if a pass goes on over the bounds of epochs."""
+        """True if a pass runs on from one epoch to the next."""
         return self.feed.streams(self._limits.epoch_length)
 
     def await_pass(self) -> None:

@@ -40,7 +40,7 @@ class DataSetup:
         self._changes: list[tuple[DataStage, Change, str]] = []
         self._outdated: list[Callable[[], bool]] = []
         self.may_give_none = False
-        """What comes out may be without a batch: a rank's share of an evaluation."""
+        """True if the result may have no batch: a rank's share of an evaluation."""
 
     def add(
         self, stage: DataStage, change: Change, *, owner: object = "", outdated: Callable[[], bool] | None = None
@@ -57,7 +57,7 @@ class DataSetup:
 
     @contextmanager
     def lending(self, stage: DataStage, change: Change) -> Iterator[None]:
-        """Has the function in its stage, after those that are there, as long as the context lasts."""
+        """Adds the function to its stage, after the others, for as long as the context lasts."""
         before = self._changes
         self._changes = sorted([*before, (stage, change, "")], key=lambda item: item[0])
         try:

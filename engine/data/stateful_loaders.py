@@ -1,4 +1,4 @@
-"""Loaders with a state of their own (torchdata's StatefulDataLoader), which go on by it."""
+"""Loaders that save and load their own state (torchdata's StatefulDataLoader)."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from leyden.engine.data.index_order import END
 
 
 def finish(loader: Any, state: Any) -> None:
-    """Goes with a stateful loader through what it does before a new pass: its first iterator is that of its state, be
-    the pass over or cut short.
+    """Brings a stateful loader to the beginning of a new pass: its first iterator continues from its state, whether
+    that pass was over or cut short.
     """
     loader.state_dict()  # makes that iterator
     if is_within_a_pass(state):

@@ -75,18 +75,18 @@ class Table:
         self.settle()
 
     def settle(self) -> None:
-        """Finds the next count anew, from what its entries wait for."""
+        """Recomputes the next count from those that its entries wait for."""
         self.due = min((entry.due for entry in self.entries), default=NEVER)
 
     def rearm(self, wake: bool = True) -> None:
-        """Forgets how far the count had come, as it may have been set back; `wake` also wakes who sleeps."""
+        """Forgets how far the count had come, as it may have been set back. `wake` also wakes handlers that sleep."""
         for entry in self.entries:
             if wake or entry.filter is not None:
                 entry.due = 0
         self.settle()
 
     def fire_at(self, count: int) -> None:
-        """Fires at a count that may have gone back since the last time: one that a user keeps."""
+        """Fires at a count kept by the user, which may have gone back since the last time."""
         if count < self.last:
             self.rearm()
         self.last = count
@@ -122,7 +122,7 @@ class Table:
             self.settle()
 
     def pass_over(self, count: int) -> None:
-        """Lets no handler run at this count: they have."""
+        """Skips this count, at which the handlers have run already."""
         for entry in self.entries:
             entry.due = max(entry.due, count + 1)
         self.settle()
@@ -147,10 +147,10 @@ class Table:
             self.settle()
 
     def fire_all(self, event_args: tuple[Any, ...] = ()) -> list[BaseException]:
-        """Runs every handler, also after one failed, and gives back what they raised: for the events that clean up.
+        """Runs every handler, even after one has failed, and returns what they raised; for the events that clean up.
 
-        A handler may raise what it was given, which is no failure of its own. KeyboardInterrupt and its like are raised
-        at once.
+        A handler may raise the exception it was given, which does not count as a failure. KeyboardInterrupt and its
+        like are raised at once.
         """
         if self.entries:
             self.fired.event = self.event
@@ -168,8 +168,8 @@ class Table:
 
 
 class RemovableEventHandle:
-    """What adding a handler gives back: removes it, or lets it sleep. A context manager: the handler is removed at its
-    end.
+    """Returned when a handler is added: removes the handler, or puts it to sleep. As a context manager it removes the
+    handler at the end.
     """
 
     def __init__(self, places: list[tuple[Table, Entry]]) -> None:

@@ -64,7 +64,7 @@ class Filter:
 
     @property
     def open(self) -> bool:
-        """True if it lets every count pass."""
+        """True if the handler runs at every count."""
         return self == Filter(every=1)
 
     def next_from(self, count: int) -> int:

@@ -1,4 +1,4 @@
-"""Who listens to the events of an engine, and in which order they are called."""
+"""The handlers of an engine's events, and the order in which they are called."""
 
 from __future__ import annotations
 
@@ -27,13 +27,15 @@ F = TypeVar("F", bound=Handler)
 
 
 class Order(IntEnum):
-    """Where a handler stands among those of one event; a user's own come as DEFAULT, in the order of adding."""
+    """The place of a handler among those of one event. A user's own are DEFAULT, and run in the order they were
+    added.
+    """
 
     FIRST = -1_000_000
     LIMITS = -40
-    """What sets the limits of a run, before others look at them."""
+    """Handlers that set the limits of a run, before others read them."""
     SEEDS = -30
-    """What seeds the generators of a run, before others draw."""
+    """Handlers that seed the generators of a run, before others draw from them."""
     LOG_START = -20
     """Loggers at a run's start, before a user's handlers, which may log."""
     BEFORE_METRICS = -11
@@ -44,13 +46,13 @@ class Order(IntEnum):
     LOGGERS = 9
     """Before SAVERS, so that a checkpoint stands for what was logged at its moment."""
     SAVERS = 10
-    """Savers, which shall see what all others did."""
+    """Savers, which see what all others did."""
     AFTER_SAVERS = 11
     LAST = 1_000_000
 
 
 class Listeners:
-    """The events of an engine with the functions that listen to them."""
+    """The events of an engine and the functions that listen to them."""
 
     def __init__(self) -> None:
         self.state = State()
@@ -135,7 +137,7 @@ class Listeners:
 
     @property
     def last_event_name(self) -> Event | None:
-        """The event whose handlers run now, or ran last; one without handlers is not noted."""
+        """The event whose handlers are running or ran last; events without handlers are not noted."""
         return self.fired.event
 
     def fire_event(self, event_name: Event) -> None:
@@ -216,7 +218,7 @@ class Listeners:
         return RemovableEventHandle(places)
 
     def adopt_update(self, tables: dict[Event, Table]) -> None:
-        """Lets those who listen to the engine's updates hear a new one too."""
+        """Lets handlers that listen to the engine's updates hear a new one, too."""
         self._update_tables.append(tables)
         for key, make, places in self._update_handlers:
             if any(entry in table.entries for table, entry in places if table.event is key):

@@ -1,4 +1,4 @@
-"""The names of the moments at which handlers run, and how they are filtered and joined."""
+"""The names of events, and how events are filtered and joined."""
 
 from __future__ import annotations
 
@@ -84,12 +84,12 @@ AnyEvent: TypeAlias = EventEnum | FilteredEvent | EventsList | str
 
 
 def events_in(event: AnyEvent) -> tuple[EventEnum | FilteredEvent | str, ...]:
-    """The events that are joined in it, each with its filter."""
+    """The joined events, each with its filter."""
     return event.events if isinstance(event, EventsList) else (event,)
 
 
 def without_filter(part: EventEnum | FilteredEvent | str) -> Event:
-    """The event that a filter filters."""
+    """The event without its filter."""
     return part.event if isinstance(part, FilteredEvent) else part
 
 

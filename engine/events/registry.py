@@ -1,4 +1,4 @@
-"""What is attached to an engine, what it updates, and the names of the metrics that will come up."""
+"""The handlers attached to an engine, its updates, and the names of the metrics it will have."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Attachable(Protocol):
 
 @runtime_checkable
 class Selective(Protocol):
-    """A handler that can't work beside some others."""
+    """A handler that can't be combined with certain others."""
 
     def refuses(self, other: Any) -> str | None:
         """Why the other handler can't be attached to the same engine, and what to do; None if it can."""
@@ -203,7 +203,7 @@ class Registry(Listeners):
             )
 
     def find_handlers(self, kind: type[Any]) -> list[Any]:
-        """The attached handlers of a class."""
+        """The attached handlers that are of a class."""
         return [handler for handler in self.handlers.values() if isinstance(handler, kind)]
 
     def targets(self, name: str | None, who: object) -> list[Update]:
@@ -229,7 +229,7 @@ class Registry(Listeners):
             )
 
     def check_new_update(self, name: str) -> None:
-        """Raises ValueError if an update of this name can't be made any more."""
+        """Raises ValueError if it is too late to make an update of this name."""
         if name in self.updates:
             raise ValueError(f"the engine has an update {name!r} already; give this one a name of its own")
         for handler in self.handlers.values():
@@ -244,9 +244,8 @@ class Registry(Listeners):
     # -- names of metrics ------------------------------------------------------------------------------------
 
     def declare_metrics(self, *sources: str | Callable[[], Iterable[str]]) -> None:
-        """Says which names will come up in `state.metrics`: a name, or a function that gives names when a run starts.
-
-        Handlers that watch a metric can so tell a misspelt name at the start of a run.
+        """Declares names that will appear in `state.metrics`: a name, or a function that returns names when a run
+        starts. This lets handlers that watch a metric report a misspelt name at the start of a run.
         """
         for source in sources:
             self._metric_sources.append(partial(list, (source,)) if isinstance(source, str) else source)
@@ -257,7 +256,7 @@ class Registry(Listeners):
         return sorted({*names, *self.state.metrics})
 
     def require_metric(self, name: str, who: str) -> None:
-        """Raises ValueError if no metric of that name will come up; `who` is the handler that watches it."""
+        """Raises ValueError if there will be no metric of that name; `who` is the handler that watches it."""
         names = self.metric_names()
         if name not in names:
             raise ValueError(

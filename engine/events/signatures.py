@@ -1,4 +1,4 @@
-"""Whether and how a function can be called: as a handler, or as the process function of an engine."""
+"""Whether and how a function can be called as a handler, or as the process function of an engine."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def describe_handler(handler: Handler) -> str:
 
 
 def _refuse_deferred(handler: Any, what: str) -> None:
-    """Raises TypeError for a function whose call only makes a coroutine or a generator, of which nothing would run."""
+    """Raises TypeError for a coroutine or generator function, as calling it would run nothing."""
     function = handler
     while isinstance(function, functools.partial):
         function = function.func

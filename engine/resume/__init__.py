@@ -1,4 +1,4 @@
-"""What a run is saved as and goes on from: what ranks share, what each has for itself, where it stopped."""
+"""The state a run is saved as and continues from: what ranks share, what each has for itself, where it stopped."""
 
 from leyden.engine.data.held import Held
 from leyden.engine.events.handler_states import UNKNOWN_SETTING

@@ -1,4 +1,4 @@
-"""What a run is asked to stop for: heard here, and where ranks share their stops agreed among them."""
+"""Requests to stop a run: they are collected here and, if ranks share their stops, agreed among them."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ class StopRequests:
     def __init__(self, state: State) -> None:
         self._state = state
         self.heard: set[Stop] = set()
-        """What is to be obeyed; the loop looks only whether it is empty."""
+        """The requests to obey; the loop only checks whether there are any."""
         self.poll: StopPoll | None = None
-        """Where what this rank is asked goes first, if ranks share it."""
+        """Where requests made on this rank go first, if ranks share them."""
         self.shared = False
 
     def add(self, stop: Stop) -> None:

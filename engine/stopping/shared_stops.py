@@ -33,7 +33,7 @@ class StopPoll:
         self.due = iteration + 1
 
     def poll(self, iteration: int) -> set[Stop]:
-        """Reads the poll before, posts the next one; called by each rank after the same iterations."""
+        """Reads the previous poll and posts the next one; each rank calls this after the same iterations."""
         decided = self._read()[0] if self._agreement.pending else set()
         if not decided & ENDS_RUN:
             self._post(done=False)

@@ -33,7 +33,7 @@ class MetricValues(ReadThrough):
     times_set: dict[str, int]
     """How often each was set: lets a reader tell a new value from one of an earlier evaluation."""
     counts: Counts | None
-    """Of the run whose metrics they are."""
+    """The counts of the run whose metrics these are."""
     set_at: dict[str, int]
     """Iterations and optimizer steps, added up, as each was set: tells a value of the weights that are there from one
     of earlier weights. One that was restored has none.
@@ -111,7 +111,7 @@ class MetricValues(ReadThrough):
         return dict(self)
 
     def replace(self, values: Mapping[str, Any]) -> None:
-        """Takes these in place of all that there are."""
+        """Replaces all of them with these."""
         values = dict(values)
         for name in [name for name in self if name not in values]:
             del self[name]

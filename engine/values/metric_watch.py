@@ -1,4 +1,4 @@
-"""Tells a metric that was set anew from one that still stands there from earlier."""
+"""Tells a newly set metric from one that was set earlier."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ class MetricWatch:
         self._seen: dict[str, int] = {}  # how often each had been set
 
     def new(self, metrics: MetricValues) -> list[str]:
-        """Names of those that were set since `catch_up`, in their order."""
+        """The names of the metrics that were set since `catch_up`, in their order."""
         return [name for name in metrics if metrics.times_set.get(name) != self._seen.get(name)]
 
     def catch_up(self, metrics: MetricValues) -> None:
-        """What is there now is seen."""
+        """Counts the present values as seen."""
         self._seen = dict(metrics.times_set)
 
     def state_dict(self) -> dict[str, int]:
@@ -50,7 +50,7 @@ class WatchedMetric:
         self._goes_on = True
 
     def is_new(self, metrics: MetricValues) -> bool:
-        """True if it was set since it was last seen, which it is with this question."""
+        """True if it was set since it was last seen; asking counts as seeing it."""
         times_set, before = metrics.times_set.get(self.name, 0), self.times_set
         self.times_set = times_set
         return times_set != before

@@ -21,7 +21,7 @@ def to_device(value: Any, device: torch.device | str, non_blocking: bool = False
 
 
 def move_module(module: nn.Module, device: torch.device) -> None:
-    """Moves a module in place, if a part of it lies elsewhere."""
+    """Moves a module in place, unless all of it is there already."""
     if any(tensor.device != device for tensor in (*module.parameters(), *module.buffers())):
         module.to(device)
 

@@ -11,7 +11,7 @@ from leyden.engine.values.nested import map_tensors, tensors_of
 
 
 def kept(value: Any) -> dict[str, Any]:
-    """The value with what is needed to have it back. Raises TypeError if it is no plain data."""
+    """The value with what is needed to restore it. Raises TypeError if it is not plain data."""
     moved = any(tensor.device.type != "cpu" for tensor in tensors_of(value))
     return {"value": _plain(value), "moved": moved}
 

@@ -13,8 +13,8 @@ NEVER = sys.maxsize
 
 
 def as_whole(value: Any) -> int | None:
-    """The value as an int, also of numpy's and torch's integers and whatever else Python takes as an index; None for
-    what is no whole number: 2.0 and True, say.
+    """The value as an int, also of numpy's and torch's integers and whatever else Python takes as an index; None if it
+    is not a whole number (2.0 and True are not).
     """
     if isinstance(value, bool) or (isinstance(value, torch.Tensor) and value.dtype == torch.bool):
         return None
@@ -27,7 +27,7 @@ def as_whole(value: Any) -> int | None:
 def whole_number(name: str, value: Any, least: int) -> int:
     """The value as an int, as `as_whole` gives it.
 
-    Raises TypeError for what is no whole number, ValueError for one below `least`; `name` says whose.
+    Raises TypeError if it is not a whole number, ValueError if it is below `least`; `name` is for the message.
     """
     number = as_whole(value)
     if number is None:
