@@ -45,6 +45,7 @@ class Evaluate:
     """
 
     told_apart_by = ("prefix",)
+    rank_zero_shares_out = True
     settings = ("event",)
 
     def __init__(

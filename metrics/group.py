@@ -37,6 +37,7 @@ class MetricGroup:
     goes on with the states of that epoch, also in another process, and with another number of ranks.
     """
 
+    rank_zero_shares_out = True
     told = False
     """Metrics may be added or removed between runs without changing the training."""
 

@@ -14,11 +14,10 @@ from leyden.engine.events import AnyEvent
 from leyden.handlers.checkpoint.after_evaluations import AfterEvaluations
 from leyden.handlers.checkpoint.arguments import check_directory, check_moments, check_options
 from leyden.handlers.checkpoint.messages import tell_no_model, tell_place
-from leyden.handlers.checkpoint.resuming import GoingOn
-from leyden.handlers.checkpoint.run_start import absolute, check_company, check_places, take_and_find
+from leyden.handlers.checkpoint.resuming import GoingOn, absolute, check_company, check_places, take_and_find
 from leyden.handlers.checkpoint.save_points import Between, Clock, check_event, run_ends_here, save_at
 from leyden.handlers.checkpoint.saving.saver import Saver
-from leyden.handlers.checkpoint.shared_outcomes import on_every_rank, on_rank_zero
+from leyden.handlers.checkpoint.shared_outcomes import on_rank_zero
 from leyden.handlers.checkpoint.state.storable import require_storable
 from leyden.handlers.checkpoint.state.training_state import Stateful
 from leyden.handlers.checkpoint.store.directory import CheckpointDirectory
@@ -198,14 +197,11 @@ class Checkpoint:
             tell_no_model(self.directory)
         if resuming is self:
             on_rank_zero(lambda: check_company(self._checkpoints, self.resume))
-        path = on_rank_zero(lambda: take_and_find(self._checkpoints, self._lock, self.resume))
-        modules = [module for update in engine.updates.values() for module in update.modules.values()]
-        if any(dist.is_sharded(parameter) for module in modules for parameter in module.parameters()):
-            self._saver.exchange.set_up()
+        candidates = on_rank_zero(lambda: take_and_find(self._checkpoints, self._lock, self.resume))
+        self._saver.exchange.set_up()
         if resuming is not self:
             self._begin_beside(resuming, engine)
-        if path is not None:
-            on_every_rank(lambda: self._going_on.restore(engine, self.extra, path))
+        if (path := self._going_on.restore(engine, self.extra, candidates)) is not None:
             self._record.note_resumed(engine, path)
 
     def _begin_beside(self, resuming: Checkpoint, engine: Engine[Any, Any]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from leyden.handlers.checkpoint.files.contents import CheckpointContents
-from leyden.handlers.checkpoint.files.manifest import MANIFEST, Manifest, verify_files
+from leyden.handlers.checkpoint.files.manifest import MANIFEST, Manifest
 from leyden.handlers.checkpoint.store.directory import CheckpointDirectory, describe_place
 from leyden.handlers.checkpoint.store.paths import StoragePath, to_path
 
@@ -20,14 +20,13 @@ def read(path: str | os.PathLike[str]) -> CheckpointContents:
 
 
 def verify(path: str | os.PathLike[str]) -> Manifest:
-    """Compares each file of a checkpoint with the size and SHA-256 in its manifest, which it returns.
+    """Reads all files of a checkpoint, and compares their sums; gives its manifest.
 
     `path`: as for `read`. Raises CheckpointDamagedError (a ValueError), which names what is wrong.
     """
-    folder = locate(path)
-    manifest = Manifest.read(folder)
-    verify_files(folder, manifest.files)
-    return manifest
+    contents = CheckpointContents.read(locate(path))
+    contents.verify()
+    return contents.manifest
 
 
 def locate(path: str | os.PathLike[str]) -> StoragePath:

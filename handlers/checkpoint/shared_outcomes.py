@@ -1,10 +1,12 @@
-"""What one rank does for all: its value, or its failure, is every rank's."""
+"""How something ended is the same on all ranks: what one does for all, and what each does for itself."""
 
 from __future__ import annotations
 
 import pickle
 from collections.abc import Callable
 from typing import TypeVar
+
+import torch
 
 from leyden import distributed as dist
 
@@ -46,15 +48,41 @@ def on_every_rank(function: Callable[[], T]) -> T:
         value = function()
     except Exception as error:  # raised below, once the others know
         failure = error
-    told = dist.all_gather_object(None if failure is None else _portable(failure))
-    for rank, message in enumerate(told):
-        if message is not None:
-            if rank == dist.rank() and failure is not None:
-                raise failure
-            theirs: Exception = pickle.loads(message)
-            theirs.add_note(f"raised on rank {rank}")
-            raise theirs from failure
+    agree(failure)
     return value  # type: ignore[return-value]
+
+
+def agree(failure: Exception | None) -> None:
+    """Raises, where something failed on some ranks, what failed on the first of them, on all."""
+    first = _lowest(failure)[0]
+    if first == dist.world_size():
+        return
+    message = dist.broadcast_object(b"" if failure is None else _portable(failure), first)
+    if first == dist.rank() and failure is not None:
+        raise failure
+    theirs: Exception = pickle.loads(message)
+    theirs.add_note(f"raised on rank {first}")
+    raise theirs from failure
+
+
+def all_alike(digest: int, failure: Exception | None) -> bool:
+    """Whether the digest, of up to 56 bits, is one and the same on all ranks; where something failed on some, its own
+    failure is raised there, and RuntimeError on the others.
+    """
+    first, least, negated = _lowest(failure, digest)
+    if first < dist.world_size():
+        told = dist.broadcast_object(failure and f"{type(failure).__name__}: {failure}", first)
+        raise failure or RuntimeError(f"rank {first} failed: {told}")
+    return least == -negated
+
+
+def _lowest(failure: Exception | None, digest: int = 0) -> list[int]:
+    """The first rank that failed, or how many there are, and the least and the negated greatest of the digests: all in
+    one small reduction.
+    """
+    mine = dist.world_size() if failure is None else dist.rank()
+    lowest: list[int] = dist.all_reduce(torch.tensor([mine, digest, -digest]), "min").tolist()
+    return lowest
 
 
 def _portable(error: Exception) -> bytes:
@@ -65,15 +93,3 @@ def _portable(error: Exception) -> bytes:
     except Exception:  # whatever its class does when it is pickled
         return pickle.dumps(RuntimeError(f"{type(error).__name__}: {error}"))
     return content
-
-
-def gather_or_fail(value: T, failure: Exception | None) -> list[T]:
-    """The values of all ranks, by rank; if any of them failed, its own failure there and RuntimeError on the others."""
-    told = None if failure is None else f"{type(failure).__name__}: {failure}"
-    gathered = dist.all_gather_object((value, told))
-    if failure is not None:
-        raise failure
-    for rank, (_, message) in enumerate(gathered):
-        if message is not None:
-            raise RuntimeError(f"rank {rank} failed: {message}")
-    return [each for each, _ in gathered]

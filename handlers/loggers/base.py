@@ -44,6 +44,8 @@ class Logger(ABC):
     beginning has a new one.
     """
 
+    rank_zero_shares_out = True
+
     refuses_second_engine = True
 
     def __init__(

@@ -26,11 +26,13 @@ from leyden.handlers.checkpoint.store.paths import StoragePath
 
 MANIFEST = "manifest.json"
 STATE = "state.json"
-SCHEMA = 3
+SCHEMA = 4
 """The layout that this version writes; it reads this one and all before it: in 1 the ranks had nothing for themselves
-but random numbers; up to 2 handlers were known by the order of attaching, and nothing was said of the script. With a
-new number comes a checkpoint in tests/data, made by the script there.
+but random numbers; up to 2 handlers were known by the order of attaching, and nothing was said of the script; up to 3
+there was no index, and what ranks had for themselves stood in the one state. With a new number comes a checkpoint in
+tests/data, made by the script there.
 """
+FIRST_WITH_INDEX = 4
 
 
 @functools.cache
@@ -65,7 +67,8 @@ class Manifest:
 
     serial: counts the checkpoints of a directory, so that the newest is known without a clock. epoch_open: it was
     saved in mid-epoch. metrics: those of the engine that were numbers. scored: names of metrics that were new in this
-    checkpoint, not left from an evaluation that an earlier one already had.
+    checkpoint, not left from an evaluation that an earlier one already had. files: the state and the index, which
+    knows the others; up to schema 3 all.
     """
 
     serial: int
@@ -100,8 +103,12 @@ class Manifest:
                 )
             values = decode(content, _no_tensor)
             values["files"] = {name: FileRecord(**record) for name, record in values["files"].items()}
-            if STATE not in values["files"]:
-                raise CheckpointDamagedError(f"it does not list {STATE}")
+            for name in (STATE, "index.json") if content["schema"] >= FIRST_WITH_INDEX else (STATE,):
+                if name not in values["files"]:
+                    raise CheckpointDamagedError(f"it does not list {name}")
+            if content["schema"] >= FIRST_WITH_INDEX and len(values["files"]) > 2:
+                strange = sorted(map(repr, values["files"].keys() - {STATE, "index.json"}))
+                raise CheckpointDamagedError(f"it lists {', '.join(strange)}, of which only the index could know")
             manifest = cls(**values)
             manifest.check_types()
             return manifest
@@ -109,6 +116,10 @@ class Manifest:
             if isinstance(error, CheckpointDamagedError | CheckpointTooNewError):
                 raise
             raise CheckpointDamagedError(f"it is no manifest: {type(error).__name__}: {error}") from None
+
+    @property
+    def has_index(self) -> bool:
+        return self.schema >= FIRST_WITH_INDEX
 
     def check_types(self) -> None:
         """Raises TypeError for fields that are not what they should be."""
@@ -138,10 +149,34 @@ class Manifest:
         raise CheckpointDamagedError(f"{folder} has no usable {MANIFEST}: {reason}")
 
 
-def verify_files(folder: StoragePath, files: Mapping[str, FileRecord]) -> None:
-    """Raises CheckpointDamagedError, naming the first file that is not as recorded, or one of tensors that is not
-    recorded.
+def read_recorded(folder: StoragePath, name: str, manifest: Manifest) -> bytes:
+    """The bytes of a file that the manifest has; from schema 4 on with the sum that it has of them.
+
+    Raises OSError, ValueError; CheckpointDamagedError for bytes that were altered.
     """
+    record = manifest.files[name]
+    if not manifest.has_index:
+        return read_text_file(folder / name, record.bytes)
+    try:
+        data = read_text_file(folder / name)
+    except FileNotFoundError:
+        raise CheckpointDamagedError(f"{folder} lacks its file {name}") from None
+    if len(data) != record.bytes:
+        raise CheckpointDamagedError(f"{folder / name} has {len(data)} bytes instead of {record.bytes}")
+    if hashlib.sha256(data).hexdigest() != record.sha256:
+        raise _altered(folder / name)
+    return data
+
+
+def _altered(path: StoragePath) -> CheckpointDamagedError:
+    return CheckpointDamagedError(f"{path} was altered: its SHA-256 is not the one in {MANIFEST}")
+
+
+def verify_files(folder: StoragePath, manifest: Manifest) -> None:
+    """Raises CheckpointDamagedError, naming the first file that is not as the manifest has it, or, up to schema 3, one
+    of tensors that it does not have.
+    """
+    files = manifest.files
     for name, record in files.items():
         path = folder / name
         if Path(name).name != name or path.is_symlink() or not path.is_file():
@@ -150,7 +185,9 @@ def verify_files(folder: StoragePath, files: Mapping[str, FileRecord]) -> None:
         if size != record.bytes:
             raise CheckpointDamagedError(f"{path} has {size} bytes instead of {record.bytes}")
         if FileRecord.of(path) != record:
-            raise CheckpointDamagedError(f"{path} was altered: its SHA-256 is not the one in {MANIFEST}")
+            raise _altered(path)
+    if manifest.has_index:
+        return
     if strange := sorted(path.name for path in folder.glob("*.safetensors") if path.name not in files):
         raise CheckpointDamagedError(f"{folder} has {', '.join(strange)}, which {MANIFEST} does not list")
 

@@ -19,12 +19,11 @@ from torch.distributed.checkpoint.planner import LoadPlan, LoadPlanner, ReadItem
 from torch.distributed.checkpoint.storage import StorageReader
 from torch.futures import Future
 
-from leyden.handlers.checkpoint.files.shards import DTYPES
+from leyden.handlers.checkpoint.files.shards import OF_NAMES
 from leyden.handlers.checkpoint.files.tensor_info import is_shape
 from leyden.handlers.checkpoint.files.validation import parse_json
 from leyden.handlers.checkpoint.store.paths import RemotePath
 
-OF_NAMES = {name: dtype for dtype, name in DTYPES.items()}
 LONGEST_HEADER = 100_000_000
 """Bytes; the limit that safetensors itself has."""
 AT_ONCE = 64 * 2**20

@@ -35,6 +35,7 @@ DTYPES = {
     torch.float8_e5m2fnuz: "F8_E5M2FNUZ",
 }
 """The dtypes of the format, by its names for them. Other complex numbers are written as pairs of real ones."""
+OF_NAMES = {name: dtype for dtype, name in DTYPES.items()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,11 +113,16 @@ class Layout:
         """Bytes of all data."""
         return self.spans[-1][1] if self.spans else 0
 
-    def header(self) -> bytes:
-        """What stands in the file before the data."""
+    def header(self, more: Mapping[str, str] | None = None) -> bytes:
+        """What stands in the file before the data. `more`: further metadata."""
         offsets = {name: {"saved_offsets": list(there)} for name, _, _, there in self.entries}
         content: dict[str, object] = {
-            "__metadata__": {"DCP_SHARDING_INFO": json.dumps(offsets), "DCP_VERSION": "1.0", "format": "pt"}
+            "__metadata__": {
+                "DCP_SHARDING_INFO": json.dumps(offsets),
+                "DCP_VERSION": "1.0",
+                "format": "pt",
+                **(more or {}),
+            }
         }
         for (name, dtype, shape, _), span in zip(self.entries, self.spans, strict=True):
             content[name] = {"dtype": DTYPES[dtype], "shape": shape, "data_offsets": span}

@@ -63,15 +63,15 @@ def _refuse_constant(name: str) -> Any:
     raise ValueError(f"{name} is no number of JSON")
 
 
-def check_outline(outline: Any, world_size: int) -> None:
+def check_outline(outline: Any) -> None:
     """Raises ValueError unless the state has the parts of README.md, each with what can be expected of it."""
     _check(outline, dict, "the state")
-    for part in ("models", "versions", "optimizers", "scalers", "engine", "extra", "ranks"):
+    for part in ("models", "versions", "optimizers", "scalers", "engine", "extra"):
         if part not in outline:
             raise ValueError(f"it lacks {part}")
         _check(outline[part], dict, part)
     check_script(outline.get("script", {}))
-    models, versions, ranks = outline["models"], outline["versions"], outline["ranks"]
+    models, versions = outline["models"], outline["versions"]
     for update, modules in models.items():
         _check(modules, dict, f"models/{update}")
         for part in ("versions", "optimizers"):
@@ -95,14 +95,24 @@ def check_outline(outline: Any, world_size: int) -> None:
             if number < len(options) and "lr" in options[number] and "lr" not in group:
                 raise ValueError(f"optimizers/{update}/groups/{number}/lr is missing")
     check_engine(outline["engine"])
+
+
+def check_ranks(ranks: Any, world_size: int) -> None:
+    """Raises ValueError unless there is what each rank had for itself, as one file has it for all up to schema 3."""
+    _check(ranks, dict, "ranks")
     if ranks.keys() != {str(rank) for rank in range(world_size)}:
         raise ValueError(f"it has the ranks {', '.join(map(str, ranks))}, but {world_size} wrote it")
     for rank, own in ranks.items():
-        _check(own, dict, f"ranks/{rank}")
-        _check(own.get("rng"), dict, f"ranks/{rank}/rng")
-        _check(own.get("engine", {}), dict, f"ranks/{rank}/engine")
-        for part in ("updates", "handlers", "metrics", "data"):
-            _check(own.get("engine", {}).get(part, {}), dict, f"ranks/{rank}/engine/{part}")
+        check_rank(own, rank)
+
+
+def check_rank(own: Any, rank: int | str) -> None:
+    """Raises ValueError unless a rank can go on from that."""
+    _check(own, dict, f"ranks/{rank}")
+    _check(own.get("rng"), dict, f"ranks/{rank}/rng")
+    _check(own.get("engine", {}), dict, f"ranks/{rank}/engine")
+    for part in ("updates", "handlers", "metrics", "data"):
+        _check(own.get("engine", {}).get(part, {}), dict, f"ranks/{rank}/engine/{part}")
 
 
 def check_engine(engine: Mapping[str, Any]) -> None:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
+import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import chain
 from typing import Any
 
 import torch
@@ -14,12 +14,15 @@ from leyden import distributed as dist
 from leyden.engine import Engine
 from leyden.handlers.checkpoint.errors import ScoreError
 from leyden.handlers.checkpoint.files.codec import Json, encode
-from leyden.handlers.checkpoint.files.manifest import STATE, FileRecord, Manifest, numbers
+from leyden.handlers.checkpoint.files.index import INDEX, Index, ShardRecord
+from leyden.handlers.checkpoint.files.manifest import STATE, Manifest, numbers
+from leyden.handlers.checkpoint.files.rank_file import rank_file_name, write_rank_file
+from leyden.handlers.checkpoint.files.reader import pieces_in, write_shard
 from leyden.handlers.checkpoint.files.shards import Layout, Piece, file_name, ordered, pieces_of
-from leyden.handlers.checkpoint.files.staging import HostBuffer, bytes_of
+from leyden.handlers.checkpoint.files.staging import HostBuffer
 from leyden.handlers.checkpoint.saving.writers import Exchange
-from leyden.handlers.checkpoint.shared_outcomes import gather_or_fail
-from leyden.handlers.checkpoint.state.per_rank import LIGHT, gather_ranks
+from leyden.handlers.checkpoint.shared_outcomes import on_rank_zero
+from leyden.handlers.checkpoint.state.same_models import require_same_models
 from leyden.handlers.checkpoint.state.training_state import Stateful, collect, collect_own
 from leyden.handlers.checkpoint.store.directory import CheckpointDirectory, Entry
 from leyden.handlers.checkpoint.store.lock import DirectoryLock
@@ -29,18 +32,34 @@ from leyden.handlers.checkpoint.store.writing import write_file
 
 
 @dataclass(frozen=True)
+class Copied:
+    """Tensors as they are to lie in a file: copied into a buffer, or without one where they are."""
+
+    layout: Layout
+    data: memoryview | Sequence[Piece]
+
+    @classmethod
+    def of(cls, pieces: Sequence[Piece], buffer: HostBuffer | None) -> Copied:
+        pieces = ordered(pieces)
+        layout = Layout.of(pieces)
+        return cls(layout, pieces if buffer is None else buffer.fill(pieces, layout))
+
+
+@dataclass(frozen=True)
 class Taken:
     """What this rank is to write, apart from the run: nothing of it changes as training goes on.
 
-    name: the checkpoint's. together: all ranks write. json: the whole state, on rank 0.
+    name: the checkpoint's. token: a word of its own. state: what all ranks share, on rank 0; own: what this one has for
+    itself. shard, own_tensors: the tensors of each that this rank writes.
     """
 
     name: str
-    together: bool
-    json: Json
+    token: str
+    state: Json
+    own: Json
     manifest: Manifest
-    layout: Layout
-    data: memoryview | Sequence[Piece]
+    shard: Copied
+    own_tensors: Copied
 
 
 def take(
@@ -49,49 +68,35 @@ def take(
     directory: CheckpointDirectory,
     best: str | None,
     new_metrics: list[str],
-    buffer: HostBuffer | None,
+    buffers: tuple[HostBuffer, HostBuffer] | None,
     script: Mapping[str, Any],
 ) -> Taken:
-    """All that is to be saved, copied into the buffer; without one, tensors are left where they are. Every rank calls
-    it.
+    """All that is to be saved, copied into the buffers (what ranks share, what each has for itself); without them,
+    tensors are left where they are. Every rank calls it.
 
     new_metrics: names of metrics that no earlier checkpoint had with this value.
     Raises TypeError for a state that can't be saved, on all ranks if one of them has it.
     """
     state = engine.state
     failure: Exception | None = None
-    json: Json = {}
-    own: dict[str, Any] = {}
     shared: dict[str, Any] = {}
-    pieces: list[Piece] = []
-    data: memoryview | Sequence[Piece]
-    sharded = False
+    json: Json = {}
+    own: Json = {}
+    shard = own_tensors = Copied.of((), None)
+    of_shared, of_own = buffers or (None, None)
     try:
         if best is not None and best in state.metrics and best not in numbers(state.metrics):
             kind = type(state.metrics[best]).__name__
             raise ScoreError(f'Checkpoint ranks by "{best}", which is no number, but a {kind}')
         shared = collect(engine, extra, script)
         json, tensors = encode(shared)
-        sharded = any(map(dist.is_sharded, tensors.values()))
-        pieces = pieces_of(tensors, whole=dist.rank() == 0)
-        own = collect_own(engine)
+        own, mine = _encode_own(collect_own(engine))
+        shard = Copied.of(pieces_of(tensors, whole=dist.rank() == 0), of_shared)
+        own_tensors = Copied.of(pieces_of(mine, whole=True), of_own)
     except Exception as error:  # raised once all ranks know of it
         failure = error
-    ranks = gather_ranks(own, failure, shared.get("models"))
-    name, layout, data = "", Layout.of(()), memoryview(b"")
-    try:
-        pieces = ordered([*pieces, *pieces_of(_to_write(ranks.tensors), whole=True)])
-        layout = Layout.of(pieces)
-        data = pieces if buffer is None else buffer.fill(pieces, layout)
-        if dist.rank() == 0:
-            name = directory.next_name(state.epoch, state.iteration)
-    except Exception as error:
-        failure = error
-    try:
-        name = gather_or_fail(name, failure)[0]
-    except Exception:
-        directory.give_back(name)
-        raise
+    require_same_models(shared.get("models", {}), failure)
+    name, token = on_rank_zero(lambda: (directory.next_name(state.epoch, state.iteration), uuid.uuid4().hex))
     manifest = Manifest(
         serial=0,
         epoch=state.epoch,
@@ -102,24 +107,14 @@ def take(
         metrics=numbers(state.metrics),
         scored=[name for name in numbers(state.metrics) if name in new_metrics],
     )
-    return Taken(
-        name,
-        sharded or ranks.together,
-        {**json, **ranks.json},
-        manifest,
-        layout,
-        data,
-    )
+    return Taken(name, token, json if dist.rank() == 0 else {}, own, manifest, shard, own_tensors)
 
 
-def _to_write(own: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Of what ranks have for themselves: on rank 0 that and what others handed to it, on others what is too much for
-    that.
-    """
-    if dist.rank() == 0:
-        return own
-    mine = {name: tensor for name, tensor in own.items() if name.startswith(f"ranks/{dist.rank()}/")}
-    return mine if sum(tensor.nbytes for tensor in mine.values()) > LIGHT else {}
+def _encode_own(own: Mapping[str, Any]) -> tuple[Json, dict[str, torch.Tensor]]:
+    """As `encode` does it, with names that tell whose they are."""
+    rank = str(dist.rank())
+    json, tensors = encode({"ranks": {rank: own}})
+    return json["ranks"][rank], tensors
 
 
 def write(
@@ -141,7 +136,7 @@ def write(
         raise failure or RuntimeError(f"rank 0 failed: {told}")
     assert folder is not None
     try:
-        files = _write_own(folder, taken, exchange)
+        shards = _write_own(folder, taken, exchange)
         if dist.rank() != 0:
             return ()
         entries = directory.entries()
@@ -150,7 +145,10 @@ def write(
         for entry in old:
             scored = {*entry.manifest.scored, *manifest.scored} & manifest.metrics.keys()
             manifest = replace(manifest, scored=sorted(scored))
-        files[STATE] = write_file(folder / STATE, json.dumps(taken.json, allow_nan=False).encode())
+        files = {
+            INDEX: write_file(folder / INDEX, Index.to_bytes(taken.token, shards)),
+            STATE: write_file(folder / STATE, json.dumps(taken.state, allow_nan=False).encode()),
+        }
         lock.check()
         directory.storage.publish(folder, replace(manifest, files=files).to_bytes())
     except BaseException as error:
@@ -176,28 +174,26 @@ def _begin(
         return None, error
 
 
-def _write_own(folder: StoragePath, taken: Taken, exchange: Exchange) -> dict[str, FileRecord]:
-    """Writes this rank's file; gives, on rank 0, the records of all ranks' files."""
-    files: dict[str, FileRecord] = {}
+def _write_own(folder: StoragePath, taken: Taken, exchange: Exchange) -> list[ShardRecord]:
+    """Writes this rank's files; gives, on rank 0, the records of all ranks' files of tensors."""
+    record: ShardRecord | None = None
     failure: Exception | None = None
+    rank, own = dist.rank(), taken.own_tensors
     try:
-        if taken.layout.entries:
-            name = file_name(dist.rank())
-            data = [taken.data] if isinstance(taken.data, memoryview) else bytes_of(taken.data)
-            files[name] = write_file(folder / name, chain([taken.layout.header()], data))
+        if taken.shard.layout.entries or rank == 0:
+            record = write_shard(folder / file_name(rank), taken.shard.layout, taken.shard.data)
+        path = folder / rank_file_name(rank)
+        write_rank_file(path, taken.token, rank, taken.own, own.layout, pieces_in(own.layout, own.data))
     except Exception as error:  # raised once rank 0 knows of it
         failure = error
-    if not taken.together:
-        if failure is not None:
-            raise failure
-        return files
-    told = exchange.gather((files, failure and f"{type(failure).__name__}: {failure}"))
+    told = failure and f"{type(failure).__name__}: {failure}"
+    gathered = exchange.gather(None if record is None and told is None else (record, told))
     if failure is not None:
         raise failure
-    for rank, (_, message) in enumerate(told):
+    for other, (_, message) in gathered.items():
         if message is not None:
-            raise RuntimeError(f"rank {rank} failed: {message}")
-    return {name: record for of_rank, _ in told for name, record in of_rank.items()}
+            raise RuntimeError(f"rank {other} failed: {message}")
+    return [shard for shard, _ in gathered.values() if shard is not None]
 
 
 def _remove(directory: CheckpointDirectory, keeping: Keeping, old: Sequence[Entry]) -> tuple[str, ...]:

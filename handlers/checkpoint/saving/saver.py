@@ -6,7 +6,6 @@ import functools
 from collections.abc import Mapping
 from typing import Any
 
-from leyden import distributed as dist
 from leyden.engine import Engine
 from leyden.handlers.checkpoint.errors import ScoreError
 from leyden.handlers.checkpoint.files.manifest import numbers
@@ -37,7 +36,7 @@ class Saver:
         self._lock = lock
         self._keeping = keeping
         self._raises = raises
-        self._buffer = HostBuffer()
+        self._buffers = HostBuffer(), HostBuffer()
 
     def begin(
         self,
@@ -50,11 +49,9 @@ class Saver:
     ) -> StoragePath:
         """Begins to save this moment, in a thread with `beside`; `buffered`: from a copy in host memory."""
         new = self.record.new_metrics(engine)
-        taken = take(
-            engine, extra, self._checkpoints, self._keeping.best, new, self._buffer if buffered else None, script
-        )
-        if taken.together:
-            self.exchange.set_up()
+        buffers = self._buffers if buffered else None
+        taken = take(engine, extra, self._checkpoints, self._keeping.best, new, buffers, script)
+        self.exchange.set_up()
         job = functools.partial(
             write,
             taken,
@@ -62,10 +59,10 @@ class Saver:
             self._lock,
             self._keeping,
             self.record.superseded(engine),
-            self.exchange if taken.together else Exchange(),
+            self.exchange,
         )
         path = self._checkpoints.path / taken.name
-        self.writer.begin(path, job if taken.together or dist.rank() == 0 else None, beside=beside)
+        self.writer.begin(path, job, beside=beside)
         self.record.note_begun(engine, path, new)
         return path
 
@@ -116,7 +113,7 @@ class Saver:
 
     def free(self) -> None:
         """Gives the memory of the copy back."""
-        self._buffer = HostBuffer()
+        self._buffers = HostBuffer(), HostBuffer()
 
     def _heed(self, ended: Ended) -> None:
         if ended.error is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from datetime import timedelta
 from typing import Any, TypeVar
 
@@ -14,7 +15,7 @@ TIMEOUT = timedelta(hours=12)
 
 
 class Exchange:
-    """Collectives of the writers' own. Where only rank 0 writes there is nobody to talk to."""
+    """Collectives of the writers' own. One process has nobody to talk to."""
 
     def __init__(self) -> None:
         self._group: Any = None
@@ -36,12 +37,27 @@ class Exchange:
         torch.distributed.broadcast_object_list(box, 0, group=self._group)
         return box[0]
 
-    def gather(self, value: T) -> list[T]:
-        """Each rank's value, on rank 0; nothing on the others."""
+    def gather(self, value: T | None) -> dict[int, T]:
+        """On rank 0 the value of each rank that has one, by rank; nothing on the others, which send a number, and what
+        they have to tell, to rank 0 alone.
+        """
         if self._group is None:
-            return [value]
+            return {} if value is None else {0: value}
+        import torch
         import torch.distributed
 
-        gathered: list[Any] | None = [None] * dist.world_size() if dist.rank() == 0 else None
-        torch.distributed.gather_object(value, gathered, 0, group=self._group)
-        return gathered or []
+        rank, data = dist.rank(), b"" if value is None else pickle.dumps(value)
+        size = torch.tensor([len(data)])
+        sizes = [torch.zeros_like(size) for _ in range(dist.world_size())] if rank == 0 else None
+        torch.distributed.gather(size, sizes, 0, group=self._group)
+        if sizes is None:
+            if data:
+                torch.distributed.send(torch.frombuffer(bytearray(data), dtype=torch.uint8), 0, group=self._group)
+            return {}
+        gathered: dict[int, T] = {} if value is None else {0: value}
+        for other, count in enumerate(int(each) for each in sizes):
+            if other != 0 and count:
+                received = torch.empty(count, dtype=torch.uint8)
+                torch.distributed.recv(received, other, group=self._group)
+                gathered[other] = pickle.loads(received.numpy().tobytes())
+        return gathered

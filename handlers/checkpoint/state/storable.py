@@ -9,7 +9,7 @@ from typing import Any
 from leyden import distributed as dist
 from leyden.engine import Engine
 from leyden.handlers.checkpoint.files.codec import encode
-from leyden.handlers.checkpoint.shared_outcomes import gather_or_fail
+from leyden.handlers.checkpoint.shared_outcomes import all_alike
 from leyden.handlers.checkpoint.state.training_state import Stateful
 
 logger = logging.getLogger(__name__)
@@ -30,7 +30,7 @@ def require_storable(engine: Engine[Any, Any], extra: Mapping[str, Stateful]) ->
     except TypeError as error:
         failure = error
     if dist.world_size() > 1:
-        gather_or_fail(None, failure)
+        all_alike(0, failure)
     elif failure is not None:
         raise failure
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
@@ -46,19 +47,35 @@ def collect_own(engine: Engine[Any, Any]) -> dict[str, Any]:
     return {"rng": rng_state(), "engine": engine.rank_state_dict()}
 
 
-def restore(engine: Engine[Any, Any], extra: Mapping[str, Stateful], contents: CheckpointContents) -> None:
-    """Puts everything back where it was.
+@dataclass(frozen=True)
+class Loaded:
+    """A checkpoint in memory, from which nothing has been put back yet. own: what ranks had for themselves; of as many
+    as there are now that of this rank alone, of another number what this rank needs, and {} for the rest.
+    """
 
-    Raises ValueError, before anything is changed, if the checkpoint is of other models, optimizers or extras.
+    contents: CheckpointContents
+    state: Mapping[str, Any]
+    own: Sequence[Mapping[str, Any] | None]
+
+
+def load(engine: Engine[Any, Any], extra: Mapping[str, Stateful], contents: CheckpointContents) -> Loaded:
+    """Reads what this rank needs, and no more.
+
+    Raises ValueError if the checkpoint is of other models, optimizers or extras, and CheckpointDamagedError if what is
+    read is not as it was written.
     """
     if problems := _problems(engine, extra, contents.outline):
         raise ValueError(f"{contents.path} does not fit what is to go on from it:\n  " + "\n  ".join(problems))
-    state = contents.load(_sharded(engine, contents.outline))
+    return Loaded(contents, contents.load(_sharded(engine, contents.outline)), _load_own(engine, contents))
+
+
+def put_back(engine: Engine[Any, Any], extra: Mapping[str, Stateful], loaded: Loaded) -> None:
+    """Puts everything back where it was."""
     try:
-        _put_back(engine, extra, state)
-        _restore_ranks(engine, contents)
+        _put_back(engine, extra, loaded.state)
+        _put_back_own(engine, loaded)
     except Exception as error:  # of whoever takes a state
-        error.add_note(f"in going on from {contents.path}")
+        error.add_note(f"in going on from {loaded.contents.path}")
         raise
 
 
@@ -75,31 +92,51 @@ def _put_back(engine: Engine[Any, Any], extra: Mapping[str, Stateful], state: Ma
     engine.load_state_dict(state["engine"])
 
 
-def _restore_ranks(engine: Engine[Any, Any], contents: CheckpointContents) -> None:
-    saved = len(contents.outline["ranks"])
+def _load_own(engine: Engine[Any, Any], contents: CheckpointContents) -> list[Mapping[str, Any] | None]:
+    saved = contents.manifest.world_size
+    if (same := _counterpart(contents)) is not None:
+        return [contents.load_rank(same) if place == same else None for place in range(saved)]
+    logger.info(
+        "%s was written by %d ranks, and there are %d now: random numbers go on from this run's own seeds",
+        contents.path,
+        saved,
+        dist.world_size(),
+    )
+    mesh = dist.Mesh(contents.outline["engine"].get("mesh") or {"replicate": saved})
+    shares = [mesh.rank_at(share) for share in range(mesh.size("data"))]
+    # What was accumulated goes to the first rank, and where parameters are sharded, to each rank its part.
+    sharded = any(dist.is_sharded(p) for update in engine.updates.values() for p in update.trainable())
+    gradients = dist.data_rank() == 0 or sharded
+    first = contents.load_rank(shares[0], gradients=gradients)
+    opened = bool(first.get("engine", {}).get("updates"))
+    needed = {shares[min(dist.data_rank(), len(shares) - 1)]}
+    if dist.data_rank() == 0 or (sharded and opened) or not engine.rank_zero_shares_out():
+        needed = set(shares)
+    return [
+        first if place == shares[0] else contents.load_rank(place, gradients=gradients) if place in needed else {}
+        for place in range(saved)
+    ]
+
+
+def _counterpart(contents: CheckpointContents) -> int | None:
+    """Which of the ranks that were saved had this rank's share of the data; None if they were dealt in another way."""
     mesh = contents.outline["engine"].get("mesh")
-    rank = dist.mesh().counterpart(mesh or {"replicate": saved})  # who had this rank's share of the data
-    if rank is not None:
-        own = contents.load_rank(rank)
+    rank: int | None = dist.mesh().counterpart(mesh or {"replicate": contents.manifest.world_size})
+    return rank
+
+
+def _put_back_own(engine: Engine[Any, Any], loaded: Loaded) -> None:
+    if (same := _counterpart(loaded.contents)) is not None:
+        own = loaded.own[same]
+        assert own is not None
         try:
             set_rng_state(own["rng"])
         except (TypeError, ValueError, KeyError, OverflowError, RuntimeError) as error:
             reason = f"{type(error).__name__}: {error}"
-            raise CheckpointDamagedError(f"ranks/{rank}/rng is no state of random numbers: {reason}") from error
-        states = [own.get("engine", {}) if place == rank else None for place in range(saved)]
-    else:
-        logger.info(
-            "%s was written by %d ranks, and there are %d now: random numbers go on from this run's own seeds",
-            contents.path,
-            saved,
-            dist.world_size(),
-        )
-        # What was accumulated goes to rank 0, and where parameters are sharded, to each rank its part.
-        sharded = any(dist.is_sharded(p) for update in engine.updates.values() for p in update.trainable())
-        all_of_it = dist.data_rank() == 0 or sharded
-        states = [contents.load_rank(place, gradients=all_of_it).get("engine", {}) for place in range(saved)]
+            raise CheckpointDamagedError(f"ranks/{same}/rng is no state of random numbers: {reason}") from error
+    states = [None if own is None else own.get("engine", {}) for own in loaded.own]
     if any(states):  # schema 1 had nothing but random numbers there
-        engine.load_rank_state_dicts(states, mesh)
+        engine.load_rank_state_dicts(states, loaded.contents.outline["engine"].get("mesh"))
 
 
 def _problems(engine: Engine[Any, Any], extra: Mapping[str, Stateful], saved: Mapping[str, Any]) -> list[str]:

@@ -1,14 +1,12 @@
-"""The directory of a run's checkpoints: which there are, which is the newest whole one, how the next is named."""
+"""The directory of a run's checkpoints: which there are, from the newest on, and how the next is named."""
 
 from __future__ import annotations
 
-import warnings
 from pathlib import Path
 from typing import NamedTuple
 
 from leyden.handlers.checkpoint.errors import CheckpointDamagedError
-from leyden.handlers.checkpoint.files.contents import CheckpointContents
-from leyden.handlers.checkpoint.files.manifest import MANIFEST, Manifest, verify_files
+from leyden.handlers.checkpoint.files.manifest import MANIFEST, Manifest
 from leyden.handlers.checkpoint.store.paths import StoragePath
 from leyden.handlers.checkpoint.store.storage import LocalStorage, RemoteStorage, Storage
 
@@ -44,31 +42,13 @@ class CheckpointDirectory:
         self._known = known
         return sorted((Entry(self.path / name, manifest) for name, manifest in known.items()), key=_age)
 
-    def newest_whole(self) -> Entry | None:
-        """The newest checkpoint whose files are as they were written; each newer, damaged one is told in a warning.
-
-        Raises CheckpointDamagedError if there are checkpoints, but none is whole.
-        """
+    def newest_first(self) -> tuple[list[StoragePath], list[str]]:
+        """The checkpoints with a readable manifest, and what is wrong with others that have none."""
         self._known = {}
         entries = self.entries()
         readable = {entry.path for entry in entries}
         reasons = [_problem(folder) for folder in self.folders() if folder not in readable]
-        found = None
-        while entries and found is None:
-            entry = entries.pop()
-            problem = _problem(entry.path)
-            if problem is None:
-                found = entry
-            else:
-                reasons.append(problem)
-        if found is None and reasons:
-            raise CheckpointDamagedError(
-                f"no checkpoint in {self.path} is whole: {'; '.join(filter(None, reasons))}. "
-                "Move them away to begin from the start"
-            )
-        for reason in filter(None, reasons):
-            warnings.warn(f"a damaged checkpoint is passed over: {reason}", stacklevel=2)
-        return found
+        return [entry.path for entry in reversed(entries)], [reason for reason in reasons if reason is not None]
 
     def next_name(self, epoch: int, iteration: int) -> str:
         """The name of a checkpoint of this moment, which no other has; the directory is looked through once."""
@@ -98,10 +78,9 @@ def _age(entry: Entry) -> tuple[int, str]:
 
 
 def _problem(folder: StoragePath) -> str | None:
-    """What is wrong with a checkpoint; None if it is whole."""
+    """Why a checkpoint has no manifest that can be read; None if it has one."""
     try:
-        verify_files(folder, Manifest.read(folder).files)
-        CheckpointContents.read(folder)
+        Manifest.read(folder)
     except (CheckpointDamagedError, OSError) as error:
         return str(error)
     return None

@@ -6,7 +6,7 @@ import hashlib
 import os
 from collections.abc import Iterable
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from leyden.handlers.checkpoint.files.manifest import FileRecord
 from leyden.handlers.checkpoint.store.paths import StoragePath
@@ -25,13 +25,26 @@ def write_file(path: StoragePath, parts: bytes | Iterable[bytes | memoryview]) -
             path.write_bytes(parts)
             return FileRecord(len(parts), hashlib.sha256(parts).hexdigest())
         parts = (parts,)
+    digest = hashlib.sha256()
     if not isinstance(path, Path):
         with path.open("wb") as file:
-            return _write(file, parts)
+            size = _write(file, parts, digest)
+    else:
+        with path.open("xb", buffering=0) as file:
+            size = _write(file, parts, digest)
+            os.fsync(file.fileno())
+    return FileRecord(size, digest.hexdigest())
+
+
+def write_parts(path: StoragePath, parts: Iterable[bytes | memoryview]) -> int:
+    """The same without a sum of all; gives the size."""
+    if not isinstance(path, Path):
+        with path.open("wb") as file:
+            return _write(file, parts, None)
     with path.open("xb", buffering=0) as file:
-        record = _write(file, parts)
+        size = _write(file, parts, None)
         os.fsync(file.fileno())
-        return record
+        return size
 
 
 def flush_folder(folder: Path) -> None:
@@ -43,15 +56,15 @@ def flush_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def _write(file: IO[bytes], parts: Iterable[bytes | memoryview]) -> FileRecord:
-    digest = hashlib.sha256()
+def _write(file: IO[bytes], parts: Iterable[bytes | memoryview], digest: Any) -> int:
     size = 0
     for part in parts:
         whole = memoryview(part)
         for start in range(0, len(whole), AT_ONCE):
             piece = whole[start : start + AT_ONCE]
-            digest.update(piece)
+            if digest is not None:
+                digest.update(piece)
             size += len(piece)
             while len(piece):  # an unbuffered file may take less than it is given
                 piece = piece[file.write(piece) :]
-    return FileRecord(size, digest.hexdigest())
+    return size

@@ -17,8 +17,7 @@ from leyden import distributed as dist
 from leyden.engine.step import plain_name
 from leyden.handlers.checkpoint.errors import CheckpointDamagedError
 from leyden.handlers.checkpoint.files.contents import CheckpointContents
-from leyden.handlers.checkpoint.files.manifest import Manifest, verify_files
-from leyden.handlers.checkpoint.files.reader import read_tensors
+from leyden.handlers.checkpoint.files.manifest import verify_files
 from leyden.handlers.checkpoint.files.tensor_info import TensorInfo
 from leyden.handlers.checkpoint.files.validation import is_count
 from leyden.handlers.checkpoint.reading import locate
@@ -57,8 +56,9 @@ def load_weights(
 ) -> None:
     """Copies weights into a model, which needs no engine, and may be sharded.
 
-    `path`: a checkpoint, or a directory of them for the newest, which is verified first; or a safetensors file, the
-    index of several, or a folder with `model.safetensors`, as `export_weights` and other libraries write them.
+    `path`: a checkpoint, or a directory of them for the newest, of which what is read is verified; or a safetensors
+    file, the index of several, or a folder with `model.safetensors`, as `export_weights` and other libraries write
+    them.
     `name`: which model, as "<update>/<module>", where a checkpoint holds several. `averaged`: by default the weights
     are those that the run evaluated, and a printed line tells where these are averages (of an EMA, say); None takes
     the model's own, and the name of a handler ("EMA") its averages. `strict=False` leaves alone the parameters and
@@ -95,8 +95,9 @@ def find_weights(path: str | os.PathLike[str], name: str | None, averaged: str |
 
 
 def _of_checkpoint(folder: StoragePath, name: str | None, averaged: str | None) -> Weights:
-    verify_files(folder, Manifest.read(folder).files)
     contents = CheckpointContents.read(folder)
+    if not contents.manifest.has_index:
+        verify_files(folder, contents.manifest)
     models = {f"{update}/{key}": (update, key) for update, each in contents.outline["models"].items() for key in each}
     if name is None and len(models) == 1:
         (name,) = models
@@ -111,7 +112,7 @@ def _of_checkpoint(folder: StoragePath, name: str | None, averaged: str | None) 
 
     def load() -> dict[str, Any]:
         infos = [*averages.values(), *(info for info in outline.values() if isinstance(info, TensorInfo))]
-        loaded = read_tensors(contents.path, {info.name: info for info in infos}.values())
+        loaded = contents.read_tensors({info.name: info for info in infos}.values())
         state = {}
         for place, info in outline.items():
             if not isinstance(info, TensorInfo):

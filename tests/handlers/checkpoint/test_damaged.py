@@ -10,6 +10,8 @@ from leyden.handlers.checkpoint import Checkpoint, CheckpointDamagedError, read,
 from leyden.handlers.checkpoint.files.manifest import Manifest
 
 NEWEST = "epoch=0002-iteration=00000010"
+OLDER = "epoch=0001-iteration=00000005"
+RANK = "rank-00000.state"
 TENSORS = "shard-00001-model-00001-of-00001.safetensors"
 
 
@@ -49,14 +51,20 @@ DAMAGES = {
     "tensors gone": (lambda folder: (folder / TENSORS).unlink(), f"lacks its file {TENSORS}"),
     "state cut": (cut("state.json"), "state.json has .* bytes instead of"),
     "state flipped": (flip("state.json"), "state.json was altered"),
+    "index cut": (cut("index.json"), "index.json has .* bytes instead of"),
+    "index flipped": (flip("index.json"), "index.json was altered"),
+    "index gone": (lambda folder: (folder / "index.json").unlink(), "lacks its file index.json"),
+    "a rank's own cut": (cut(RANK), f"{RANK} was altered, or cut short"),
+    "a rank's own flipped": (flip(RANK), f"{RANK} was altered, or cut short"),
+    "a rank's own gone": (lambda folder: (folder / RANK).unlink(), f"lacks its file {RANK}"),
+    "a rank's own of another checkpoint": (
+        lambda folder: shutil.copy(folder.parent / OLDER / RANK, folder / RANK),
+        f"{RANK} is of another rank or another checkpoint",
+    ),
     "manifest cut": (cut("manifest.json"), "no usable manifest.json: it is no manifest"),
     "manifest flipped": (flip("manifest.json"), "no usable manifest.json: it (was altered|is no manifest)"),
     "manifest gone": (lambda folder: (folder / "manifest.json").unlink(), "no usable manifest.json: there is none"),
     "nothing in it": (half_renamed, "no usable manifest.json: there is none"),
-    "tensors of another": (
-        lambda folder: shutil.copy(folder / TENSORS, folder / "shard-00002.safetensors"),
-        "has shard-00002.safetensors, which manifest.json does not list",
-    ),
 }
 
 
@@ -70,6 +78,16 @@ def test_the_one_before_is_used_and_the_damage_told(kind, make_run, kept) -> Non
     with pytest.warns(UserWarning, match=f"a damaged checkpoint is passed over: .*{NEWEST}.*{told}|{told}"):
         run.trainer.run(run.data, max_epochs=3)
     assert started == [2, 3]
+
+
+def test_files_that_nobody_reads_are_told_by_verify(kept) -> None:
+    shutil.copy(kept / NEWEST / TENSORS, kept / NEWEST / "shard-00002.safetensors")
+    with pytest.raises(CheckpointDamagedError, match=r"has shard-00002.safetensors, which index.json does not list"):
+        verify(kept / NEWEST)
+    (kept / NEWEST / "shard-00002.safetensors").unlink()
+    shutil.copy(kept / NEWEST / RANK, kept / NEWEST / "rank-00001.state")
+    with pytest.raises(CheckpointDamagedError, match=r"has rank-00001.state, and no such ranks wrote it"):
+        verify(kept / NEWEST)
 
 
 def test_where_none_is_whole_the_run_does_not_begin_anew(make_run, kept) -> None:

@@ -119,7 +119,6 @@ def nonsense(folder, change):
         ("engine/handler_marks", {"EMA": {"kind": 3}}, "engine/handler_marks/EMA is not what"),
         ("optimizers/default/groups/0/lr", KeyError, "optimizers/default/groups/0/lr is missing"),
         ("script", [], "script is a list"),
-        ("ranks/0/engine/handlers", 3, "ranks/0/engine/handlers is a int"),
     ],
 )
 def test_a_nonsensical_state_is_damage_and_the_one_before_is_used(path, value, said, make_run, tmp_path) -> None:

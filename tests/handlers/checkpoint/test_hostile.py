@@ -32,6 +32,7 @@ from leyden.handlers.checkpoint.store.paths import to_path
 
 SCRIPT = Path(__file__).parent / "scripts" / "read_without_pickle.py"
 OLDER, NEWEST = "epoch=0001-iteration=00000003", "epoch=0002-iteration=00000006"
+RANK = "rank-00000.state"
 TENSORS = "shard-00001-model-00001-of-00001.safetensors"
 
 
@@ -79,6 +80,27 @@ def change_state(folder, change):
     vouch(folder)
 
 
+def change_index(folder, change):
+    """Changes the index, and vouches for it."""
+    index = json.loads((folder / "index.json").read_bytes())
+    change(index)
+    (folder / "index.json").write_text(json.dumps(index))
+    vouch(folder)
+
+
+def change_own(folder, change):
+    """Changes what rank 0 has for itself, with a sum that is right."""
+    header, values = split((folder / RANK).read_bytes()[:-32])
+    told = json.loads(header["__metadata__"]["leyden"])
+    told = change(told) or told
+    header["__metadata__"]["leyden"] = told if isinstance(told, str) else json.dumps(told)
+    forge_own(folder, join(header, values))
+
+
+def forge_own(folder, data):
+    (folder / RANK).write_bytes(data + hashlib.sha256(data).digest())
+
+
 def is_refused(folder, said):
     """By everything that reads it."""
     for act in (
@@ -111,7 +133,18 @@ class Bomb:
         return (open, (str(self.place), "w"))
 
 
-NAMES = [TENSORS, "state.json", "manifest.json", ".metadata", "x.safetensors", "__0_0.distcp", "data.pkl", "state.pt"]
+NAMES = [
+    TENSORS,
+    RANK,
+    "index.json",
+    "state.json",
+    "manifest.json",
+    ".metadata",
+    "x.safetensors",
+    "__0_0.distcp",
+    "data.pkl",
+    "state.pt",
+]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -125,7 +158,7 @@ def test_no_pickle_under_any_name_is_loaded(name, form, kept, tmp_path) -> None:
         torch.save({"model": bomb}, data)
     (folder / name).write_bytes(data.getvalue())
     if name != "manifest.json":
-        files = {each: FileRecord.of(folder / each) for each in {*manifest.files, name}}
+        files = {each: FileRecord.of(folder / each) for each in manifest.files}
         (folder / "manifest.json").write_bytes(Manifest(**{**vars(manifest), "files": files}).to_bytes())
     for act in (
         lambda: read(folder),
@@ -177,14 +210,28 @@ def test_a_huge_tensor_elsewhere_in_the_state(kept) -> None:
     """Where no model says what shape it must have; nor is it in the files."""
     for name in ("models/default/model/0.weight", "nowhere"):
         with_more = {"$tensor": name, "shape": [2**33], "dtype": "float32"}
-        change_state(kept / NEWEST, lambda state, more=with_more: state["ranks"]["0"].update(more=more))
+        change_state(kept / NEWEST, lambda state, more=with_more: state["engine"].update(more=more))
         with pytest.raises(CheckpointDamagedError, match=r"should be|not in the files|described as"):
             train(Checkpoint(kept.parent / "x", resume=kept / NEWEST), 3)
 
 
+@pytest.mark.parametrize("name", ["ranks/0/rng/torch", "nowhere"])
+def test_a_huge_tensor_of_a_ranks_own(name, kept) -> None:
+    more = {"$tensor": name, "shape": [2**33], "dtype": "float32"}
+    change_own(kept / NEWEST, lambda told: told["state"].update(more=more))
+    with pytest.raises(CheckpointDamagedError, match=r"should be|not in the file|described as"):
+        train(Checkpoint(kept.parent / "x", resume=kept / NEWEST), 3)
+
+
 def test_files_that_have_a_part_of_a_tensor(kept) -> None:
     """An offset makes the whole as large as the state says it is."""
-    rewrite_header(kept / NEWEST / TENSORS, lambda header: shift(header, "models/default/model/0.weight", 2**33))
+
+    def claim(index):
+        tensor = index["tensors"]["models/default/model/0.weight"]
+        tensor["shape"][0] = 2**33 + 3
+        tensor["pieces"][0][2] = 2**33
+
+    change_index(kept / NEWEST, claim)
     change_state(
         kept / NEWEST,
         lambda state: state["models"]["default"]["model"]["0.weight"].update(shape=[2**33 + 3, 4]),
@@ -211,18 +258,22 @@ def test_names_that_lead_out_of_the_folder(name, kept) -> None:
         assert train(Checkpoint(kept, resume="auto"), 1).state.iteration == 3
 
 
-@pytest.mark.parametrize("name", ["state.json", "manifest.json", TENSORS])
+@pytest.mark.parametrize("name", ["state.json", "index.json", "manifest.json", TENSORS, RANK])
 def test_a_link_in_the_place_of_a_file(name, kept, tmp_path) -> None:
     folder = kept / NEWEST
     shutil.move(folder / name, tmp_path / "elsewhere")
     (folder / name).symlink_to(tmp_path / "elsewhere")
-    for act in (verify, lambda path: load_weights(path, network())):
+
+    def go_on(path):
+        train(Checkpoint(tmp_path / "x", resume=path), 3)
+
+    for act in (verify, go_on if name == RANK else lambda path: load_weights(path, network())):
         with pytest.raises(CheckpointDamagedError, match=r"lacks its file|it is a symbolic link"):
             act(folder)
 
 
 @pytest.mark.timeout(20)
-@pytest.mark.parametrize("name", ["state.json", "manifest.json", TENSORS])
+@pytest.mark.parametrize("name", ["state.json", "index.json", "manifest.json", TENSORS, RANK])
 @pytest.mark.parametrize("kind", ["endless", "pipe", "folder"])
 def test_a_file_that_never_ends_is_not_begun(name, kind, kept) -> None:
     folder = kept / NEWEST
@@ -233,10 +284,10 @@ def test_a_file_that_never_ends_is_not_begun(name, kind, kept) -> None:
         os.mkfifo(folder / name)
     else:
         (folder / name).mkdir()
-    if name != TENSORS:
+    if name not in (TENSORS, RANK):
         with pytest.raises(ValueError, match=r"manifest|can't be read"):
             read(folder)
-    with pytest.raises(ValueError, match=r"lacks|manifest|no checkpoint"):
+    with pytest.raises(ValueError, match=r"lacks|manifest|no checkpoint|can't be read"):
         verify(folder)
     with pytest.warns(UserWarning, match="a damaged checkpoint is passed over"):
         assert train(Checkpoint(kept, resume="auto"), 1).state.iteration == 3
@@ -286,8 +337,6 @@ def test_json_that_leyden_never_wrote(text, said, kept) -> None:
         ("optimizers/default/groups", [{}], "optimizers/default/groups/0/params is missing"),
         ("optimizers/default/state", [], "optimizers/default/state is a list"),
         ("engine/handlers", 1, "engine/handlers is a int"),
-        ("ranks", {}, "it has the ranks , but 1 wrote it"),
-        ("ranks/0", [], "ranks/0 is a list"),
     ],
 )
 def test_a_state_of_another_build(path, value, said, kept) -> None:
@@ -301,6 +350,80 @@ def test_a_state_of_another_build(path, value, said, kept) -> None:
     is_refused(kept / NEWEST, said)
 
 
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda told: told.update(state=[]), "ranks/0 is a list"),
+        (lambda told: told["state"].pop("rng") and None, "ranks/0/rng is missing"),
+        (lambda told: told["state"]["engine"].update(handlers=3), "ranks/0/engine/handlers is a int"),
+        (lambda told: told.update(rank=1), "is of another rank or another checkpoint"),
+        (lambda told: told.update(token="another"), "is of another rank or another checkpoint"),
+        (lambda told: "[" * 100_000, "RecursionError|can't be read"),
+    ],
+)
+def test_what_a_rank_has_for_itself_of_another_build(change, said, kept) -> None:
+    change_own(kept / NEWEST, change)
+    for act in (verify, lambda folder: train(Checkpoint(kept.parent / "x", resume=folder), 3)):
+        with pytest.raises(CheckpointDamagedError, match=said):
+            act(kept / NEWEST)
+    with pytest.warns(UserWarning, match="a damaged checkpoint is passed over"):
+        assert train(Checkpoint(kept, resume="auto"), 1).state.iteration == 3
+
+
+WEIGHT = "models/default/model/0.weight"
+LIES = {
+    "a file above": (lambda index: index["files"][0].__setitem__(0, "../x.safetensors"), "it names a file"),
+    "no file of tensors": (lambda index: index["files"][0].__setitem__(0, "state.json"), "it names a file"),
+    "a file that is not there": (lambda index: index["files"][0].__setitem__(0, "y.safetensors"), "lacks its file"),
+    "a size": (lambda index: index["files"][0].__setitem__(1, 10**6), "has .* bytes instead of 1000000"),
+    "a size below its header": (lambda index: index["files"][0].__setitem__(1, 9), "no size or sum"),
+    "the header's size": (lambda index: index["files"][0].__setitem__(2, 16), "its header does not have the SHA-256"),
+    "the header's sum": (lambda index: index["files"][0].__setitem__(3, "0" * 64), "its header does not have"),
+    "a number of a file": (lambda index: piece_of(index).__setitem__(0, 7), "it is no index: IndexError"),
+    "a negative number of a file": (lambda index: piece_of(index).__setitem__(0, -1), "a piece of"),
+    "where a piece begins": (lambda index: piece_of(index).__setitem__(1, piece_of(index)[1] + 4), "was altered"),
+    "a beginning in the header": (lambda index: piece_of(index).__setitem__(1, 0), "has no room for"),
+    "a beginning after the end": (lambda index: piece_of(index).__setitem__(1, 2**40), "has no room for"),
+    "an offset": (lambda index: piece_of(index).__setitem__(2, 1), "lies at .* out of"),
+    "a negative offset": (lambda index: piece_of(index).__setitem__(2, -3), "a piece of"),
+    "a shape": (lambda index: piece_of(index).__setitem__(4, 2), "of which the files hold 8"),
+    "a sum": (lambda index: piece_of(index).__setitem__(6, "f" * 64), "was altered"),
+    "a sum that is none": (lambda index: piece_of(index).__setitem__(6, "../../x"), "sums"),
+    "no sum": (lambda index: piece_of(index).pop(), "0 sums, and 48 bytes"),
+    "twice the same": (lambda index: index["tensors"][WEIGHT]["pieces"].append(piece_of(index)), "hold 24"),
+    "a dtype": (lambda index: index["tensors"][WEIGHT].update(dtype="float64"), "no room for|sums|should be|altered"),
+    "no dtype": (lambda index: index["tensors"][WEIGHT].update(dtype="object"), "is no dtype"),
+    "a whole shape": (lambda index: index["tensors"][WEIGHT].update(shape=[2**62, 2**62]), "of which the files hold"),
+    "a tensor less": (lambda index: index["tensors"].pop(WEIGHT) and None, "is not in the files"),
+    "no tensors": (lambda index: index.pop("tensors") and None, "is no index"),
+    "a token": (lambda index: index.update(token=3), "no token"),
+}
+
+
+def piece_of(index):
+    (piece,) = index["tensors"][WEIGHT]["pieces"]
+    return piece
+
+
+@pytest.mark.parametrize("kind", LIES)
+def test_an_index_that_lies(kind, kept) -> None:
+    lie, said = LIES[kind]
+    change_index(kept / NEWEST, lie)
+    is_refused(kept / NEWEST, said)
+    with pytest.warns(UserWarning, match="a damaged checkpoint is passed over"):
+        assert train(Checkpoint(kept, resume="auto"), 1).state.iteration == 3
+
+
+def test_bytes_that_no_sum_is_of(kept) -> None:
+    """Nobody reads them; `verify` tells of them all the same."""
+    folder = kept / NEWEST
+    with (folder / TENSORS).open("ab") as file:
+        file.write(b"hidden")
+    change_index(folder, lambda index: index["files"][0].__setitem__(1, index["files"][0][1] + 6))
+    with pytest.raises(CheckpointDamagedError, match="on that no sum is of"):
+        verify(folder)
+
+
 @pytest.mark.timeout(20)
 def test_exported_weights_that_never_come(tmp_path) -> None:
     for name in ("w.safetensors", "m.safetensors.index.json"):
@@ -312,7 +435,7 @@ def test_exported_weights_that_never_come(tmp_path) -> None:
 
 def test_random_numbers_that_are_none(kept) -> None:
     folder = kept / NEWEST
-    change_state(folder, lambda state: state["ranks"]["0"]["rng"].update(python=[3, ["x"] * 625, None]))
+    change_own(folder, lambda told: told["state"]["rng"].update(python=[3, ["x"] * 625, None]))
     with pytest.raises(CheckpointDamagedError, match="ranks/0/rng is no state of random numbers") as raised:
         train(Checkpoint(kept.parent / "x", resume=folder), 3)
     assert raised.value.__notes__ == [f"in going on from {folder}"]
@@ -387,6 +510,35 @@ def test_any_state(data, original, tmp_path_factory) -> None:
 
 @fuzz
 @given(data=st.data())
+def test_any_index(data, original, tmp_path_factory) -> None:
+    folder = Path(shutil.copytree(original / NEWEST, tmp_path_factory.mktemp("fuzz") / NEWEST))
+    index = with_changes(json.loads((folder / "index.json").read_bytes()), data.draw)
+    (folder / "index.json").write_text(json.dumps(index))
+    vouch(folder)
+    for act in (lambda: verify(folder), lambda: load_weights(folder, network())):
+        error = refusal(act)
+        assert error is None or (isinstance(error, CheckpointDamagedError) and str(folder) in str(error))
+
+
+@fuzz
+@given(data=st.data())
+def test_anything_of_a_ranks_own(data, original, tmp_path_factory) -> None:
+    folder = Path(shutil.copytree(original / NEWEST, tmp_path_factory.mktemp("fuzz") / NEWEST))
+    if data.draw(st.booleans()):
+        change_own(folder, lambda told: with_changes(told, data.draw))
+    else:
+        header, values = split((folder / RANK).read_bytes()[:-32])
+        forge_own(folder, join(with_changes(header, data.draw), values))
+    for act in (
+        lambda: verify(folder),
+        lambda: read(folder).load_rank(0),
+    ):
+        error = refusal(act)
+        assert error is None or (isinstance(error, CheckpointDamagedError) and str(folder) in str(error))
+
+
+@fuzz
+@given(data=st.data())
 def test_any_manifest(data, original) -> None:
     content = json.loads((original / NEWEST / "manifest.json").read_bytes())["content"]
     changed = with_changes(content, data.draw)
@@ -450,9 +602,11 @@ def test_any_header_of_tensors(data, original, tmp_path_factory) -> None:
         header["__metadata__"]["DCP_SHARDING_INFO"] = json.dumps(with_changes(sharding, data.draw))
         return header
 
+    wanted = list(read(folder).tensors.values())
     rewrite_header(folder / TENSORS, change)
-    error = refusal(lambda: load_weights(folder, network()))
+    error = refusal(lambda: read_tensors(folder, wanted))  # as where there is no index
     assert error is None or str(folder) in str(error)
+    assert isinstance(refusal(lambda: load_weights(folder, network())), CheckpointDamagedError)
 
 
 @fuzz
@@ -474,14 +628,10 @@ def test_any_header_in_another_file_system(data, original) -> None:
     memory.put(str(original / NEWEST), "/hostile", recursive=True)
     folder = "memory://hostile"
     try:
+        wanted = list(read(folder).tensors.values())
         header, values = split(memory.cat(f"/hostile/{TENSORS}"))
         memory.pipe(f"/hostile/{TENSORS}", join(with_changes(header, data.draw), values))
-        manifest = Manifest.from_bytes(memory.cat("/hostile/manifest.json"))
-        forged = memory.cat(f"/hostile/{TENSORS}")
-        record = FileRecord(len(forged), hashlib.sha256(forged).hexdigest())
-        whole = {**vars(manifest), "files": {**manifest.files, TENSORS: record}}
-        memory.pipe("/hostile/manifest.json", Manifest(**whole).to_bytes())
-        error = refusal(lambda: load_weights(folder, network()))
+        error = refusal(lambda: read_tensors(to_path(folder), wanted))
         assert error is None or folder in str(error)
     finally:
         memory.rm("/hostile", recursive=True)
@@ -508,8 +658,9 @@ def test_a_header_that_says_it_is_huge(length, kept, tmp_path) -> None:
     file = kept / NEWEST / TENSORS
     data = length.to_bytes(8, "little") + file.read_bytes()[8:]
     file.write_bytes(data)
-    vouch(kept / NEWEST)
-    is_refused(kept / NEWEST, "can't be read")
+    is_refused(kept / NEWEST, "its header does not have the SHA-256")
+    with pytest.raises(CheckpointDamagedError, match="can't be read"):
+        read_tensors(kept / NEWEST, [TensorInfo("models/default/model/0.weight", (3, 4), torch.float32)])
     (tmp_path / "w.safetensors").write_bytes(data)
     with pytest.raises(CheckpointDamagedError, match="can't be read"):
         load_weights(tmp_path / "w.safetensors", network())

@@ -106,9 +106,9 @@ def test_metrics_of_classes(tmp_path) -> None:
 
 def test_between_epochs_only_what_lives_longer_is_kept(tmp_path) -> None:
     measuring(range(4), None, Checkpoint(tmp_path))
-    outline = read(tmp_path).outline
-    assert list(outline["ranks"]["0"]["engine"]["handlers"]["MetricGroup"]) == ["smoother"]
-    assert "MetricGroup" not in outline["engine"]["handlers"]
+    contents = read(tmp_path)
+    assert list(contents.rank_outline(0)["engine"]["handlers"]["MetricGroup"]) == ["smoother"]
+    assert "MetricGroup" not in contents.outline["engine"]["handlers"]
 
 
 def test_a_metric_that_was_set_is_still_new_after_a_resume(tmp_path) -> None:

@@ -37,8 +37,16 @@ def test_two_ranks_write_one_checkpoint(two, base) -> None:
     ]
     assert verify(base / "first").world_size == 2
     contents = read(base / "first")
-    assert set(contents.manifest.files) == {"shard-00001-model-00001-of-00001.safetensors", "state.json"}
-    assert set(contents.outline["ranks"]) == {"0", "1"}
+    assert set(contents.manifest.files) == {"index.json", "state.json"}
+    assert {path.name for path in contents.path.iterdir()} == {
+        "index.json",
+        "manifest.json",
+        "rank-00000.state",
+        "rank-00001.state",
+        "shard-00001-model-00001-of-00001.safetensors",
+        "state.json",
+    }
+    assert all(contents.rank_outline(rank)["rng"] for rank in range(2))
 
 
 def test_two_ranks_go_on_as_if_they_had_not_stopped(two) -> None:
@@ -58,10 +66,9 @@ def test_one_process_goes_on_from_two_ranks(two, one) -> None:
 
 def test_a_sharded_model_is_written_by_all_ranks_in_the_same_format(two, base) -> None:
     contents = read(base / "sharded")
-    assert set(contents.manifest.files) == {
+    assert {path.name for path in contents.path.glob("*.safetensors")} == {
         "shard-00001-model-00001-of-00001.safetensors",
         "shard-00002-model-00001-of-00001.safetensors",
-        "state.json",
     }
     assert contents.tensors["optimizers/default/state/model/0.weight/exp_avg"].shape == (7, 4)
 

@@ -12,6 +12,7 @@ from torch import nn
 
 from leyden.engine import Events
 from leyden.handlers.checkpoint import Checkpoint, CheckpointDamagedError, load_weights, read, verify
+from leyden.handlers.checkpoint.files.reader import read_tensors, write_tensors
 from leyden.handlers.checkpoint.store.paths import RemotePath, to_path
 
 KINDS = ["file", "memory", pytest.param("s3", marks=pytest.mark.timeout(120))]
@@ -59,7 +60,8 @@ def test_the_same_contents_as_in_a_local_directory(url, make_run, tmp_path) -> N
     expected = sorted(path.name for path in (tmp_path / "local").iterdir())
     assert names(url) == expected
     for name in expected:
-        assert verify(f"{url}/{name}").files == verify(tmp_path / "local" / name).files
+        there, here = verify(f"{url}/{name}"), verify(tmp_path / "local" / name)
+        assert there.files["state.json"] == here.files["state.json"]
 
 
 def test_a_run_goes_on_from_there(url, make_run) -> None:
@@ -178,15 +180,16 @@ def test_the_manifest_is_written_last_and_goes_first(make_run, monkeypatch) -> N
     run.trainer.run(run.data, max_epochs=2)
     first, second = "0001-iteration=00000005", "0002-iteration=00000010"
     shard = "shard-00001-model-00001-of-00001.safetensors"
+    files = (shard, "rank-00000.state", "index.json", "state.json", "manifest.json")
     in_order = list(dict.fromkeys(done))
     assert in_order == [
-        *(("write", f"{first}/{name}") for name in (shard, "state.json", "manifest.json")),
-        *(("write", f"{second}/{name}") for name in (shard, "state.json", "manifest.json")),
+        *(("write", f"{first}/{name}") for name in files),
+        *(("write", f"{second}/{name}") for name in files),
         ("delete", f"{first}/manifest.json"),
         ("delete all", first),
-        *((what, each) for what, each in in_order[8:]),
+        *((what, each) for what, each in in_order[12:]),
     ]
-    assert all(what == "delete" and each.startswith(first) for what, each in in_order[8:])
+    assert all(what == "delete" and each.startswith(first) for what, each in in_order[12:])
 
 
 def test_nothing_half_written_is_left_where_the_store_fails(make_run, monkeypatch) -> None:
@@ -206,7 +209,10 @@ def test_nothing_half_written_is_left_where_the_store_fails(make_run, monkeypatc
     assert names(url) == ["epoch=0001-iteration=00000005", "epoch=0003-iteration=00000015"]
 
 
-@pytest.mark.parametrize("name", ["shard-00001-model-00001-of-00001.safetensors", "state.json", "manifest.json"])
+@pytest.mark.parametrize(
+    "name",
+    ["shard-00001-model-00001-of-00001.safetensors", "rank-00000.state", "index.json", "state.json", "manifest.json"],
+)
 def test_a_flipped_bit_is_found_and_the_one_before_used(name, kept, make_run) -> None:
     data = bytearray((kept / NEWEST / name).read_bytes())
     data[len(data) // 2] ^= 4
@@ -232,13 +238,15 @@ def test_a_flipped_bit_is_found_and_the_one_before_used(name, kept, make_run) ->
 )
 def test_a_header_that_is_none(header, kept) -> None:
     (kept / NEWEST / "shard-00001-model-00001-of-00001.safetensors").write_bytes(header)
-    with pytest.raises(CheckpointDamagedError, match=r"the tensors of .* can't be read"):
+    with pytest.raises(CheckpointDamagedError, match=r"shard-00001.* has .* bytes instead of"):
         read(kept / NEWEST).load()
+    wanted = read(kept / NEWEST).tensors.values()
+    with pytest.raises(CheckpointDamagedError, match=r"the tensors of .* can't be read"):
+        read_tensors(kept / NEWEST, wanted)  # as where there is no index
 
 
 def test_a_tensor_of_every_kind(same) -> None:
     from leyden.handlers.checkpoint import TensorInfo
-    from leyden.handlers.checkpoint.files.reader import read_tensors, write_tensors
 
     tensors = {
         "a": torch.tensor(3.0),
@@ -250,9 +258,10 @@ def test_a_tensor_of_every_kind(same) -> None:
         "g": torch.arange(5, dtype=torch.int8),
     }
     folder = to_path(f"memory://tensors/{uuid.uuid4().hex}")
-    write_tensors(folder, tensors)
+    index = write_tensors(folder, tensors)
     infos = [TensorInfo(name, tuple(tensor.shape), tensor.dtype) for name, tensor in tensors.items()]
     assert same(read_tensors(folder, infos), tensors)
+    assert same(read_tensors(folder, infos, index=index), tensors)
 
 
 @pytest.mark.parametrize("protocol", ["nowhere", "gopher"])

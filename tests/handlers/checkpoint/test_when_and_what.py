@@ -205,4 +205,4 @@ def test_the_manifest_says_what_the_checkpoint_is(make_run, metric_of, tmp_path)
     assert (manifest.epoch, manifest.iteration, manifest.step, manifest.world_size) == (1, 5, 5, 1)
     assert manifest.metrics == {"score": 0.25}
     assert manifest.torch == torch.__version__
-    assert set(manifest.files) == {"state.json", "shard-00001-model-00001-of-00001.safetensors"}
+    assert set(manifest.files) == {"state.json", "index.json"}

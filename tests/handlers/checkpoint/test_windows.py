@@ -109,7 +109,7 @@ def test_sparse_gradients(make_run, same, tmp_path) -> None:
 def test_gradients_are_saved_only_while_a_window_is_open(make_run, tmp_path) -> None:
     saving = Checkpoint(tmp_path, event=Events.ITERATION_COMPLETED, keep=None)
     train(make_run(GradientAccumulation(4), saving), 1)
-    saved = [read(path).outline["ranks"]["0"]["engine"]["updates"] for path in sorted(tmp_path.iterdir())]
+    saved = [read(path).rank_outline(0)["engine"]["updates"] for path in sorted(tmp_path.iterdir())]
     # 5 batches: a window of 4, which closes, and one of 1, which the epoch's end closes.
     assert [updates.get("default", {}).get("done") for updates in saved] == [1, 2, 3, None, None, None]
     assert set(saved[0]["default"]["gradients"]) == {

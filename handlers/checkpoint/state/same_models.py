@@ -1,0 +1,65 @@
+"""Whether all ranks have the same models, as a checkpoint holds those of one of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from hashlib import sha256
+from typing import Any
+
+import torch
+from torch.nn.parameter import is_lazy
+
+from leyden import distributed as dist
+from leyden.handlers.checkpoint.shared_outcomes import agree, all_alike
+
+
+def require_same_models(models: Mapping[str, Any], failure: Exception | None) -> None:
+    """Every rank calls it, before a save. `models`: what all ranks are to have alike, of which one rank's is saved;
+    `failure`: what went wrong on this rank before, which is then raised, and told to the others.
+
+    Raises ValueError, on all ranks, where models differ.
+    """
+    if dist.world_size() == 1:
+        if failure is not None:
+            raise failure
+        return
+    parts = _parts_of(models)
+    if all_alike(_digest(parts), failure):
+        return
+    first = dist.broadcast_object(parts)
+    difference = _difference(first, parts)
+    agree(None if difference is None else ValueError(difference))
+    raise AssertionError("the digests differ, and the parts do not")
+
+
+def _parts_of(models: Mapping[str, Any]) -> dict[str, str]:
+    """Shape (over all ranks) and dtype of each tensor of nested states, by its place."""
+    found: dict[str, str] = {}
+
+    def walk(place: str, value: Any) -> None:
+        if isinstance(value, Mapping):
+            for key, item in value.items():
+                walk(f"{place}/{key}" if place else str(key), item)
+        elif isinstance(value, torch.Tensor) and not is_lazy(value):
+            found[place] = f"{list(value.shape)} of {value.dtype}"
+        else:
+            found[place] = type(value).__name__
+
+    walk("", models)
+    return found
+
+
+def _digest(parts: Mapping[str, str]) -> int:
+    return int.from_bytes(sha256(repr(sorted(parts.items())).encode()).digest()[:7])
+
+
+def _difference(first: Mapping[str, str], other: Mapping[str, str]) -> str | None:
+    for place in sorted(first.keys() | other.keys()):
+        here, there = (each.get(place, "not there") for each in (first, other))
+        if here != there:
+            return (
+                f"the ranks have different models, of which a checkpoint would hold those of rank 0 alone: "
+                f"{place} is {here} on rank 0, and {there} on rank {dist.rank()}. Give all ranks the same models; what "
+                "a rank has for itself is the rank_state_dict() of a handler"
+            )
+    return None
