@@ -66,6 +66,32 @@ class PlayedGroup:
         return
 
 
+class PlayedStore:
+    """The store in which ranks meet, as one of them finds it when the others have come."""
+
+    def __init__(self, ranks: OneOfMany) -> None:
+        self._ranks = ranks
+
+    def set(self, key: str, value: Any) -> None:
+        self._ranks._count("store", 1, 0)
+
+    def wait(self, keys: list[str], timeout: Any) -> None:
+        self._ranks._count("store", len(keys), 0)
+
+    def check(self, keys: list[str]) -> bool:
+        self._ranks._count("store", len(keys), 8)
+        return True
+
+    def add(self, key: str, amount: int) -> int:
+        self._ranks._count("store", 1, 8)
+        return self._ranks.rank
+
+    def get(self, key: str) -> bytes:
+        value = str(self._ranks.size - 1).encode() if key.endswith("/closed") else b"0" * 32
+        self._ranks._count("store", 1, len(value))
+        return value
+
+
 class OneOfMany:
     """Rank `rank` of `size`. `play()` is the context in which it is one."""
 
@@ -151,7 +177,8 @@ class OneOfMany:
         self._count("barrier", 2 * self._hops, 0)
 
     def new_group(self, *_: Any, **__: Any) -> PlayedGroup:
-        self.cost.sockets += self.size - 1
+        lazy = os.environ.get("TORCH_GLOO_LAZY_INIT") == "1"
+        self.cost.sockets += min(2 * self._hops, self.size - 1) if lazy else self.size - 1
         self.kinds["new group"] += 1
         return PlayedGroup(self)
 

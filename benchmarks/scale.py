@@ -14,16 +14,20 @@ import io
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import torch
 from _measure import print_table
-from _one_of_many import Cost, OneOfMany, as_rank
+from _one_of_many import Cost, OneOfMany, PlayedStore, as_rank
 from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import DTensor, Replicate, Shard
 
+from leyden import distributed as dist
+from leyden.distributed.environment import RankLayout
+from leyden.distributed.meeting import _agree_on_attempt
 from leyden.engine import Engine, Events, Order, Update
 from leyden.handlers.checkpoint import Checkpoint
 from leyden.metrics import Mean, Precision
@@ -77,6 +81,14 @@ def run_until_started(engine: Engine[Any, Any], then: Callable[[], None] = lambd
     engine.add_event_handler(Events.STARTED, leave, order=Order.LAST)
     with contextlib.suppress(Enough), contextlib.redirect_stdout(io.StringIO()):
         engine.run([0] * 10, max_epochs=3)
+
+
+def meet(ranks: OneOfMany) -> Cost:
+    """The ranks of a torchrun find the word of their attempt in its store, which may be that of an earlier one."""
+    place = RankLayout(ranks.rank, 0, ranks.size, 1)
+    with ranks.measured() as cost:
+        _agree_on_attempt(PlayedStore(ranks), place, timedelta(seconds=1))  # type: ignore[arg-type]
+    return cost
 
 
 def begin(ranks: OneOfMany, folder: Path) -> Cost:
@@ -137,7 +149,7 @@ class PlayedExchange:
         self._answers: dict[int, Any] = {}
 
     def set_up(self) -> None:
-        self.ranks.new_group()
+        dist.control_group()
 
     def broadcast(self, value: Any) -> Any:
         told = value if self.others is not None else (self.folder, None)
@@ -204,6 +216,8 @@ def of_size(size: int) -> Iterator[tuple[str, Cost]]:
     last = size - 1
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
+        for rank in (0, last):
+            yield f"meeting, rank {rank}", meet(OneOfMany(rank, size))
         for rank in (0, last):
             yield f"start-up, rank {rank}", begin(OneOfMany(rank, size), folder)
         costs = save(size, folder / "kept")

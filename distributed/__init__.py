@@ -14,6 +14,7 @@ from leyden.distributed.collectives import (
     broadcast_object,
     new_group,
 )
+from leyden.distributed.control_group import control_group
 from leyden.distributed.idist import (
     get_local_rank,
     get_nnodes,
@@ -77,6 +78,7 @@ __all__ = [
     "broadcast",
     "broadcast_object",
     "check_place",
+    "control_group",
     "data_rank",
     "data_size",
     "device",

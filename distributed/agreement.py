@@ -10,6 +10,7 @@ import torch
 import torch.distributed as dist
 
 from leyden.distributed.backends import TorchBackend
+from leyden.distributed.control_group import control_group
 from leyden.distributed.session import session
 
 _RING = 4
@@ -96,7 +97,7 @@ class _Slot:
 class _Together:
     def __init__(self, size: int, timeout: timedelta | None) -> None:
         self._size = size
-        self._group = dist.new_group(backend="gloo", timeout=timeout)
+        self._group = control_group(timeout)
         self._free = [_Slot(size) for _ in range(_RING)]
         self.posted: deque[tuple[_Slot, dist.Work]] = deque()
 

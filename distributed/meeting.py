@@ -61,27 +61,31 @@ def layout_by_host(store: dist.PrefixStore, place: RankLayout) -> RankLayout:
 def _agree_on_attempt(store: dist.TCPStore, place: RankLayout, timeout: timedelta) -> str:
     """A word that all ranks of this attempt share, found in a store that may still hold words of earlier ones.
 
-    Rank 0 calls out a new word; each other rank answers the word it reads with one of its own; rank 0 closes the
-    attempt by repeating all answers. A rank whose answer is not among them has read an old word, and looks again.
+    Rank 0 calls out a new word; each other rank takes a ticket of the word it reads, of which there are as many as
+    ranks. When the last is taken rank 0, if it lives, closes the attempt, and says how many there were. A rank with a
+    ticket beyond those has read the word of an attempt that was closed before, and looks again; so does one whose word
+    nobody closes. None reads more than a few words, however many ranks there are.
     """
+    others = place.world_size - 1
     if place.rank == 0:
         call = uuid.uuid4().hex
         store.set(_CALL, call)
-        answers = [f"{call}/answer-{rank}" for rank in range(1, place.world_size)]
-        store.wait(answers, timeout)
-        store.set(f"{call}/closed", b",".join(store.multi_get(answers)))  # type: ignore[arg-type]
+        if others:
+            store.wait([f"{call}/full"], timeout)
+        store.set(f"{call}/closed", str(others))
         return call
-    answer = uuid.uuid4().hex
-    heard = ""
+    heard, ticket = "", 0
     pause = _FIRST_PAUSE
     deadline = time.monotonic() + timeout.total_seconds()
     while time.monotonic() < deadline:
         word: str = store.get(_CALL).decode()
         if word != heard:
-            store.set(f"{word}/answer-{place.rank}", answer)
             heard, pause = word, _FIRST_PAUSE
+            ticket = store.add(f"{word}/tickets", 1)
+            if ticket == others:
+                store.set(f"{word}/full", "yes")
         closed = f"{word}/closed"
-        if store.check([closed]) and answer in store.get(closed).decode().split(","):
+        if store.check([closed]) and ticket <= int(store.get(closed)):
             return word
         time.sleep(pause)
         pause = min(2 * pause, _LONGEST_PAUSE)

@@ -23,9 +23,7 @@ class Exchange:
     def set_up(self) -> None:
         """Makes the group, if there is none; all ranks call it, in the training thread."""
         if self._group is None and dist.world_size() > 1:
-            import torch.distributed
-
-            self._group = torch.distributed.new_group(backend="gloo", timeout=TIMEOUT)
+            self._group = dist.control_group(TIMEOUT)
 
     def broadcast(self, value: T) -> T:
         """Rank 0's value."""
