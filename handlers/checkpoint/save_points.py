@@ -1,4 +1,4 @@
-"""The moments of a run at which it can be saved, and how one is told from another."""
+"""The points of a run at which it can be saved, how one is told from another, and those after an evaluation."""
 
 from __future__ import annotations
 
@@ -7,9 +7,11 @@ import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from leyden.engine import Engine, Events, Order, UpdateEvents
+from leyden.engine import Engine, Events, Order, Stage, UpdateEvents
 from leyden.engine.events import AnyEvent, events_in, without_filter
 from leyden.engine.resume import Held, Suspension
+from leyden.engine.values import NEVER
+from leyden.handlers.evaluating import Evaluate
 from leyden.handlers.monitoring.pace import Pace
 
 STEP_UNDONE: tuple[object, ...] = (
@@ -132,3 +134,36 @@ class Clock(Pace):
         if self.is_time():
             engine.request_save()
         self._handle.defer_until(engine.state.iteration + self.steps(engine.state.iteration))
+
+
+class AfterEvaluations:
+    """Calls `look` at the end of each epoch, and at the end of an iteration in which an evaluation brought its metrics,
+    once all handlers that come before savers are done. Any other iteration costs nothing.
+    """
+
+    def __init__(self, engine: Engine[Any, Any], look: Callable[[Engine[Any, Any]], None]) -> None:
+        self._engine = engine
+        self._look = look
+        self._due = False
+        self._handle = engine.add_event_handler(Events.ITERATION_COMPLETED, self._pass_on, order=Order.SAVERS)
+        self._handle.defer_until(NEVER)
+        engine.add_event_handler(Events.EPOCH_COMPLETED, look, order=Order.SAVERS)
+        engine.setup.add(Stage.DEVICE, self._listen, each_run=True)
+
+    def _listen(self) -> None:
+        """As a run begins: to all evaluations that are attached by now."""
+        for each in self._engine.find_handlers(Evaluate):
+            if self._wake not in each.after:
+                each.after.append(self._wake)
+
+    def _wake(self) -> None:
+        if self._engine.cursor.epoch_open:
+            self._due = True
+            self._handle.defer_until(self._engine.state.iteration)
+
+    def _pass_on(self, engine: Engine[Any, Any]) -> None:
+        due, self._due = self._due, False
+        self._handle.defer_until(NEVER)
+        # What the last iteration of an epoch has measured is looked at where the epoch ends, a moment later.
+        if due and engine.state.iteration < engine.last_iteration:
+            self._look(engine)

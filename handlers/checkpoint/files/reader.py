@@ -18,8 +18,7 @@ import torch
 from leyden.handlers.checkpoint.errors import CheckpointDamagedError
 from leyden.handlers.checkpoint.files.index import BLOCK, Index, ShardRecord
 from leyden.handlers.checkpoint.files.indexed_reader import read_indexed
-from leyden.handlers.checkpoint.files.shards import Layout, Piece, file_name, ordered, pieces_of
-from leyden.handlers.checkpoint.files.staging import bytes_of
+from leyden.handlers.checkpoint.files.shards import Layout, Piece, bytes_of, file_name, ordered, pieces_of
 from leyden.handlers.checkpoint.files.tensor_info import TensorInfo
 from leyden.handlers.checkpoint.files.validation import check_declared
 from leyden.handlers.checkpoint.store.paths import StoragePath

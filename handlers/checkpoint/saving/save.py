@@ -18,11 +18,10 @@ from leyden.handlers.checkpoint.files.index import INDEX, Index, ShardRecord
 from leyden.handlers.checkpoint.files.manifest import STATE, Manifest, numbers
 from leyden.handlers.checkpoint.files.rank_file import rank_file_name, write_rank_file
 from leyden.handlers.checkpoint.files.reader import pieces_in, write_shard
-from leyden.handlers.checkpoint.files.shards import Layout, Piece, file_name, ordered, pieces_of
-from leyden.handlers.checkpoint.files.staging import HostBuffer
-from leyden.handlers.checkpoint.saving.writers import Exchange
+from leyden.handlers.checkpoint.files.shards import HostBuffer, Layout, Piece, file_name, ordered, pieces_of
+from leyden.handlers.checkpoint.saving.writer import Exchange
 from leyden.handlers.checkpoint.shared_outcomes import on_rank_zero
-from leyden.handlers.checkpoint.state.same_models import require_same_models
+from leyden.handlers.checkpoint.state.preconditions import require_same_models
 from leyden.handlers.checkpoint.state.training_state import Stateful, collect, collect_own
 from leyden.handlers.checkpoint.store.directory import CheckpointDirectory, Entry
 from leyden.handlers.checkpoint.store.lock import DirectoryLock
