@@ -12,6 +12,7 @@ from typing import IO, NamedTuple
 
 import torch
 
+from leyden.distributed.compat import chunk_of
 from leyden.handlers.checkpoint.errors import CheckpointDamagedError
 from leyden.handlers.checkpoint.files.index import BLOCK, Index, StoredFile, StoredPiece
 from leyden.handlers.checkpoint.files.tensor_info import TensorInfo
@@ -97,8 +98,8 @@ def _room(info: TensorInfo, live: torch.Tensor | None, stored: torch.dtype) -> t
         parts = [((0,) * len(info.shape), whole)]
     else:
         whole = torch.empty_like(live, dtype=info.dtype)
-        chunks = whole.__create_chunk_list__()  # type: ignore[attr-defined]
-        parts = [(tuple(chunk.offsets), whole.to_local()) for chunk in chunks]  # type: ignore[attr-defined]
+        mine: torch.Tensor = whole.to_local()  # type: ignore[attr-defined]
+        parts = [(tuple(chunk_of(whole).offsets), mine)] if mine.numel() > 0 else []
     if info.dtype.is_complex and not stored.is_complex:
         parts = [((*offsets, 0), torch.view_as_real(local)) for offsets, local in parts]
     return whole, [_Region(offsets, local.detach()) for offsets, local in parts if local.numel() > 0]
