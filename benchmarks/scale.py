@@ -25,7 +25,6 @@ from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import DTensor, Replicate, Shard
 
-from leyden import distributed as dist
 from leyden.distributed.environment import RankLayout
 from leyden.distributed.meeting import _agree_on_attempt
 from leyden.engine import Engine, Events, Order, Update
@@ -148,17 +147,17 @@ class PlayedExchange:
         self.given: Any = None
         self._answers: dict[int, Any] = {}
 
-    def set_up(self) -> None:
-        dist.control_group()
+    def begin(self) -> None:
+        return
 
-    def broadcast(self, value: Any) -> Any:
+    def broadcast(self, token: str, value: Any) -> Any:
         told = value if self.others is not None else (self.folder, None)
         self.ranks.broadcast_object_list([told])
         if self.others is not None:
             self._answers = self.others(value[0])
         return told
 
-    def gather(self, value: Any) -> dict[int, Any]:
+    def gather(self, token: str, value: Any) -> dict[int, Any]:
         self.given = value
         self.ranks.count_gather([each for each in self._answers.values() if each is not None])
         answers = {0: value, **self._answers} if self.others is not None else {}

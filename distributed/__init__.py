@@ -14,7 +14,7 @@ from leyden.distributed.collectives import (
     broadcast_object,
     new_group,
 )
-from leyden.distributed.control_group import control_group
+from leyden.distributed.control_group import control_group, store
 from leyden.distributed.idist import (
     get_local_rank,
     get_nnodes,
@@ -115,5 +115,6 @@ __all__ = [
     "sharded_like",
     "show_config",
     "spawn",
+    "store",
     "world_size",
 ]

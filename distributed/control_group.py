@@ -1,4 +1,4 @@
-"""A group of all ranks for what they agree on beside the work."""
+"""What ranks agree on beside the work: a group of all of them, and the store in which they met."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from datetime import timedelta
 from typing import Any
 
 import torch.distributed as dist
+
+from leyden.distributed.compat import default_store
 
 _LAZY = "TORCH_GLOO_LAZY_INIT"
 """What gloo asks of the environment whenever a group is made; torch takes it from nowhere else."""
@@ -27,3 +29,11 @@ def control_group(timeout: timedelta | None = None) -> Any:
             del os.environ[_LAZY]
         else:
             os.environ[_LAZY] = before
+
+
+def store() -> Any:
+    """The key-value store of torch.distributed through which the ranks met, in which they may leave each other word.
+
+    Raises ValueError where no group is up.
+    """
+    return default_store()

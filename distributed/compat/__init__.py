@@ -56,7 +56,7 @@ from leyden.distributed.compat.modules import (
     unwrapped_of_compile,
 )
 from leyden.distributed.compat.optimizers import skips_by_itself
-from leyden.distributed.compat.process_groups import timeout_of
+from leyden.distributed.compat.process_groups import default_store, timeout_of
 from leyden.distributed.compat.replicas import (
     begin_pass_of_replica,
     end_pass_of_replica,
@@ -109,6 +109,7 @@ __all__ = [
     "begun_pass",
     "buffers_of",
     "chunk_of",
+    "default_store",
     "end_pass_of_replica",
     "end_workers",
     "foreach_add_",

@@ -10,6 +10,9 @@ import torch
 from leyden.distributed.compat.relied_on import Reasons
 
 RELIED_ON: Reasons = {
+    "torch.distributed.distributed_c10d": {
+        "_get_default_store": "ranks that write a checkpoint leave each other word there",
+    },
     "torch.distributed.ProcessGroup": {
         "_get_backend": "agreements and checkpoints wait as long as the default group does",
     },
@@ -17,6 +20,11 @@ RELIED_ON: Reasons = {
         "_timeout": "agreements and checkpoints wait as long as the default group does",
     },
 }
+
+
+def default_store() -> Any:
+    """The key-value store through which the default group was made."""
+    return torch.distributed.distributed_c10d._get_default_store()
 
 
 def timeout_of(group: Any, device: torch.device) -> timedelta | None:

@@ -197,7 +197,6 @@ class Checkpoint:
         if resuming is self:
             on_rank_zero(lambda: check_company(self._checkpoints, self.resume))
         candidates = on_rank_zero(lambda: take_and_find(self._checkpoints, self._lock, self.resume))
-        self._saver.exchange.set_up()
         if resuming is not self:
             self._begin_beside(resuming, engine)
         if (path := self._going_on.restore(engine, self.extra, candidates)) is not None:

@@ -75,6 +75,7 @@ OWNERS = {
     "torch.distributed.algorithms._checkpoint.checkpoint_wrapper.CheckpointWrapper": checkpointed,
     "torch.amp.GradScaler": lambda: torch.amp.GradScaler("cpu"),
     "torch.distributed": lambda: torch.distributed,
+    "torch.distributed.distributed_c10d": lambda: torch.distributed.distributed_c10d,
     "torch.distributed.ProcessGroup": lambda: torch.distributed.ProcessGroup,
     "torch.distributed.ProcessGroup.Options": lambda: torch.distributed.ProcessGroupGloo._Options(),
     "torch.distributed.tensor.DTensor": lambda: importlib.import_module("torch.distributed.tensor").DTensor,
@@ -221,12 +222,14 @@ def test_only_a_fused_optimizer_skips_by_itself():
     assert not compat.skips_by_itself(optimizer())
 
 
-def test_a_group_tells_how_long_it_waits(tmp_path):
+def test_a_group_tells_how_long_it_waits_and_where_it_met(tmp_path):
     script = torch.distributed
     script.init_process_group("gloo", store=script.FileStore(str(tmp_path / "store"), 1), rank=0, world_size=1)
     try:
         group = script.group.WORLD
         assert compat.timeout_of(group, torch.device("cpu")).total_seconds() == 1800
+        compat.default_store().set("word", "left")
+        assert compat.default_store().get("word") == b"left"
     finally:
         script.destroy_process_group()
 

@@ -130,7 +130,7 @@ def write(
     can't be deleted. Raises DirectoryInUseError, OSError, or RuntimeError where another rank failed.
     """
     folder, failure = _begin(taken, directory, lock)
-    folder, told = exchange.broadcast((folder, failure and f"{type(failure).__name__}: {failure}"))
+    folder, told = exchange.broadcast(taken.token, (folder, failure and f"{type(failure).__name__}: {failure}"))
     if told is not None:
         raise failure or RuntimeError(f"rank 0 failed: {told}")
     assert folder is not None
@@ -186,7 +186,7 @@ def _write_own(folder: StoragePath, taken: Taken, exchange: Exchange) -> list[Sh
     except Exception as error:  # raised once rank 0 knows of it
         failure = error
     told = failure and f"{type(failure).__name__}: {failure}"
-    gathered = exchange.gather(None if record is None and told is None else (record, told))
+    gathered = exchange.gather(taken.token, None if record is None and told is None else (record, told))
     if failure is not None:
         raise failure
     for other, (_, message) in gathered.items():

@@ -49,8 +49,8 @@ class Saver:
         """Begins to save this moment, in a thread with `beside`; `buffered`: from a copy in host memory."""
         new = self.record.new_metrics(engine)
         buffers = self._buffers if buffered else None
+        self.exchange.begin()
         taken = take(engine, extra, self._checkpoints, self._keeping.best, new, buffers, script)
-        self.exchange.set_up()
         job = functools.partial(
             write,
             taken,
@@ -95,7 +95,8 @@ class Saver:
             self._heed(ended)
 
     def settle_here(self) -> None:
-        """The same for this rank's own part, without asking the others."""
+        """The same for this rank's own part, without asking the others, who may be gone."""
+        self.exchange.abandon()
         ended = self.writer.ended_here()
         if ended is not None:
             self._note(ended)

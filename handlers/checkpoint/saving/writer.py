@@ -6,9 +6,9 @@ from __future__ import annotations
 
 import pickle
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import timedelta
 from typing import Any, TypeVar
 
 from leyden import distributed as dist
@@ -116,52 +116,68 @@ class Writer:
 
 T = TypeVar("T")
 
-TIMEOUT = timedelta(hours=12)
-"""How long a rank's writer waits for another's, whose disk may be slow; a process that is gone is noticed at once."""
+TIMEOUT = 12 * 3600.0
+"""Seconds for which a rank's writer waits for another's, whose disk may be slow."""
+GRACE = 5.0
+"""Seconds for which it waits still, once the run has failed and the others may be gone."""
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.002, 0.2  # seconds between two looks at what the others have left
 
 
 class Exchange:
-    """Collectives of the writers' own. One process has nobody to talk to."""
+    """What the writers of several ranks tell each other, through the store in which the ranks met: no collective that
+    those of training could meet, and none that waits for ever for a rank that stands still. One process has nobody to
+    talk to.
+    """
 
     def __init__(self) -> None:
-        self._group: Any = None
+        self._abandoned_at: float | None = None
 
-    def set_up(self) -> None:
-        """Makes the group, if there is none; all ranks call it, in the training thread."""
-        if self._group is None and dist.world_size() > 1:
-            self._group = dist.control_group(TIMEOUT)
+    def begin(self) -> None:
+        """A save begins, with all ranks there."""
+        self._abandoned_at = None
 
-    def broadcast(self, value: T) -> T:
-        """Rank 0's value."""
-        if self._group is None:
+    def abandon(self) -> None:
+        """The run has failed: others are waited for no longer than a moment."""
+        self._abandoned_at = time.monotonic()
+
+    def broadcast(self, token: str, value: T) -> T:
+        """Rank 0's value. `token`: the save's own word."""
+        if dist.world_size() == 1:
             return value
-        import torch.distributed
+        store, key = dist.store(), f"leyden/save/{token}"
+        if dist.rank() == 0:
+            store.set(key, pickle.dumps(value))
+            return value
+        self._wait(lambda: store.check([key]), "rank 0")
+        told: T = pickle.loads(store.get(key))
+        return told
 
-        box = [value]
-        torch.distributed.broadcast_object_list(box, 0, group=self._group)
-        return box[0]
-
-    def gather(self, value: T | None) -> dict[int, T]:
-        """On rank 0 the value of each rank that has one, by rank; nothing on the others, which send a number, and what
-        they have to tell, to rank 0 alone.
+    def gather(self, token: str, value: T | None) -> dict[int, T]:
+        """On rank 0 the value of each rank that has one, by rank; nothing on the others, each of which leaves what it
+        has to tell, and counts itself.
         """
-        if self._group is None:
-            return {} if value is None else {0: value}
-        import torch
-        import torch.distributed
-
-        rank, data = dist.rank(), b"" if value is None else pickle.dumps(value)
-        size = torch.tensor([len(data)])
-        sizes = [torch.zeros_like(size) for _ in range(dist.world_size())] if rank == 0 else None
-        torch.distributed.gather(size, sizes, 0, group=self._group)
-        if sizes is None:
-            if data:
-                torch.distributed.send(torch.frombuffer(bytearray(data), dtype=torch.uint8), 0, group=self._group)
+        mine: dict[int, T] = {} if value is None else {0: value}
+        if dist.world_size() == 1:
+            return mine
+        store, counter = dist.store(), f"leyden/save/{token}/done"
+        keys = [f"leyden/save/{token}/{rank}" for rank in range(1, dist.world_size())]
+        if dist.rank() != 0:
+            store.set(keys[dist.rank() - 1], b"" if value is None else pickle.dumps(value))
+            store.add(counter, 1)
             return {}
-        gathered: dict[int, T] = {} if value is None else {0: value}
-        for other, count in enumerate(int(each) for each in sizes):
-            if other != 0 and count:
-                received = torch.empty(count, dtype=torch.uint8)
-                torch.distributed.recv(received, other, group=self._group)
-                gathered[other] = pickle.loads(received.numpy().tobytes())
-        return gathered
+        self._wait(lambda: store.add(counter, 0) == len(keys), "the other ranks")
+        for rank, data in enumerate(store.multi_get(keys), 1):
+            if data:
+                mine[rank] = pickle.loads(data)
+        for key in (f"leyden/save/{token}", counter, *keys):
+            store.delete_key(key)
+        return mine
+
+    def _wait(self, is_there: Callable[[], bool], whom: str) -> None:
+        pause, until = _FIRST_PAUSE, time.monotonic() + TIMEOUT
+        while not is_there():
+            now = time.monotonic()
+            if now > until or (self._abandoned_at is not None and now > self._abandoned_at + GRACE):
+                raise RuntimeError(f"the writer of rank {dist.rank()} has waited in vain for {whom}")
+            time.sleep(pause)
+            pause = min(2 * pause, _LONGEST_PAUSE)
