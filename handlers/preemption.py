@@ -127,7 +127,7 @@ class Preemption:
             previous = signal.getsignal(each)
             if previous is None:
                 warnings.warn(
-                    f"{each.name} is handled outside of Python (faulthandler?), and is left so: Preemption does not "
+                    f"{each.name} is handled outside of Python (by faulthandler?), and stays so: Preemption does not "
                     "hear it",
                     stacklevel=2,
                 )

@@ -78,9 +78,7 @@ class Arithmetic(ABC):
         """A method of tensors, applied to the result: `(2 * p * r / (p + r)).mean()`."""
         # Only asked for what a metric has not itself. A misspelt name must not become a metric.
         if name.startswith("_") or not callable(getattr(torch.Tensor, name, None)):
-            raise AttributeError(
-                f"{type(self).__name__} has no {name!r}, and neither have tensors a method of that name"
-            )
+            raise AttributeError(f"{type(self).__name__} has no {name!r}, and tensors have no method of that name")
         return partial(self.derive, partial(_call, name), self)
 
     # With __getitem__ alone Python would take a metric for an endless sequence.

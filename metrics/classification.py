@@ -182,8 +182,8 @@ class ClassificationMetric(Metric):
         elif y.ndim == 2:
             raise ValueError(
                 f"{type(self).__name__} found scores and targets of one shape (N, C) with C > 1: "
-                f"{described((y_pred, y))}. For one class a sample give class indices, y.argmax(1); for several labels "
-                "a sample is_multilabel=True; for binary labels of a sequence flatten both"
+                f"{described((y_pred, y))}. For one class per sample give class indices, y.argmax(1); for several "
+                "labels per sample is_multilabel=True; for binary labels of a sequence flatten both"
             )
         elif not by_chance:
             self._note(Found(Fault.ONE_HOT, looks_one_hot(y), y), classes=0)

@@ -69,7 +69,7 @@ class Feed:
             raise ValueError(f"the data of the run is empty: {type(self.data).__name__} gave no batch")
 
     def streams(self, epoch_length: int | None) -> bool:
-        """True if a pass runs on from one epoch to the next: epochs of another length than the data's, or endless data."""
+        """True if a pass runs on from one epoch to the next: other epochs than the data's, or endless data."""
         return self.one_shot or self.data is None or (epoch_length is not None and epoch_length != self.length)
 
     @property

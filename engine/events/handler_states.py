@@ -201,7 +201,7 @@ class LoadedStates:
         owned = set(map(id, self.owners.values()))
         marks = self.marks or {}
         gone = [
-            f"{label} is attached no more; what it knew is left out"
+            f"{label} is no longer attached; its state is left out"
             for label in (marks or self.states)
             if label not in self.owners and (label not in marks or marks[label].told)
         ]

@@ -62,7 +62,7 @@ def require_mode(who: str, metric: str | Callable[..., Any], mode: str | None) -
     if said is None:
         what = f'the name "{metric}"' if isinstance(metric, str) else "a function" if callable(metric) else repr(metric)
         raise ValueError(
-            f"{who} is to know whether more or less is better, which {what} does not tell: say "
+            f"{who} needs to know whether more or less is better, and {what} does not tell: say "
             'mode="max" (as for an accuracy) or mode="min" (as for a loss)'
         )
     return said

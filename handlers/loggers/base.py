@@ -317,8 +317,8 @@ class Logger(ABC):
         if cause is not None and not self._told:
             self._told = True
             self._warn(
-                f"{self._place()} takes no values at present ({type(cause).__name__}: {cause}); the training goes on, "
-                "they are kept and tried again"
+                f"{self._place()} accepts no values at present ({type(cause).__name__}: {cause}); the training goes "
+                "on, they are kept and tried again"
             )
 
     def _tell_refused(self, refused: list[tuple[LogEntry, Exception]]) -> None:

@@ -295,7 +295,7 @@ class MLflowLogger(Logger):
         known = name in self._names.changed
         clean = self._names.clean(name)
         if clean != name and not known:
-            self._warn(f"{name!r} is logged as {clean!r}: MLflow takes no such name, or has it for another one")
+            self._warn(f"{name!r} is logged as {clean!r}: MLflow does not accept this name, or uses it for another one")
         return clean
 
     def _is_refusal(self, error: Exception) -> bool:

@@ -85,7 +85,7 @@ class ActivationCheckpointing:
         chosen = dict(list(found.items())[self.every - 1 :: self.every])
         if found and not chosen:
             raise ValueError(
-                f"ActivationCheckpointing takes each {self.every}. block, and the model of update {update.name!r} has "
+                f"ActivationCheckpointing takes one block in {self.every}, and the model of update {update.name!r} has "
                 f"only {len(found)}: {', '.join(found)}"
             )
         return chosen

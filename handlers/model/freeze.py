@@ -66,5 +66,5 @@ class Freeze:
             if not update.trainable():
                 raise ValueError(
                     f"update {update.name!r} has nothing left to train: each parameter of its optimizer is frozen. "
-                    "Freeze less, or give the optimizer what else the model has"
+                    "Freeze less, or give the optimizer other parameters of the model"
                 )

@@ -124,7 +124,7 @@ def check_plan(parts: Sequence[Part], update: Update) -> None:
     if not any(p.requires_grad for p in others) and not planned:
         raise ValueError(
             f"Finetune's plan leaves update {update.name!r} nothing to train in epoch 1: it unfreezes first in epoch "
-            f"{min(part.epoch for part in parts)}, and the optimizer has nothing beside. Give epoch 1 an entry"
+            f"{min(part.epoch for part in parts)}, and the optimizer has nothing else. Give epoch 1 an entry"
         )
 
 

@@ -211,7 +211,7 @@ class Quantize:
 
         layers = [layer for module in self.modules().values() for layer in module.modules()]
         if self.kind.startswith("qat") and not any(isinstance(layer, FakeQuantizedLinear) for layer in layers):
-            raise ValueError(f"{self._who} is converted: the weights are integers now, and are trained no more")
+            raise ValueError(f"{self._who} is converted: the weights are integers now, and are no longer trained")
         for update in self._updates:
             if self.frozen and not update.trainable():
                 raise ValueError(

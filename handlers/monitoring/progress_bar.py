@@ -177,7 +177,7 @@ class ProgressBar:
         if failure is not None and not self._told:
             self._told = True
             reason = f"{type(failure).__name__}: {failure}"
-            warnings.warn(f"ProgressBar shows nothing any more ({reason}); the training goes on", stacklevel=2)
+            warnings.warn(f"ProgressBar no longer shows anything ({reason}); the training goes on", stacklevel=2)
 
     def _close_epoch(self, engine: Engine[Any, Any]) -> None:
         self._show(engine)

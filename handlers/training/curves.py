@@ -39,8 +39,8 @@ class Exponential(Ramp):
         super().__post_init__()
         if self.start * self.end <= 0:
             raise ValueError(
-                f"Exponential goes by a factor, which none leads from {self.start} to {self.end}; give two ends of one "
-                "sign, neither of them 0"
+                f"Exponential multiplies by a factor, and none leads from {self.start} to {self.end}; give two ends of "
+                "the same sign, neither of them 0"
             )
 
     def between(self, progress: float) -> float:

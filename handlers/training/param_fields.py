@@ -40,7 +40,7 @@ class Field:
                     raise ValueError(f'"{name}" of the {kind} is {value!r}, which has no number {self.index}')
                 value = value[self.index]
             if not _is_number(value):
-                raise TypeError(f'"{name}" of the {kind} is {value!r}, and no number that a shape could drive')
+                raise TypeError(f'"{name}" of the {kind} is {value!r}, not a number that a shape could drive')
 
     def put(self, groups: Iterable[dict[str, Any]], value: float) -> None:
         """Sets the number in each of the groups; a tensor in place, as torch's schedulers do."""

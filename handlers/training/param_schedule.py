@@ -67,7 +67,7 @@ class ParamSchedule:
             raise ValueError(f'ParamSchedule counts per "step", "iteration" or "epoch", but got per={per!r}')
         if self._several and group is not None:
             raise ValueError(
-                f"ParamSchedule has a shape for each group, or one for group={group}; give only one of both"
+                f"ParamSchedule has a shape for each group, or one for group={group}; give only one of the two"
             )
         if self._of_state and (self._several or group is not None):
             raise ValueError(f"{target} is one number, so it follows one shape, and belongs to no group")

@@ -199,7 +199,7 @@ class Schedule:
             if isinstance(scheduler, ABSOLUTE):
                 return (
                     f"{type(scheduler).__name__} sets the learning rate of their optimizer whatever the other one did; "
-                    "take one scheduler an optimizer, which may be made of others (SequentialLR, or ChainedScheduler "
+                    "use one scheduler per optimizer, which may be made of others (SequentialLR, or ChainedScheduler "
                     "with a LinearLR as the warm-up)"
                 )
         return None
@@ -218,8 +218,8 @@ class Schedule:
             return
         if steps is None:
             raise ValueError(
-                f"the function of Schedule is to get the number of {UNITS[self.per]} in the run, which nobody knows "
-                "before: give run() a max_epochs, and an epoch_length where the data does not tell its own"
+                f"the function of Schedule needs the number of {UNITS[self.per]} in the run, which is not "
+                "known in advance: give run() a max_epochs, and an epoch_length where the data does not tell its own"
             )
         optimizer = self._target.optimizer
         if self.scheduler is None:

@@ -58,7 +58,7 @@ def test_the_name_or_the_user_says_the_mode(mode):
     assert mode("val/gloss", mode="max") == "max"
     assert mode("temperature", mode="min") == "min"
     with pytest.raises(
-        ValueError, match='more or less is better, which the name "temperature" does not tell: say mode='
+        ValueError, match='more or less is better, and the name "temperature" does not tell: say mode='
     ):
         mode("temperature")
     with pytest.raises(ValueError, match='needs mode "max" or "min", but got \'maximum\''):
@@ -69,7 +69,7 @@ def test_a_function_never_tells():
     def val_loss(engine):
         return -1.0
 
-    with pytest.raises(ValueError, match="which a function does not tell: say mode="):
+    with pytest.raises(ValueError, match="and a function does not tell: say mode="):
         EarlyStopping(val_loss)
     assert EarlyStopping(val_loss, mode="max").mode == "max"
 

@@ -57,7 +57,9 @@ class FastaiLRFinder:
         if not isinstance(optimizer, torch.optim.Optimizer):
             raise ValueError(f'to_save needs the optimizer to search for under "optimizer", but has: {list(to_save)}')
         if not 0 <= smooth_f < 1 or diverge_th < 1:
-            raise ValueError(f"needed are 0 <= smooth_f < 1 and diverge_th >= 1, but got {smooth_f=}, {diverge_th=}")
+            raise ValueError(
+                f"the finder needs 0 <= smooth_f < 1 and diverge_th >= 1, but got {smooth_f=}, {diverge_th=}"
+            )
         if step_mode not in ("exp", "linear"):
             raise ValueError(f'step_mode is "exp" or "linear", but is {step_mode!r}')
         if num_iter is not None and num_iter < 1:

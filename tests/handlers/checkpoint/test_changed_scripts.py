@@ -114,7 +114,7 @@ def test_fewer_epochs_are_told(tmp_path) -> None:
 def test_loss_scaling_that_came_or_went_is_told(tmp_path) -> None:
     go(tmp_path, 1, lambda o: MixedPrecision("bf16"))
     _, (said,) = go(tmp_path, 2)
-    assert "MixedPrecision is attached no more" in said
+    assert "MixedPrecision is no longer attached" in said
     _, (said,) = go(tmp_path, 3, lambda o: MixedPrecision("bf16"))
     assert "MixedPrecision was not attached before" in said
 

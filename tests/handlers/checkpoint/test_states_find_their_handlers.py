@@ -78,7 +78,7 @@ def test_a_schedule_that_is_gone_leaves_its_state_to_no_other(tmp_path) -> None:
     make(tmp_path, step, exponential)[2](1)
     trainer, _, run = make(tmp_path, exponential)
     (said,) = told(run, 2)
-    assert "Schedule(StepLR) is attached no more; what it knew is left out" in said
+    assert "Schedule(StepLR) is no longer attached; its state is left out" in said
     (schedule,) = trainer.find_handlers(Schedule)
     assert (schedule.scheduler.gamma, schedule.scheduler.last_epoch) == (0.5, 2)
 
@@ -87,7 +87,7 @@ def test_another_class_of_scheduler_takes_no_state_and_is_told(tmp_path) -> None
     make(tmp_path, lambda o: Schedule(lr_scheduler.StepLR(o, 1, 0.9)))[2](1)
     trainer, _, run = make(tmp_path, lambda o: Schedule(lr_scheduler.ExponentialLR(o, 0.5)))
     (said,) = told(run, 2)
-    assert "Schedule is attached no more" in said
+    assert "Schedule is no longer attached" in said
     assert "Schedule was not attached before, and begins anew" in said
     assert trainer.find_handlers(Schedule)[0].scheduler.gamma == 0.5
 
@@ -105,7 +105,7 @@ def test_handlers_that_came_and_went_are_told_by_name_once(tmp_path) -> None:
     make(tmp_path, EarlyStopping("a/loss", patience=50), ClipGradients(norm=1.0))[2](1)
     make_again = lambda: make(tmp_path, EMA(0.9), ClipGradients(norm=2.0))  # noqa: E731
     (said,) = told(make_again()[2], 2)
-    assert "EarlyStopping is attached no more; what it knew is left out" in said
+    assert "EarlyStopping is no longer attached; its state is left out" in said
     assert "EMA was not attached before, and begins anew" in said
     assert "ClipGradients: norm is 2.0, and was 1.0" in said
     assert told(make_again()[2], 3) == []

@@ -222,7 +222,7 @@ def test_a_broken_backend_is_told_once_and_gets_everything_when_it_works_again()
         time.sleep(1.3)  # longer than values are gathered
         logger.broken = engine.state.iteration < 60
 
-    with pytest.warns(UserWarning, match="a list takes no values at present .*the disk is full") as told:
+    with pytest.warns(UserWarning, match="a list accepts no values at present .*the disk is full") as told:
         engine.run(range(60))
     assert len(told) == 1
     assert [step for step, _ in logger.curves()["train/loss"]] == list(range(1, 61))

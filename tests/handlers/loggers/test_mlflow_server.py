@@ -105,7 +105,7 @@ def test_a_run_outlives_its_server(server: Server) -> None:
         engine.state.left_at = time.monotonic()
 
     engine.add_event_handler(Events.ITERATION_COMPLETED(once=50), server.start)
-    with pytest.warns(UserWarning, match="takes no values at present .*no MLflow server answers") as told:
+    with pytest.warns(UserWarning, match="accepts no values at present .*no MLflow server answers") as told:
         engine.run(range(60))
     assert len(told) == 1
     assert slowest < 1.0, "no step waited for the server"

@@ -77,7 +77,7 @@ def test_no_stderr_at_all(monkeypatch: pytest.MonkeyPatch) -> None:
 )
 def test_a_stream_that_fails_is_told_once(error: Exception, after: int, by: str, tty: bool) -> None:
     file = Failing(error, tty=tty, after=after, by=by)
-    with pytest.warns(UserWarning, match="ProgressBar shows nothing any more .*; the training goes on") as told:
+    with pytest.warns(UserWarning, match="ProgressBar no longer shows anything .*; the training goes on") as told:
         assert shown(file, every=1) == 12
     assert len(told) == 1
 

@@ -428,7 +428,7 @@ def test_arguments_that_make_no_sense(arguments, options, error, said):
             ValueError,
             "has no 'learning_rate' to drive; its numbers are: lr,",
         ),
-        (ParamSchedule("nesterov", Constant(1)), TypeError, '"nesterov" of the SGD is False, and no number'),
+        (ParamSchedule("nesterov", Constant(1)), TypeError, '"nesterov" of the SGD is False, not a number'),
         (ParamSchedule("lr.0", Constant(1)), ValueError, r'"lr" of the SGD is 0\.1, which has no number 0'),
         (ParamSchedule("lr", [Constant(1)] * 2), ValueError, "has 2 shapes, but the SGD has 1 groups"),
         (ParamSchedule("lr", Constant(1), group=1), ValueError, "is for group 1, but the SGD has 1 groups"),

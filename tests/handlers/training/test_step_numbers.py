@@ -191,7 +191,7 @@ def test_it_goes_on_from_states_loaded_by_hand():
 
 def test_a_number_that_is_not_known_is_asked_for_before_the_first_step():
     trainer, _ = trainer_of(Schedule(one_cycle))
-    with pytest.raises(ValueError, match="the number of optimizer steps in the run, which nobody knows before"):
+    with pytest.raises(ValueError, match="the number of optimizer steps in the run, which is not known in advance"):
         trainer.run((batch for batch in batches()), max_epochs=1)
     assert trainer.state.iteration == 0
 
