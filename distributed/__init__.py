@@ -51,6 +51,7 @@ from leyden.distributed.session import (
 )
 from leyden.distributed.sharded_tensors import (
     as_shard_of,
+    end_pass_of_shards,
     is_sharded,
     is_whole,
     local_part,
@@ -82,6 +83,7 @@ __all__ = [
     "data_rank",
     "data_size",
     "device",
+    "end_pass_of_shards",
     "finalize",
     "get_local_rank",
     "get_nnodes",

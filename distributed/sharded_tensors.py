@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable
+from contextlib import suppress
 from typing import Any
 
 import torch
@@ -63,6 +64,20 @@ def shard_for(value: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
     if not is_sharded(target):
         return value.to(target.device)
     return local_part(sharded_like(target, value))
+
+
+def end_pass_of_shards(modules: Iterable[nn.Module]) -> None:
+    """Lets modules of fully_shard forget a pass that an error ended halfway, without which the next one breaks."""
+    room = sys.modules.get("torch.distributed.fsdp")
+    if room is None or not hasattr(room.FSDPModule, "reset_iter_state"):  # torch before 2.13
+        return
+    for module in modules:
+        if isinstance(module, room.FSDPModule):
+            # Of all below it, too. torch raises for one that has not begun a pass, or that a larger one begins for.
+            with suppress(AttributeError, RuntimeError):
+                module.reset_iter_state()
+        else:
+            end_pass_of_shards(module.children())
 
 
 def reshard(modules: Iterable[nn.Module]) -> None:

@@ -64,3 +64,11 @@ class BatchCount:
                 self._size = min(size, end - max(iteration, 1) + 1)
                 if not slots.full_divisor:
                     self._divisor = self._size
+
+    def _begin_without_forward(self) -> None:
+        """Begins a batch whose forward pass was not in `forward`; where a slot needs it to be, that is an error."""
+        slots = self.slots
+        if slots.autocast is not None or slots.sync is not None:
+            owner = slots.owners["autocast" if slots.autocast is not None else "sync"]
+            raise RuntimeError(f"{owner} needs the forward pass inside `with update.forward():`, before backward()")
+        self.begin_batch()

@@ -37,6 +37,9 @@ class GradientSync(Protocol):
     def reduce(self, update: Update) -> None:
         """Reduces the gradients that are there: for a window that was cut short after its last backward pass."""
 
+    def abandon(self) -> None:
+        """Takes note that the open window was given up, perhaps in the midst of a backward pass."""
+
     def rebuild(self, update: Update) -> None:
         """Takes note that other parameters are trained from now on."""
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
+from leyden.distributed import end_pass_of_shards
 from leyden.engine.events.dispatch import RemovableEventHandle, Table
 from leyden.engine.events.names import Event, UpdateEvents
 from leyden.engine.events.signatures import Handler
@@ -218,8 +219,9 @@ class Update(LossShare):
         return loss
 
     def abandon(self) -> None:
-        """Gives up the open window: its gradients are thrown away, and the next batch begins a new one. After an error
-        of `backward` that is done already, so that a step may catch it and go on with the next batch.
+        """Gives up the open window: its gradients are thrown away, and the next batch begins a new one. For an error of
+        the forward pass that a step catches to go on with the next batch, out of memory say; after one of `backward` it
+        is done already. Of several ranks all have to give up the same batch.
         """
         self.batch_begun = self.batch_open = False
         self._abandoned = True
@@ -229,6 +231,9 @@ class Update(LossShare):
         self.optimizer.zero_grad()
         if self.slots.scaler is not None:
             self.slots.scaler.abandon()
+        if self.slots.sync is not None:
+            self.slots.sync.abandon()
+        end_pass_of_shards(self.modules.values())
 
     def give_up(self, done: int | None = None) -> None:
         """After an error in a batch before which its window had `done` others."""
@@ -243,14 +248,6 @@ class Update(LossShare):
             "begins a new window",
             stacklevel=4,
         )
-
-    def _begin_without_forward(self) -> None:
-        """Begins a batch whose forward pass was not in `forward`; where a slot needs it to be, that is an error."""
-        slots = self.slots
-        if slots.autocast is not None or slots.sync is not None:
-            owner = slots.owners["autocast" if slots.autocast is not None else "sync"]
-            raise RuntimeError(f"{owner} needs the forward pass inside `with update.forward():`, before backward()")
-        self.begin_batch()
 
     def _close_window(self, step: int) -> None:
         tables, scaler, optimizer = self.tables, self.slots.scaler, self.optimizer

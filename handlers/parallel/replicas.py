@@ -26,6 +26,8 @@ class Replicas:
     def __init__(self, **options: Any) -> None:
         self._options = options
         self._replicas: list[DistributedDataParallel] = []
+        self._goes_backward = False
+        self._broken = False  # a backward pass ended halfway, in which the ranks were exchanging gradients
 
     def replicate(self, update: Update) -> None:
         """Makes the update's models equal to rank 0's and watches their gradients."""
@@ -41,6 +43,9 @@ class Replicas:
                 _make_alike(module, ("data",))
 
     def begin(self, update: Update, closing: bool) -> None:
+        if self._broken:
+            self.rebuild(update)
+        self._goes_backward = False
         for module in update.modules.values():
             if isinstance(module, DistributedDataParallel):
                 module.require_backward_grad_sync = closing
@@ -49,6 +54,7 @@ class Replicas:
             begin_pass_of_replica(replica)
 
     def before_backward(self, update: Update, losses: list[torch.Tensor], closing: bool) -> list[torch.Tensor]:
+        self._goes_backward = True
         for replica in self._replicas:
             losses = end_pass_of_replica(replica, losses)
         return losses
@@ -58,7 +64,12 @@ class Replicas:
         for replica in self._replicas:
             share_buffers_of_replica(replica)
 
+    def abandon(self) -> None:
+        # Made anew when the next batch comes: an error that ends the run waits for no other rank.
+        self._broken = self._goes_backward
+
     def rebuild(self, update: Update) -> None:
+        self._broken = False
         self._replicas.clear()
         self.replicate(update)
 
