@@ -57,9 +57,7 @@ def test_the_name_or_the_user_says_the_mode(mode):
     assert mode("val/accuracy", mode="min") == "min"  # what is said goes first
     assert mode("val/gloss", mode="max") == "max"
     assert mode("temperature", mode="min") == "min"
-    with pytest.raises(
-        ValueError, match='more or less is better, and the name "temperature" does not tell: say mode='
-    ):
+    with pytest.raises(ValueError, match='more or less is better, and the name "temperature" does not tell: say mode='):
         mode("temperature")
     with pytest.raises(ValueError, match='needs mode "max" or "min", but got \'maximum\''):
         mode("val/accuracy", mode="maximum")

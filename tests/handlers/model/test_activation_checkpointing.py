@@ -286,7 +286,7 @@ def test_an_update_without_such_blocks_is_left_out():
 
 
 def test_fewer_blocks_than_every():
-    with pytest.raises(ValueError, match=r"takes one block in 5, .* has only 4: blocks.0, blocks.1, blocks.2, blocks.3"):
+    with pytest.raises(ValueError, match=r"takes one block in 5, .* only 4: blocks.0, blocks.1, blocks.2, blocks.3"):
         attach(ActivationCheckpointing(5))
 
 
