@@ -7,7 +7,7 @@ import pytest
 
 from leyden import distributed as dist
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = pytest.mark.timeout(120, func_only=True)  # what two and four ranks give is one set-up for all
 
 SQUARE = {"tensor": 2}
 PASSES = ("batch norm made anew", "predicted", "batch size", "losses", "own stream", "auto")
@@ -81,8 +81,8 @@ def test_a_sampler_with_a_rank_has_to_have_that_of_the_data(four):
         assert f"deals to rank {rank} of 4, but this is rank {rank // 2} of 2" in told["world"]
 
 
-def test_where_all_ranks_see_the_same_data_nothing_is_dealt_or_exchanged():
-    ranks = launched(mesh_cases.tensor_alone, 2, {"tensor": 2})
+def test_a_handler_that_asks_for_a_dimension_may_be_attached_last_and_all_ranks_then_see_the_same_data():
+    ranks = launched(mesh_cases.tensor_alone, 2)
     assert ranks[0] == ranks[1]
     assert ranks[0][0] == 5
 
@@ -92,15 +92,36 @@ def test_a_run_with_checkpoints_is_that_of_the_ranks_that_see_different_data(cas
     assert [each[case] for each in four] == in_pairs([each[case] for each in two])
 
 
-def test_a_run_goes_on_with_the_data_that_its_place_had(two, four, folder):
+def stopped(folder, by, copy):
+    """A copy of the checkpoint of a stopped run, since a run that goes on from it adds others to it."""
+    return shutil.copytree(folder / by / "stopped", copy / by)
+
+
+def test_a_run_goes_on_with_the_data_that_its_place_had(two, four, folder, tmp_path):
     """In the mesh it was stopped in, from two ranks in the mesh, and from the mesh in two ranks."""
-    shutil.copytree(folder / "four" / "stopped", folder / "four" / "again")
-    in_mesh = [folder / "four" / "again", folder / "two" / "stopped"]
+    in_mesh = [stopped(folder, by, tmp_path / "in the mesh") for by in ("four", "two")]
     rests = launched(mesh_cases.gone_on_from, 4, SQUARE, in_mesh)
-    of_two = launched(mesh_cases.gone_on_from, 2, None, [folder / "four" / "stopped"])
+    of_two = launched(mesh_cases.gone_on_from, 2, None, [stopped(folder, "four", tmp_path / "in two ranks")])
     for before, after in ((four, rests), (two, of_two)):
         for place, runs in zip(before, after, strict=True):
             for run in runs:
                 assert place["stopped"]["batches"] + run["batches"] == place["whole"]["batches"]
                 assert run["weights"] == place["whole"]["weights"]
                 assert run["drawn"] == place["whole"]["drawn"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("nproc", "mesh"), [(4, None), (2, {"tensor": 2})])
+def test_a_run_from_a_mesh_goes_on_with_the_data_dealt_to_another_number_of_ranks(nproc, mesh, four, folder, tmp_path):
+    """What was seen of the epoch, and what waited in the open window, counts once, not once for each rank of a pair."""
+    place = stopped(folder, "four", tmp_path)
+    ranks = [runs[0]["batches"] for runs in launched(mesh_cases.gone_on_from, nproc, mesh, [place])]
+    begun = [four[rank]["stopped"]["batches"] for rank in (0, 2)]
+    shares = ranks if mesh is None else ranks[:1]
+    first_epochs = [batches[: batches.index(next(each for each in batches if len(each) > 2))] for batches in shares]
+    seen = [sample for batches in (*begun, *first_epochs) for batch in batches for sample in batch]
+    assert set(seen) == set(range(15))
+    measured = [next(each for each in batches if len(each) > 2) for batches in ranks]
+    assert measured == [sorted(seen)] * nproc
+    if mesh is not None:
+        assert ranks[0] == ranks[1]

@@ -37,9 +37,9 @@ class Numbered(Dataset):
         return x, torch.tensor([float(index)])
 
 
-def network():
+def network(norm=nn.BatchNorm1d):
     torch.manual_seed(dist.rank())  # each rank begins with other weights
-    return nn.Sequential(nn.Linear(3, 8), nn.BatchNorm1d(8), nn.Dropout(0.5), nn.Linear(8, 1))
+    return nn.Sequential(nn.Linear(3, 8), norm(8), nn.Dropout(0.5), nn.Linear(8, 1))
 
 
 class Seen(Metric):
@@ -169,7 +169,7 @@ def other_passes(mesh):
 
 def gone_on(folder, stop=None):
     """A training from a checkpoint, if there is one; to its end, or to where it is stopped, which is kept."""
-    model = network()
+    model = network(nn.LayerNorm)  # a batch may be one sample
     trainer = supervised_trainer(
         model, torch.optim.SGD(model.parameters(), lr=0.01), nn.MSELoss(), output_transform=predicted
     )
@@ -200,12 +200,19 @@ def gone_on_from(mesh, folders):
     return [gone_on(folder) for folder in folders]
 
 
-def tensor_alone(mesh):
+class AsksForTensors:
+    """A handler that asks for a dimension when it is attached."""
+
+    def attach(self, engine):
+        dist.request_mesh(self, {"tensor": dist.world_size()})
+
+
+def tensor_alone():
     """All ranks see the same data: nothing is dealt, and nothing has to be exchanged."""
-    loader, _ = loaders(mesh)
+    loader, _ = loaders(None)
     model = network()
     trainer = supervised_trainer(model, torch.optim.SGD(model.parameters(), lr=0.01), nn.MSELoss())
-    trainer.attach(DataParallel(), Reproducible(3))
+    trainer.attach(DataParallel(), Reproducible(3), AsksForTensors())
     trainer.run(loader, max_epochs=1)
     return trainer.state.iteration, [tensor.tolist() for tensor in model.state_dict().values()]
 
