@@ -54,15 +54,17 @@ def all_imports() -> Iterator[tuple[str, int, str]]:
                 yield from ((module, node.lineno, target) for target in imported_modules(node, module))
 
 
-def statements_run_at_import(tree: ast.AST) -> Iterator[ast.Import | ast.ImportFrom]:
-    """Yield the import statements that run when the module itself is imported."""
+def import_statements(tree: ast.AST, *, in_functions: bool) -> Iterator[ast.Import | ast.ImportFrom]:
+    """Yield the import statements that run when the module itself is imported, and with `in_functions` those that run
+    when a function is called; those for types alone never run.
+    """
     for node in ast.iter_child_nodes(tree):
         if isinstance(node, ast.Import | ast.ImportFrom):
             yield node
         elif isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
-            yield from statements_run_at_import(ast.Module(node.orelse, []))
-        elif not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
-            yield from statements_run_at_import(node)
+            yield from import_statements(ast.Module(node.orelse, []), in_functions=in_functions)
+        elif in_functions or not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+            yield from import_statements(node, in_functions=in_functions)
 
 
 ENGINE_ROOMS = (
@@ -90,17 +92,6 @@ def engine_room_of(module: str) -> int | None:
     """The place of a module in that order; None for the engine's face, and for what is not the engine's."""
     parts = module.split(".")
     return ENGINE_ROOMS.index(parts[2]) if parts[1] == "engine" and len(parts) > 2 else None
-
-
-def imports_that_run(tree: ast.AST) -> Iterator[ast.Import | ast.ImportFrom]:
-    """Yield the import statements that run at any time, those within functions included; types may name each other."""
-    for node in ast.iter_child_nodes(tree):
-        if isinstance(node, ast.Import | ast.ImportFrom):
-            yield node
-        elif isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
-            yield from imports_that_run(ast.Module(node.orelse, []))
-        else:
-            yield from imports_that_run(node)
 
 
 def floor_of(module: str) -> int:
@@ -177,7 +168,7 @@ def test_no_room_of_the_engine_imports_one_above_it() -> None:
         f"{MODULES[module].relative_to(ROOT)}:{statement.lineno} imports {target}"
         for module, path in MODULES.items()
         if (own := engine_room_of(module) if module != "leyden" else None) is not None
-        for statement in imports_that_run(ast.parse(path.read_text()))
+        for statement in import_statements(ast.parse(path.read_text()), in_functions=True)
         for target in imported_modules(statement, module)
         if (room := engine_room_of(target)) is None or room > own
         if floor_of(target) == FLOORS.index("engine")
@@ -197,7 +188,7 @@ def test_what_a_module_imports_from_leyden_is_there() -> None:
 def test_no_modules_import_each_other_in_a_circle() -> None:
     graph = {}
     for module, path in MODULES.items():
-        statements = statements_run_at_import(ast.parse(path.read_text()))
+        statements = import_statements(ast.parse(path.read_text()), in_functions=False)
         graph[module] = {target for statement in statements for target in imported_modules(statement, module)}
     assert find_circle(graph) == []
 
