@@ -15,7 +15,7 @@ from leyden.distributed.slurm import first_host, port_of_job, tasks_on_node
 LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1", "ip6-localhost"})
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class RankLayout:
     """Where one process stands: ranks count from 0, over all nodes (`rank`) and on its own node (`local_rank`)."""
 
@@ -44,7 +44,7 @@ class RankLayout:
             )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Environment:
     """A launcher's description of this process.
 

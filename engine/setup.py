@@ -32,7 +32,7 @@ class Stage(IntEnum):
     """Generators, once it is known where the run stands."""
 
 
-@dataclass
+@dataclass(eq=False, repr=False)
 class _Task:
     stage: Stage
     function: Callable[[], None]

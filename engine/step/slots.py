@@ -86,7 +86,7 @@ class GradientScaler(Protocol):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None: ...
 
 
-@dataclass
+@dataclass(eq=False, repr=False)
 class Slots:
     """What handlers put into one update. An empty slot costs nothing."""
 
