@@ -26,6 +26,17 @@ def test_writing_a_handler(capsys: pytest.CaptureFixture[str]) -> None:
     assert "ADAPT  SmallWeights" in "\n".join(printed)
 
 
+def test_steps_of_ones_own(capsys: pytest.CaptureFixture[str]) -> None:
+    run_page("steps.md")
+    windows, several_losses, rates, late, failed, driven, counted, *told = capsys.readouterr().out.splitlines()
+    assert windows == several_losses == "12 3"
+    assert rates == "[0.0, 0.0]"
+    assert late == "AdamW"
+    assert failed == "12 11"
+    assert driven == counted == "12"
+    assert told == ["six more steps"] * 2
+
+
 def test_models_of_transformers(capsys: pytest.CaptureFixture[str]) -> None:
     torch.manual_seed(1)
     run_page("transformers.md")
