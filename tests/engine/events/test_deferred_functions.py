@@ -71,6 +71,10 @@ def test_as_a_handler_it_is_told(function, kind):
         update.add_event_handler(UpdateEvents.STEP_COMPLETED, function)
 
 
-@pytest.mark.parametrize("make", [Handlers, functools.partial(print), lambda engine: None, Callable], ids=str)
+@pytest.mark.parametrize(
+    "make",
+    [Handlers, functools.partial(print), lambda engine: None, Callable],
+    ids=("class", "partial", "lambda", "alias"),
+)
 def test_plain_ones_and_classes_are_taken(make):
     Engine(lambda engine, batch: None).add_event_handler(Events.STARTED, lambda: make)

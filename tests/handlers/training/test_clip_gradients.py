@@ -147,7 +147,7 @@ def clip_groups(model, clip, bounds):
         ({"norm": [0.3, 0.6], "foreach": False}, nn.utils.clip_grad_norm_, (0.3, 0.6)),
         ({"value": (0.02, 0.1)}, nn.utils.clip_grad_value_, (0.02, 0.1)),
     ],
-    ids=str,
+    ids=("norm for all", "norms", "norms one by one", "values"),
 )
 def test_each_group_by_itself_to_the_bit(arguments, clip, bounds):
     ours, theirs = net(), net()
