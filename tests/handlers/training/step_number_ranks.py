@@ -11,6 +11,7 @@ from leyden.handlers import DataParallel, GradientAccumulation, Schedule
 
 def told_and_done(window=2, samples=40, epochs=3):
     """The steps told before the run, given to the function, and done; the last learning rate."""
+    torch.manual_seed(0)  # the ranks have the same data
     model = net()
     optimizer = sgd(model)
     trainer = supervised_trainer(model, optimizer, loss_fn)
