@@ -25,7 +25,8 @@ from exact_data import AUGMENTATIONS, BATCHES, make_loader
 from torch import nn
 
 from leyden import distributed as dist
-from leyden.engine import Events, stopping, supervised_evaluator, supervised_trainer
+from leyden.engine import Events, supervised_evaluator, supervised_trainer
+from leyden.engine.stopping import shared_stops
 from leyden.handlers import DataParallel, Evaluate, GradientAccumulation, Reproducible, Schedule
 from leyden.handlers.checkpoint import Checkpoint
 from leyden.metrics import Accuracy, Loss, Mean
@@ -207,7 +208,7 @@ def told_of(function, *arguments):
 
 
 def play(base, phase, numbers):
-    stopping.SECONDS_BETWEEN_POLLS = 0  # the runs are short: ranks ask each other after each step
+    shared_stops.SECONDS_BETWEEN_POLLS = 0  # the runs are short: ranks ask each other after each step
     # A process with gloo's threads is not to fork workers: in CPython 3.11 the child may wait for ever for a lock that
     # one of them held. To spawn each takes seconds.
     multiprocessing.set_start_method("forkserver", force=True)
