@@ -6,10 +6,12 @@ that who needs a part of it need not read all of it.
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -142,7 +144,32 @@ def _tensor(name: str, values: Any, files: tuple[StoredFile, ...]) -> StoredTens
     held = sum(math.prod(piece.shape) for piece in pieces)
     if held != math.prod(shape):
         raise ValueError(f"{name} has {math.prod(shape)} numbers, of which the files hold {held}")
+    if not _tile(pieces, shape):
+        raise ValueError(f"the pieces of {name} lie over each other, and leave other places of it empty")
     return StoredTensor(dtype, tuple(shape), pieces)
+
+
+def _tile(pieces: Sequence[StoredPiece], whole: Sequence[int]) -> bool:
+    """Whether pieces that lie in the whole, and have as many numbers, each have places of their own.
+
+    They do if their corners, with the signs of an integral over a box, add up to those of the whole: in a tiling each
+    inner corner cancels out.
+    """
+    boxes = [piece for piece in pieces if 0 not in piece.shape]
+    if len(boxes) < 2:
+        return True
+    split = [dim for dim, size in enumerate(whole) if any(piece.shape[dim] < size for piece in boxes)]
+    corners: Counter[tuple[int, ...]] = Counter()
+
+    def add(sign: int, offsets: Sequence[int], shape: Sequence[int]) -> None:
+        ends = [((offsets[dim], 1), (offsets[dim] + shape[dim], -1)) for dim in split]
+        for corner in itertools.product(*ends):
+            corners[tuple(at for at, _ in corner)] += sign * math.prod(each for _, each in corner)
+
+    for piece in boxes:
+        add(1, piece.offsets, piece.shape)
+    add(-1, [0] * len(whole), whole)
+    return not any(corners.values())
 
 
 def _piece(name: str, values: Any, files: tuple[StoredFile, ...], whole: list[int], itemsize: int) -> StoredPiece:

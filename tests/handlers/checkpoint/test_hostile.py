@@ -391,6 +391,7 @@ LIES = {
     "a sum that is none": (lambda index: piece_of(index).__setitem__(6, "../../x"), "sums"),
     "no sum": (lambda index: piece_of(index).pop(), "0 sums, and 48 bytes"),
     "twice the same": (lambda index: index["tensors"][WEIGHT]["pieces"].append(piece_of(index)), "hold 24"),
+    "half of it twice": (lambda index: halve(index), "lie over each other"),
     "a dtype": (lambda index: index["tensors"][WEIGHT].update(dtype="float64"), "no room for|sums|should be|altered"),
     "no dtype": (lambda index: index["tensors"][WEIGHT].update(dtype="object"), "is no dtype"),
     "a whole shape": (lambda index: index["tensors"][WEIGHT].update(shape=[2**62, 2**62]), "of which the files hold"),
@@ -398,6 +399,13 @@ LIES = {
     "no tensors": (lambda index: index.pop("tensors") and None, "is no index"),
     "a token": (lambda index: index.update(token=3), "no token"),
 }
+
+
+def halve(index):
+    """Two pieces of half the size, both for the left half of the columns."""
+    number, start, *_, height, width, _ = piece_of(index)
+    piece = [number, start, 0, 0, height, width // 2, hashlib.sha256(b"?").hexdigest()]
+    index["tensors"][WEIGHT]["pieces"] = [piece, piece]
 
 
 def piece_of(index):
