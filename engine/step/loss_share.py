@@ -13,9 +13,19 @@ class LossShare(SavedUpdate):
     """The part of an `Update` that weighs losses."""
 
     def weigh(self, weight: torch.Tensor | float | None) -> torch.Tensor | float | None:
-        """The weight of the batch, its own or that of a slot, which is added to the window's; None without weights."""
+        """The weight of the batch, its own or that of a slot, which is added to the window's; None without weights.
+
+        Raises ValueError where some of what goes backward in a window has a weight and some has none.
+        """
         if weight is None and self.slots.weight is not None:
             weight = self.slots.weight(self.engine.state.batch)
+        begun = self._done > 0 or self.batch_open
+        if (weight is None and self._weight is not None) or (weight is not None and self._weight is None and begun):
+            of_this, before = ("no weight", "one") if weight is None else ("a weight", "none")
+            raise ValueError(
+                f'update "{self.name}": this loss has {of_this}, but what went backward before it in the window has '
+                f"{before}, so no mean of them is meant; give all losses a weight, or none"
+            )
         if weight is not None:
             self._weight = weight if self._weight is None else self._weight + weight
         return weight

@@ -114,13 +114,19 @@ class Update(LossShare):
         try:
             if step >= (started := self.tables[UpdateEvents.BACKWARD_STARTED]).due:
                 started.fire(step)
-            self.went_backward = self.batch_open = True
             single = isinstance(loss, torch.Tensor)
             losses: list[torch.Tensor] = [loss] if single else list(loss)  # type: ignore[list-item]
             slots = self.slots
-            if weight is not None or self._divisor > 1 or slots.scaler is not None or slots.weight is not None:
+            if (
+                weight is not None
+                or self._divisor > 1
+                or slots.scaler is not None
+                or slots.weight is not None
+                or self._weight is not None
+            ):
                 weight = self.weigh(weight)
                 losses = [self.transform_loss(each, weight) for each in losses]
+            self.went_backward = self.batch_open = True
             if slots.sync is not None:
                 losses = slots.sync.before_backward(self, losses, self.closes_next())
             if self._alone and single:
