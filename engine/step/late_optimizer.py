@@ -12,6 +12,21 @@ from torch.optim import Optimizer
 MakeOptimizer = Callable[[list[nn.Parameter]], Optimizer | Sequence[Optimizer]]
 
 
+class _Unmade(dict[str, Any]):
+    """The group of an optimizer that is not made yet: it has no options."""
+
+    def __init__(self, group: dict[str, Any], update: str) -> None:
+        super().__init__(group)
+        self._update = update
+
+    def __missing__(self, option: str) -> NoReturn:
+        raise RuntimeError(
+            f"{option!r} of the optimizer of update {self._update!r} is not known yet: it is made when the run starts. "
+            "What needs the optimizer before is made then, too: Schedule(lambda optimizer, steps: "
+            "StepLR(optimizer, 30)), or in a handler of Events.STARTED"
+        )
+
+
 class LateOptimizer(Optimizer):
     """Stands in an update until its optimizer is made, as if it had one group of all that its models train."""
 
@@ -26,7 +41,7 @@ class LateOptimizer(Optimizer):
     @property
     def param_groups(self) -> list[dict[str, Any]]:  # type: ignore[override]
         """As they are now, in a list that is made for each call."""
-        return [{"params": self.parameters()}]
+        return [_Unmade({"params": self.parameters()}, update=self._update)]
 
     def parameters(self) -> list[nn.Parameter]:
         """What the models train now, each once."""

@@ -21,6 +21,9 @@ class SeveralOptimizers(Optimizer):
     """
 
     def __init__(self, optimizers: Sequence[Optimizer]) -> None:
+        if isinstance(optimizers, set | frozenset | Mapping):  # a set's order is another in each process
+            kind = type(optimizers).__name__
+            raise TypeError(f"an Update takes an optimizer or a list of them, in their order, but got a {kind}")
         self.optimizers = tuple(optimizers)
         for each in self.optimizers:
             if not isinstance(each, Optimizer):

@@ -145,3 +145,10 @@ def test_two_that_drive_one_number_are_told_when_the_run_starts() -> None:
     trainer.attach(ParamSchedule("lr", Linear(0.01, 0.1, 8)), ParamSchedule("lr", Linear(0.01, 0.2, 8)))
     with pytest.raises(ValueError, match="both set the same"):
         trainer.run(data(), max_epochs=1)
+
+
+def test_a_scheduler_of_torch_made_too_early_is_told_how() -> None:
+    model = net()
+    trainer = supervised_trainer(model, adamw, loss_fn)
+    with pytest.raises(RuntimeError, match="'lr' of the optimizer of update 'default' is not known yet"):
+        lr_scheduler.ExponentialLR(trainer.updates["default"].optimizer, 0.9)

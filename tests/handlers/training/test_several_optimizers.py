@@ -283,3 +283,12 @@ def test_a_step_of_one_of_them_by_hand_is_told() -> None:
         warnings.simplefilter("always")
         engine.run(data(3), max_epochs=1)
     assert any("a step of SGD" in str(each.message) for each in told)
+
+
+@pytest.mark.parametrize("kind", [set, lambda each: dict(enumerate(each))])
+def test_what_has_no_order_is_told(kind) -> None:
+    """A set's order is another in each process, so that no checkpoint would fit its own script."""
+    model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 1))
+    optimizers = [torch.optim.SGD(part.parameters(), lr=0.1) for part in model]
+    with pytest.raises(TypeError, match=r"a list of them, in their order, but got a (set|dict)"):
+        Update(Engine(lambda engine, batch: None), model, kind(optimizers))
