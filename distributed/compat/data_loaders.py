@@ -89,6 +89,11 @@ def is_within_a_pass(state: Any) -> bool:
     return isinstance(state, Mapping) and not state.get("_iterator_finished", True)
 
 
+def is_over(state: Any) -> bool:
+    """True for a state of a StatefulDataLoader whose pass has met its end."""
+    return isinstance(state, Mapping) and state.get("_iterator_finished") is True
+
+
 def states_of_workers(state: Any, workers: int) -> list[Mapping[str, Any]]:
     """What a state of a StatefulDataLoader has of each worker; empty mappings where it has none."""
     snapshots = state.get("_snapshot", {}).get("_worker_snapshots", {}) if isinstance(state, Mapping) else {}

@@ -19,7 +19,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from leyden import distributed as dist
-from leyden.distributed.compat import begun_pass
+from leyden.distributed.compat import begun_pass, is_over
 from leyden.engine.data.draw_record import DrawRecord, draws_all_along
 from leyden.engine.data.ended_workers import ended_workers, staying_ended
 from leyden.engine.data.index_order import (
@@ -105,13 +105,18 @@ class DataPass:
         """Lets the next pass begin as in the continued run, which had been through the data before."""
         leaf = self._leaf
         if "loader" in state and knows_its_place(leaf):
-            leaf.load_state_dict(state["loader"])
-            if isinstance(leaf, DataLoader):
-                with Aside(), staying_ended(leaf, _ended(leaf, state)):
-                    finish(leaf, state["loader"])
-                set_parts_state(leaf, state.get("now", {}), replayed=True)  # generators of its own were drawn from
+            self._load_for_the_next(state)
         else:
             self._have_workers(started=state.get("warm", False))
+
+    def _load_for_the_next(self, state: Mapping[str, Any]) -> None:
+        """Brings a loader with a state of its own to where its next pass begins."""
+        leaf = self._leaf
+        leaf.load_state_dict(state["loader"])
+        if isinstance(leaf, DataLoader):
+            with Aside(), staying_ended(leaf, _ended(leaf, state)):
+                finish(leaf, state["loader"])
+            set_parts_state(leaf, state.get("now", {}), replayed=True)  # generators of its own were drawn from
 
     def _have_workers(self, *, started: bool) -> None:
         if isinstance(self._leaf, DataLoader):
@@ -189,6 +194,9 @@ class DataPass:
             return Rest(self._read_past(leaf, taken), None)
         theirs = "loader" in state and knows_its_place(leaf) and state.get("position") == position
         if theirs and (not has_random_access(leaf) or (self._taken == 0 and self._is_alike(state))):
+            if is_over(state["loader"]):  # it would begin anew: ranks may agree to stop once a pass has met its end
+                self._load_for_the_next(state)
+                return Rest(iter(()), 0)
             self._ended = _ended(leaf, state)
             with staying_ended(leaf, self._ended):
                 iterator = self._load(state["loader"])

@@ -10,7 +10,7 @@ from torch import nn
 
 from leyden.engine import Events, supervised_trainer
 
-sys.path.insert(0, str(Path(__file__).parent))
+sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parent / "scripts")]
 
 
 def batches(count=5, seed=1):
