@@ -33,6 +33,9 @@ class BatchCount:
         self._begun_at = 0  # the iteration of the last batch that was begun
         self._several = False  # an iteration may have several batches, so none knows which is an epoch's last
         self._weight: torch.Tensor | float | None = None  # of all that went backward in the window
+        self._batch_weight: torch.Tensor | float | None = None  # of the engine's batch by the slot, counted already
+        self._weighed_at = -1  # the iteration of that batch
+        self._to_be_reduced = False  # the last backward pass left the exchange of gradients to the end of the batch
 
     def is_between_windows(self) -> bool:
         """No gradient is there that an optimizer's step waits for."""
@@ -46,6 +49,7 @@ class BatchCount:
         """Counts the batch into its window; a new window learns its size, which the end of the epoch may cut."""
         self.batch_begun = True
         self._abandoned = False
+        self._weighed_at = -1
         slots = self.slots
         if slots.window is None:
             if self._done == 0:

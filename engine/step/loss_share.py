@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import torch
 
 from leyden import distributed as dist
@@ -15,10 +17,15 @@ class LossShare(SavedUpdate):
     def weigh(self, weight: torch.Tensor | float | None) -> torch.Tensor | float | None:
         """The weight of the batch, its own or that of a slot, which is added to the window's; None without weights.
 
-        Raises ValueError where some of what goes backward in a window has a weight and some has none.
+        That of a slot is the whole batch's: it is added once, however many losses of the batch go backward. Raises
+        ValueError where some of what goes backward in a window has a weight and some has none.
         """
         if weight is None and self.slots.weight is not None:
-            weight = self.slots.weight(self.engine.state.batch)
+            iteration = self.engine.state.iteration
+            if self._weighed_at == iteration:
+                return self._batch_weight
+            weight = self._batch_weight = self.slots.weight(self.engine.state.batch)
+            self._weighed_at = iteration
         begun = self._done > 0 or self.batch_open
         if (weight is None and self._weight is not None) or (weight is not None and self._weight is None and begun):
             of_this, before = ("no weight", "one") if weight is None else ("a weight", "none")
@@ -37,6 +44,16 @@ class LossShare(SavedUpdate):
         elif self._divisor > 1:
             loss = loss / self._divisor
         return loss if self.slots.scaler is None else self.slots.scaler.scale(loss)
+
+    def tell_of_lost(self, done: int) -> None:
+        """Warns that a backward pass that failed takes the batches with it that were in its window before."""
+        before = "batch" if done == 1 else f"{done} batches"
+        warnings.warn(
+            f'update "{self.name}": with the batch whose backward pass failed, the {before} before it in its window '
+            "count for nothing, since their gradients can't be told from what the failed pass left; the next batch "
+            "begins a new window",
+            stacklevel=5,
+        )
 
     def check_weights(self) -> None:
         """Raises RuntimeError where the ranks' weights would have to be added up, and nobody does that."""

@@ -75,6 +75,7 @@ class SavedUpdate(BatchCount, Optimized, Spanned):
         self._done, self._size, self._divisor = window["done"], window["size"], window["divisor"]
         self._full = self._size
         self._weight, self.batch_open = window["weight"], window.get("open", False)
+        self._to_be_reduced = self.batch_open
         self._gradients = {**(self._gradients or {}), **window["gradients"]}
 
     def _open_gradients(self, *, sharded: bool) -> dict[str, Any]:

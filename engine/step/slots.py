@@ -32,10 +32,12 @@ class GradientSync(Protocol):
         """Before a forward pass: whether the backward pass that follows closes the window, and so may synchronise."""
 
     def before_backward(self, update: Update, losses: list[torch.Tensor], closing: bool) -> list[torch.Tensor]:
-        """Gives the losses to go backward from."""
+        """Gives the losses to go backward from. `closing`: this pass is the window's last; where nobody knows that
+        before it ends, none is, and `reduce` follows.
+        """
 
     def reduce(self, update: Update) -> None:
-        """Reduces the gradients that are there: for a window that was cut short after its last backward pass."""
+        """Reduces the gradients that are there: for a window whose last backward pass was not known to be the last."""
 
     def abandon(self) -> None:
         """Takes note that the open window was given up, perhaps in the midst of a backward pass."""

@@ -4,7 +4,6 @@ concern.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -100,35 +99,37 @@ class Update(LossShare):
         The window's gradient is the mean of its batches' gradients, or, with `weight` (tokens in the batch, say), their
         mean by weight over the window and all ranks: sum(weight * gradient) / sum(weight).
         """
-        self.accumulate(loss, weight, retain_graph)
+        self._go_backward(loss, weight, retain_graph, True)
         self.close()
 
     def accumulate(self, loss: Loss, weight: torch.Tensor | float | None = None, retain_graph: bool = False) -> None:
         """Goes backward from a loss (a scalar, or several), and leaves the batch open: `close` ends it.
 
-        Gradients of one batch add up, as those of several `loss.backward()` do; with weights they are averaged by them.
+        Gradients of one batch add up, as those of several `loss.backward()` do; with weights they are averaged by them,
+        as parts of a batch are. Losses of the same samples have one weight together: `accumulate([a, b], weight=n)`;
+        that of GradientAccumulation counts once a batch. Replicas exchange gradients in `close`.
         """
+        self._go_backward(loss, weight, retain_graph, False)
+
+    def _go_backward(self, loss: Loss, weight: torch.Tensor | float | None, retain_graph: bool, last: bool) -> None:
         step = self.steps + 1
         if not self.batch_begun:
             self._begin_without_forward()
         try:
             if step >= (started := self.tables[UpdateEvents.BACKWARD_STARTED]).due:
                 started.fire(step)
+            several = self.batch_open or not last
             single = isinstance(loss, torch.Tensor)
             losses: list[torch.Tensor] = [loss] if single else list(loss)  # type: ignore[list-item]
             slots = self.slots
-            if (
-                weight is not None
-                or self._divisor > 1
-                or slots.scaler is not None
-                or slots.weight is not None
-                or self._weight is not None
-            ):
+            weighs = weight is not None or slots.weight is not None or self._weight is not None
+            if weighs or self._divisor > 1 or slots.scaler is not None:
                 weight = self.weigh(weight)
                 losses = [self.transform_loss(each, weight) for each in losses]
             self.went_backward = self.batch_open = True
             if slots.sync is not None:
-                losses = slots.sync.before_backward(self, losses, self.closes_next())
+                self._to_be_reduced = several
+                losses = slots.sync.before_backward(self, losses, not several and self.closes_next())
             if self._alone and single:
                 losses[0].backward(retain_graph=retain_graph)
             else:
@@ -159,7 +160,7 @@ class Update(LossShare):
         with self._forward:
             output = forward(inputs)
             loss = loss_fn(output, targets)
-        self.accumulate(loss, weight)
+        self._go_backward(loss, weight, False, True)
         self.close()
         return output, loss
 
@@ -184,6 +185,8 @@ class Update(LossShare):
         try:
             self._done = done + 1
             if self._done >= self._size:
+                if self._to_be_reduced and self.slots.sync is not None:
+                    self.slots.sync.reduce(self)
                 self._close_window(self.steps + 1)
         except BaseException:
             self.give_up(done)
@@ -211,7 +214,7 @@ class Update(LossShare):
             self.optimizer.zero_grad()
             with self._forward:
                 loss = closure()
-            self.accumulate(loss)
+            self._go_backward(loss, None, False, True)
             self.batch_begun = self.batch_open = False
             if self.open_span is not None:
                 self.leave_span()
@@ -245,15 +248,8 @@ class Update(LossShare):
         """After an error in a batch before which its window had `done` others."""
         done = self._done if done is None else done
         self.abandon()
-        if done == 0:
-            return
-        before = "batch" if done == 1 else f"{done} batches"
-        warnings.warn(
-            f'update "{self.name}": with the batch whose backward pass failed, the {before} before it in its window '
-            "count for nothing, since their gradients can't be told from what the failed pass left; the next batch "
-            "begins a new window",
-            stacklevel=4,
-        )
+        if done > 0:
+            self.tell_of_lost(done)
 
     def _close_window(self, step: int) -> None:
         tables, scaler, optimizer = self.tables, self.slots.scaler, self.optimizer

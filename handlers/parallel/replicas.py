@@ -54,8 +54,9 @@ class Replicas:
             begin_pass_of_replica(replica)
 
     def before_backward(self, update: Update, losses: list[torch.Tensor], closing: bool) -> list[torch.Tensor]:
-        self._goes_backward = True
+        self._goes_backward = closing
         for replica in self._replicas:
+            replica.require_backward_grad_sync = closing
             losses = end_pass_of_replica(replica, losses)
         return losses
 
@@ -74,6 +75,10 @@ class Replicas:
         self.replicate(update)
 
     def reduce(self, update: Update) -> None:
+        for replica in self._replicas:
+            replica.require_forward_param_sync = (
+                True  # as after a pass that exchanged: a window begins with equal buffers
+            )
         ranks = dist.data_size()
         for parameter in update.trainable():
             if parameter.grad is None:  # another rank may have one: all take part
