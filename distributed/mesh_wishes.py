@@ -16,7 +16,8 @@ class Wish(NamedTuple):
     sizes: dict[str, int]
 
     def __str__(self) -> str:
-        return f"{self.owner} asks for " + ", ".join(f"{name}={size}" for name, size in self.sizes.items())
+        sizes = ", ".join(f"{name}={size}" for name, size in self.sizes.items())
+        return f"{self.owner} asks for {sizes or 'no dimension'}"
 
 
 def wish_of(owner: object, sizes: Mapping[str, int]) -> Wish:

@@ -3,12 +3,25 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterable, Mapping
 
 import torch
 
 from leyden import distributed as dist
 from leyden.engine.step.saved_update import SavedUpdate
 from leyden.engine.step.window import scale_gradients
+
+
+def in_list(losses: Iterable[torch.Tensor]) -> list[torch.Tensor]:
+    """Several losses as a list. Raises TypeError or ValueError for what is neither a loss nor several."""
+    if isinstance(losses, Mapping) or not isinstance(losses, Iterable):
+        raise TypeError(f"an update goes backward from a loss, a tensor, or a list of them, but got {losses!r}")
+    found = list(losses)
+    if not found:
+        raise ValueError("an update goes backward from a loss or a list of them, but the list is empty")
+    if strange := [each for each in found if not isinstance(each, torch.Tensor)]:
+        raise TypeError(f"an update goes backward from a loss or a list of them, but the list has {strange[0]!r}")
+    return found
 
 
 class LossShare(SavedUpdate):

@@ -17,7 +17,7 @@ from leyden.engine.events.signatures import Handler
 from leyden.engine.step.driving import drive_by
 from leyden.engine.step.forward_pass import ForwardPass
 from leyden.engine.step.late_optimizer import LateOptimizer, MakeOptimizer
-from leyden.engine.step.loss_share import LossShare
+from leyden.engine.step.loss_share import LossShare, in_list
 from leyden.engine.step.parameters import ParameterNames
 from leyden.engine.step.several_optimizers import as_one
 from leyden.engine.step.slots import Slots, Tail
@@ -120,7 +120,7 @@ class Update(LossShare):
                 started.fire(step)
             several = self.batch_open or not last
             single = isinstance(loss, torch.Tensor)
-            losses: list[torch.Tensor] = [loss] if single else list(loss)  # type: ignore[list-item]
+            losses: list[torch.Tensor] = [loss] if single else in_list(loss)  # type: ignore[list-item]
             slots = self.slots
             weighs = weight is not None or slots.weight is not None or self._weight is not None
             if weighs or self._divisor > 1 or slots.scaler is not None:

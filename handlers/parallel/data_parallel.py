@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import functools
+import inspect
 import warnings
 from typing import Any
 
 import torch
+from torch.nn.parallel import DistributedDataParallel
 
 from leyden import distributed as dist
 from leyden.engine import Engine, Events, Order, Stage
@@ -14,6 +16,10 @@ from leyden.engine.values import move_module
 from leyden.handlers.parallel.deal_data import DealData
 from leyden.handlers.parallel.replicas import Replicas, synchronise_batch_norm
 from leyden.handlers.parallel.shares import Choice
+
+_OPTIONS = [
+    name for name in inspect.signature(DistributedDataParallel.__init__).parameters if name not in ("self", "module")
+]
 
 
 class DataParallel:
@@ -30,13 +36,19 @@ class DataParallel:
     in another dimension alone read the same samples, and begin with the same weights.
 
     `sync_batch_norm=True` exchanges batch norms for synchronised ones (accelerators only). Further arguments go to
-    torch.nn.parallel.DistributedDataParallel (`find_unused_parameters`, `bucket_cap_mb`, `static_graph`, ...).
+    torch.nn.parallel.DistributedDataParallel (`find_unused_parameters`, `bucket_cap_mb`, `static_graph`, ...);
+    raises TypeError for one that it does not have, in one process too.
     """
 
     def __init__(self, *, deal: Choice | bool | None = None, sync_batch_norm: bool = False, **options: Any) -> None:
         self.dealing = DealData.brought_by(self, deal)
         """What deals the data."""
         self._sync_batch_norm = sync_batch_norm
+        if unknown := [each for each in options if each not in _OPTIONS]:
+            raise TypeError(
+                f"DataParallel knows no argument {unknown[0]!r}; its own are deal and sync_batch_norm, and those of "
+                f"DistributedDataParallel: {', '.join(_OPTIONS)}"
+            )
         self._options = options
         self._replicas: list[Replicas] = []
 
@@ -47,7 +59,7 @@ class DataParallel:
                 modules = list(update.modules.values())
                 engine.setup.add(Stage.DEVICE, functools.partial(self._place, modules, engine.device))
             return
-        if engine.training and not engine.updates:
+        if engine.training and not engine.updates and dist.rank() == 0:
             warnings.warn(
                 "DataParallel deals the data, but replicates no model: the engine has no Update. Make one "
                 "(Update(engine, model, optimizer)), or average gradients in the process function",
