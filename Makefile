@@ -13,6 +13,8 @@ PYTHON ?= $(shell for python in python3.11 python3.12 python3.13 python3 python;
 PYTEST_ARGS ?=
 DEMO_ARGS ?=
 BENCH_ARGS ?=
+# Processes that run the tests side by side, each a file at a time; many tests start processes of their own.
+TEST_WORKERS ?= 2
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -29,10 +31,10 @@ demo: $(VENV)/demo.stamp  ## train a classifier of digits: evaluation, early sto
 	@$(BIN)/python examples/digits.py $(DEMO_ARGS)
 
 test: $(VENV)/dev.stamp  ## the fast tests
-	@$(BIN)/python -m pytest -m "not slow" $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest -m "not slow" -n $(TEST_WORKERS) --dist loadfile $(PYTEST_ARGS)
 
 test-all: $(VENV)/dev.stamp  ## all tests
-	@$(BIN)/python -m pytest $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadfile $(PYTEST_ARGS)
 
 # Types are checked on the package as it is installed, the only form in which the folders are named leyden.*;
 # sed turns the installed paths of a message back into those of the repository.
