@@ -24,6 +24,9 @@ UNKNOWN_SETTING = "?"
 NUMBERED = "-"
 """Between a class and a number: how states were named by the order of attaching, and are where nothing else tells."""
 
+FORMER_NAMES = {"Schedule": {"update": "optimizer_of"}}
+"""By class, what earlier versions called that which it is told apart by."""
+
 
 @dataclass(frozen=True)
 class Mark:
@@ -46,6 +49,12 @@ class Mark:
 
     def state_dict(self) -> dict[str, Any]:
         return asdict(self)
+
+    @classmethod
+    def from_state_dict(cls, saved: Mapping[str, Any]) -> Mark:
+        """The mark that `state_dict` gave, of an earlier version too."""
+        names = FORMER_NAMES.get(saved["kind"], {})
+        return cls(**{**saved, "about": {names.get(key, key): value for key, value in saved["about"].items()}})
 
     def is_about(self, other: Mark) -> bool:
         """A state of the one may be of use to the other."""
@@ -157,7 +166,7 @@ class LoadedStates:
     """
 
     def __init__(self, states: Mapping[str, Any], marks: Mapping[str, Mapping[str, Any]] | None = None) -> None:
-        self.marks = None if marks is None else {label: Mark(**saved) for label, saved in marks.items()}
+        self.marks = None if marks is None else {label: Mark.from_state_dict(saved) for label, saved in marks.items()}
         self.states = dict(states)
         self.rank_states: dict[str, list[Any]] = {}
         """Of what each rank has for itself, those of all ranks."""
