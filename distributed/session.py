@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import gc
+import json
 import os
 import sys
 from collections.abc import Mapping, Sequence
@@ -16,6 +17,7 @@ import torch
 import torch.distributed as dist
 
 from leyden.distributed.backends import Backend, SerialBackend, TorchBackend, WaitingBackend
+from leyden.distributed.compat import default_store
 from leyden.distributed.environment import Environment, RankLayout
 from leyden.distributed.joining import check_backend_name, environment_described_by, join
 from leyden.distributed.mesh_layout import Mesh, in_words
@@ -34,6 +36,7 @@ class Session:
         self._groups: dict[tuple[int, ...], Any] = {}  # by their ranks, for those who name the ranks at each call
         self._wishes: list[Wish] = []
         self._mesh: Mesh | None = None  # once several ranks have used it
+        self._joined = 0  # groups that this process has seen; each has a mesh of its own
 
     def current(self) -> Backend:
         """The backend as things stand now."""
@@ -64,6 +67,7 @@ class Session:
             return
         group, place = join(environment, backend, _as_timedelta(timeout))
         self._backend = TorchBackend(group, place, owned=True)
+        self._joined += 1
         if not self._registered_at_exit:
             atexit.register(self._at_exit)
             self._registered_at_exit = True
@@ -108,8 +112,24 @@ class Session:
         sizes = settled(self._wishes, place.world_size)
         if not isinstance(backend, TorchBackend):
             return Mesh(sizes, place.rank)
+        self._compare_with_others(sizes)
         self._mesh = Mesh(sizes, place.rank, backend.split, backend.device().type)
         return self._mesh
+
+    def _compare_with_others(self, sizes: Mapping[str, int]) -> None:
+        """Raises ValueError if a rank that has asked for the mesh before has another one. Nobody waits for others."""
+        store, key = default_store(), f"leyden/mesh/{self._joined}"
+        told = json.dumps(sizes).encode()
+        try:
+            first = told if store is None else store.compare_set(key, "", told.decode())
+        except RuntimeError:  # a store that can't do that, or is gone: nothing else needs it
+            return
+        if first != told:
+            wishes = "".join(f"; {wish}" for wish in self._wishes)
+            raise ValueError(
+                f"the mesh of a run is one for all ranks, but another rank has {in_words(json.loads(first))}, and this "
+                f"one {in_words(sizes)}{wishes}: let all ranks ask for the same"
+            )
 
     def request_mesh(self, owner: object, sizes: Mapping[str, int]) -> None:
         """Remembers what is asked of the mesh. In one process, of which each run has a mesh of its own, nothing is."""
@@ -132,6 +152,7 @@ class Session:
         if self._backend is not None and self._backend.group is not None:
             self._wishes.clear()  # they were about a group that is gone
         self._backend = backend = _found()
+        self._joined += isinstance(backend, TorchBackend)
         return backend
 
     def _forget_groups(self) -> None:

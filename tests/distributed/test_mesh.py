@@ -200,3 +200,12 @@ def test_a_group_that_is_left_takes_its_mesh_with_it(monkeypatch):
         free.bind(("127.0.0.1", 0))
         monkeypatch.setenv("SECOND_PORT", str(free.getsockname()[1]))
     assert launched(mesh_functions.survives_a_new_group) == [(1, 2)] * 4
+
+
+@pytest.mark.parametrize("others", [None, {"context": 2}])
+def test_ranks_that_ask_for_different_meshes_are_told_so_before_they_wait_for_each_other(others):
+    """Of sizes that all divide the ranks: each would else deal its own share, and reduce over other ranks."""
+    first, told = launched(mesh_functions.other_wishes, [{"tensor": 2}, others], nproc=2)
+    assert first is None
+    here = "replicate 2" if others is None else "context 2"
+    assert f"another rank has tensor 2, and this one {here}" in told

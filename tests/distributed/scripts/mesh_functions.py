@@ -85,3 +85,20 @@ def survives_a_new_group():
     os.environ["TORCHELASTIC_USE_AGENT_STORE"] = "False"
     dist.initialize("gloo", mesh={"tensor": 2})
     return first, dist.data_size()
+
+
+def other_wishes(wishes):
+    """Each rank asks for a mesh of its own."""
+    if (mine := wishes[dist.rank()]) is not None:
+        dist.request_mesh("this rank", mine)
+    dist.barrier()
+    if dist.rank() > 0:
+        dist.barrier()  # rank 0 is the first to use it
+    try:
+        dist.data_rank()
+    except ValueError as error:
+        return str(error)
+    finally:
+        if dist.rank() == 0:
+            dist.barrier()
+    return None
