@@ -28,6 +28,9 @@ RELIED_ON: Reasons = {
 Join = Callable[[torch.Tensor, str], torch.Tensor]
 Stepper = Callable[[torch.optim.Optimizer], None]
 
+_WHOLE = {torch.nn.Parameter, torch.Tensor}
+"""Types of parameters that lie on one rank, all of them; a shard has another."""
+
 
 class GradScaler(torch.amp.GradScaler):
     """Tells whether it stepped; gradients on several meshes, and on ranks that hold other parts of a model, are one."""
@@ -38,6 +41,9 @@ class GradScaler(torch.amp.GradScaler):
     def _unscale_grads_(
         self, optimizer: Any, inv_scale: torch.Tensor, found_inf: torch.Tensor, allow_fp16: bool
     ) -> dict[torch.device, torch.Tensor]:
+        kinds = {type(parameter) for group in optimizer.param_groups for parameter in group["params"]}
+        if self.join is None and kinds <= _WHOLE:
+            return super()._unscale_grads_(optimizer, inv_scale, found_inf, allow_fp16)
         whole: list[torch.Tensor] = []
         meshes: dict[Any, list[torch.Tensor]] = {}
         for group in optimizer.param_groups:

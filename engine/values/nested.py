@@ -79,6 +79,13 @@ def map_tensors(value: Any, change: Callable[[torch.Tensor], Any]) -> Any:
     """The value with `change(tensor)` in the place of each tensor; other leaves stay as they are."""
     if isinstance(value, torch.Tensor):
         return change(value)
+    kind = type(value)  # a step has these in each batch: no call is spent on them
+    if kind is tuple or kind is list:
+        return kind([map_tensors(item, change) for item in value])
+    if kind is dict:
+        return {key: map_tensors(item, change) for key, item in value.items()}
+    if kind in SCALAR_TYPES:
+        return value
     items = items_of(value)
     return value if items is None else with_items(value, [map_tensors(item, change) for item in items])
 

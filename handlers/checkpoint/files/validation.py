@@ -83,6 +83,7 @@ def check_outline(outline: Any) -> None:
             for name, version in of_modules.items():
                 _check(version, dict, f"versions/{update}/{key}/{name}")
     for update, saved in outline["optimizers"].items():
+        _check(saved, dict, f"optimizers/{update}")
         for part, kind in (("type", str), ("state", dict), ("groups", list), ("others", dict), ("rest", dict)):
             _check(saved.get(part), kind, f"optimizers/{update}/{part}")
         _check(saved.get("outside", {}), dict, f"optimizers/{update}/outside")

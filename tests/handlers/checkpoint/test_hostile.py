@@ -516,6 +516,16 @@ def test_any_state(data, original, tmp_path_factory) -> None:
     assert unloaded is None or str(folder) in str(unloaded)
 
 
+def test_an_optimizer_that_is_nothing(original, tmp_path) -> None:
+    folder = Path(shutil.copytree(original / NEWEST, tmp_path / NEWEST))
+    state = json.loads((folder / "state.json").read_bytes())
+    state["optimizers"]["another"] = None
+    (folder / "state.json").write_text(json.dumps(state))
+    vouch(folder)
+    with pytest.raises(CheckpointDamagedError, match="optimizers/another is missing"):
+        read(folder)
+
+
 @fuzz
 @given(data=st.data())
 def test_any_index(data, original, tmp_path_factory) -> None:
