@@ -59,7 +59,7 @@ class DataParallel:
                 modules = list(update.modules.values())
                 engine.setup.add(Stage.DEVICE, functools.partial(self._place, modules, engine.device))
             return
-        if engine.training and not engine.updates and dist.rank() == 0:
+        if engine.training and not engine.updates:
             warnings.warn(
                 "DataParallel deals the data, but replicates no model: the engine has no Update. Make one "
                 "(Update(engine, model, optimizer)), or average gradients in the process function",
