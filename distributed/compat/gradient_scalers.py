@@ -42,8 +42,17 @@ class GradScaler(torch.amp.GradScaler):
         self, optimizer: Any, inv_scale: torch.Tensor, found_inf: torch.Tensor, allow_fp16: bool
     ) -> dict[torch.device, torch.Tensor]:
         kinds = {type(parameter) for group in optimizer.param_groups for parameter in group["params"]}
-        if self.join is None and kinds <= _WHOLE:
-            return super()._unscale_grads_(optimizer, inv_scale, found_inf, allow_fp16)
+        if kinds <= _WHOLE:
+            found = super()._unscale_grads_(optimizer, inv_scale, found_inf, allow_fp16)
+        else:
+            found = self._unscale_by_mesh(optimizer, inv_scale, found_inf, allow_fp16)
+        if self.join is not None:
+            found = {device: self.join(one, "max") for device, one in (found or {found_inf.device: found_inf}).items()}
+        return found
+
+    def _unscale_by_mesh(
+        self, optimizer: Any, inv_scale: torch.Tensor, found_inf: torch.Tensor, allow_fp16: bool
+    ) -> dict[torch.device, torch.Tensor]:
         whole: list[torch.Tensor] = []
         meshes: dict[Any, list[torch.Tensor]] = {}
         for group in optimizer.param_groups:
@@ -62,8 +71,6 @@ class GradScaler(torch.amp.GradScaler):
                 for dimension in range(mesh.ndim):
                     torch.distributed.all_reduce(overflow, torch.distributed.ReduceOp.MAX, mesh.get_group(dimension))
             found = {overflow.device: overflow}
-        if self.join is not None:
-            found = {device: self.join(one, "max") for device, one in (found or {found_inf.device: found_inf}).items()}
         return found
 
     def _maybe_opt_step(self, optimizer: Any, optimizer_state: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
