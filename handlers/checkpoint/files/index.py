@@ -118,14 +118,9 @@ class Index:
             found = self.tensors.get(info.name)
             if found is None:
                 raise ValueError(f"{info.name} is not in the files")
-            if (found.shape, found.dtype) not in ((info.shape, info.dtype), _as_real(info)):
+            if (found.shape, found.dtype) != info.stored_in(found.dtype):
                 there = TensorInfo(info.name, found.shape, found.dtype)
                 raise ValueError(f"{info.name} should be {info}, and is {there} in the files")
-
-
-def _as_real(info: TensorInfo) -> tuple[tuple[int, ...], torch.dtype]:
-    """Complex numbers as pairs of real ones."""
-    return ((*info.shape, 2), info.dtype.to_real()) if info.dtype.is_complex else (info.shape, info.dtype)
 
 
 def _file(name: Any, size: Any, header: Any, digest: Any) -> StoredFile:

@@ -22,6 +22,10 @@ AT_ONCE = 64 * 2**20
 """Bytes that are asked of a store together, by several connections at once."""
 
 
+_Places = list[tuple[int, int]]
+"""From where to where, dimension by dimension."""
+
+
 class _Region(NamedTuple):
     """A part of a tensor, and the memory that it is to be read into."""
 
@@ -30,14 +34,16 @@ class _Region(NamedTuple):
 
 
 class _Request(NamedTuple):
-    """Blocks of a piece, from one byte of its file to another, and the regions that have a part in them."""
+    """Blocks of a piece, from one byte of its file to another, and the regions that have a part in them, each with the
+    places of the piece that it has.
+    """
 
     piece: StoredPiece
     dtype: torch.dtype
     first_block: int
     start: int
     end: int
-    regions: tuple[_Region, ...]
+    parts: tuple[tuple[_Region, _Places], ...]
 
 
 def read_indexed(
@@ -52,18 +58,13 @@ def read_indexed(
     requests: dict[StoredFile, list[_Request]] = {}
     try:
         index.check(wanted)
-        for file in {piece.file for info in wanted for piece in index.tensors[info.name].pieces}:
-            requests[file] = []
-        needed: list[_Request] = []
         for info in wanted:
             live = (like or {}).get(info.name)
             loaded[info.name], regions = _room(info, live, index.tensors[info.name].dtype)
-            needed += _requests(index, info, regions)
-        for request in needed:
-            requests[request.piece.file].append(request)
+            for request in _requests(index, info, regions):
+                requests.setdefault(request.piece.file, []).append(request)
         for file, of_file in requests.items():
-            if of_file:
-                _read_file(folder, file, sorted(of_file, key=lambda each: each.start))
+            _read_file(folder, file, sorted(of_file, key=lambda each: each.start))
     except CheckpointDamagedError:
         raise
     except (OSError, ValueError, RuntimeError, OverflowError) as error:  # RuntimeError where no memory is that large
@@ -74,21 +75,19 @@ def read_indexed(
 
 def verify_shards(folder: StoragePath, index: Index) -> None:
     """Reads all files of tensors. Raises CheckpointDamagedError for the first that is not as it was written."""
+    requests: dict[str, list[_Request]] = {file.name: [] for file in index.files}
+    for tensor in index.tensors.values():
+        for piece in tensor.pieces:
+            end = piece.start + _size(piece, tensor.dtype)
+            requests[piece.file.name].append(_Request(piece, tensor.dtype, 0, piece.start, end, ()))
     for file in index.files:
-        pieces = [
-            _Request(piece, tensor.dtype, 0, piece.start, piece.start + _size(piece, tensor.dtype), ())
-            for tensor in index.tensors.values()
-            for piece in tensor.pieces
-            if piece.file is file
-        ]
-        _read_file(folder, file, sorted(pieces, key=lambda each: each.start))
+        pieces = sorted(requests[file.name], key=lambda each: (each.start, each.end))
+        _read_file(folder, file, pieces)
         reached = file.header_bytes
-        for piece in sorted(pieces, key=lambda each: (each.start, each.end)):
-            if piece.start != reached:
+        for start, end in [*((each.start, each.end) for each in pieces), (file.bytes, file.bytes)]:
+            if start != reached:
                 raise CheckpointDamagedError(f"{folder / file.name} has bytes from {reached} on that no sum is of")
-            reached = piece.end
-        if reached != file.bytes:
-            raise CheckpointDamagedError(f"{folder / file.name} has bytes from {reached} on that no sum is of")
+            reached = end
 
 
 def _room(info: TensorInfo, live: torch.Tensor | None, stored: torch.dtype) -> tuple[torch.Tensor, list[_Region]]:
@@ -109,18 +108,18 @@ def _requests(index: Index, info: TensorInfo, regions: list[_Region]) -> Iterato
     stored = index.tensors[info.name]
     for piece in stored.pieces:
         size = _size(piece, stored.dtype)
-        meeting = [region for region in regions if size > 0 and _overlap(piece, region) is not None]
-        if not meeting:
+        parts = tuple((region, places) for region in regions if (places := _overlap(piece, region)) is not None)
+        if size == 0 or not parts:
             continue
         row = size // piece.shape[0] if piece.shape else size
-        spans = [overlap[0] for region in meeting if (overlap := _overlap(piece, region))] if piece.shape else [(0, 1)]
+        spans = [places[0] for _, places in parts] if piece.shape else [(0, 1)]
         first = min(start for start, _ in spans) * row // BLOCK
         end = min(size, math.ceil(max(end for _, end in spans) * row / BLOCK) * BLOCK)
         start = piece.start + first * BLOCK
-        yield _Request(piece, stored.dtype, first, start, piece.start + end, tuple(meeting))
+        yield _Request(piece, stored.dtype, first, start, piece.start + end, parts)
 
 
-def _overlap(piece: StoredPiece, region: _Region) -> list[tuple[int, int]] | None:
+def _overlap(piece: StoredPiece, region: _Region) -> _Places | None:
     """Which places of the piece the region has, dimension by dimension; None if it has none."""
     found = []
     for at, size, start, count in zip(piece.offsets, piece.shape, region.offsets, region.target.shape, strict=True):
@@ -150,28 +149,26 @@ def _read_file(folder: StoragePath, file: StoredFile, requests: list[_Request]) 
                 raise CheckpointDamagedError(
                     f"{path} was altered: its bytes from {at} on do not have the SHA-256 in the index"
                 )
-        if request.regions:
+        if request.parts:
             _copy(request, data)
 
 
 def _copy(request: _Request, data: bytearray) -> None:
     piece, dtype = request.piece, request.dtype
     if not piece.shape:
-        (region,) = request.regions
+        ((region, _),) = request.parts
         region.target.copy_(torch.frombuffer(data, dtype=dtype)[0])
         return
     row = _size(piece, dtype) // piece.shape[0]
-    for region in request.regions:
-        overlap = _overlap(piece, region)
-        assert overlap is not None
-        (first, end), *rest = overlap
+    for region, places in request.parts:
+        (first, end), *rest = places
         begins = first * row - request.first_block * BLOCK
         rows = torch.frombuffer(data, dtype=torch.uint8)[begins : begins + (end - first) * row]
         values = rows.view(dtype).view(end - first, *piece.shape[1:])
         part = (slice(None), *(slice(*each) for each in rest))
         place = tuple(
             slice(at + each[0] - start, at + each[1] - start)
-            for at, start, each in zip(piece.offsets, region.offsets, overlap, strict=True)
+            for at, start, each in zip(piece.offsets, region.offsets, places, strict=True)
         )
         region.target[place].copy_(values[part])
 

@@ -110,13 +110,15 @@ def _tensor(info: TensorInfo, entry: Any, data: bytearray, after: int) -> torch.
     dtype, shape = OF_NAMES[entry["dtype"]], tuple(entry["shape"])
     first, end = entry["data_offsets"]
     size = math.prod(shape) * dtype.itemsize
-    pairs = info.dtype.is_complex and not dtype.is_complex
-    expected = ((*info.shape, 2), info.dtype.to_real()) if pairs else (info.shape, info.dtype)
-    if (shape, dtype) != expected or end - first != size or not 0 <= first <= end <= len(data) - after - _SUM:
+    if (
+        (shape, dtype) != info.stored_in(dtype)
+        or end - first != size
+        or not 0 <= first <= end <= len(data) - after - _SUM
+    ):
         raise ValueError(f"{info.name} should be {info}, and is {TensorInfo(info.name, shape, dtype)} in the file")
     found = torch.empty(shape, dtype=dtype)
     if size:
         found.reshape(-1).view(torch.uint8).copy_(
             torch.frombuffer(data, dtype=torch.uint8, count=size, offset=after + first)
         )
-    return torch.view_as_complex(found) if pairs else found
+    return torch.view_as_complex(found) if info.dtype.is_complex and not dtype.is_complex else found

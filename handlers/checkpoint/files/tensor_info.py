@@ -23,6 +23,12 @@ class TensorInfo:
     shape: tuple[int, ...]
     dtype: torch.dtype
 
+    def stored_in(self, dtype: torch.dtype) -> tuple[tuple[int, ...], torch.dtype]:
+        """Shape and dtype as they stand in a file of that dtype, where complex numbers may be pairs of real ones."""
+        if self.dtype.is_complex and not dtype.is_complex:
+            return (*self.shape, 2), self.dtype.to_real()
+        return self.shape, self.dtype
+
     def __str__(self) -> str:
         return f"{tuple(self.shape)} {str(self.dtype).removeprefix('torch.')}"
 

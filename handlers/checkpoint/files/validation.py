@@ -180,9 +180,7 @@ def check_declared(wanted: Iterable[TensorInfo], stored: Mapping[str, Any]) -> N
         found = stored.get(info.name)
         if found is None:
             raise ValueError(f"{info.name} is not in the files")
-        dtype, shape = info.dtype, info.shape
-        if dtype.is_complex and not found.properties.dtype.is_complex:  # as pairs of real numbers
-            dtype, shape = dtype.to_real(), (*shape, 2)
+        shape, dtype = info.stored_in(found.properties.dtype)
         if (tuple(found.size), found.properties.dtype) != (shape, dtype):
             there = TensorInfo(info.name, tuple(found.size), found.properties.dtype)
             raise ValueError(f"{info.name} should be {info}, and is {there} in the files")
