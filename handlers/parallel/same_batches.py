@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable, Sequence
-from hashlib import sha256
 from typing import Any
 
 import torch
 
 from leyden import distributed as dist
 from leyden.engine.values import leaves_of
+from leyden.handlers.common.digests import digest_of
 
 
 class SameBatches:
@@ -50,7 +50,7 @@ def _digest(batches: Iterable[Any]) -> int:
     whole = [leaf for leaf in leaves if _is_whole(leaf)] or leaves
     values = [leaf.detach().cpu().tolist() if isinstance(leaf, torch.Tensor) else leaf for leaf in whole]
     plain = [value for value in values if isinstance(value, bool | int | float | str | bytes | list)]
-    return int.from_bytes(sha256(repr(plain).encode()).digest()[:3])
+    return digest_of(plain, bits=24)
 
 
 def _is_whole(leaf: Any) -> bool:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from hashlib import sha256
 from typing import Any, NamedTuple
 
 import torch
 from torch.utils.data import DataLoader, Subset, TensorDataset
 
 from leyden import distributed as dist
+from leyden.handlers.common.digests import digest_of
 
 UNTOLD = -1
 """The digest of samples about which nothing is known."""
@@ -53,12 +53,8 @@ def digest_of_samples(dataset: Any) -> int:
     """
     if isinstance(dataset, Subset):
         indices = torch.as_tensor(dataset.indices if not isinstance(dataset.indices, range) else [*dataset.indices])
-        return _number(indices.cpu().numpy().tobytes(), digest_of_samples(dataset.dataset))
+        return digest_of(indices.cpu().numpy().tobytes(), digest_of_samples(dataset.dataset))
     if isinstance(dataset, TensorDataset):
-        return _number(*(row.reshape(-1)[:64].tolist() for each in dataset.tensors for row in (each[:1], each[-1:])))
+        return digest_of(*(row.reshape(-1)[:64].tolist() for each in dataset.tensors for row in (each[:1], each[-1:])))
     fingerprint = getattr(dataset, "_fingerprint", None)
-    return _number(fingerprint) if isinstance(fingerprint, str) else UNTOLD
-
-
-def _number(*parts: Any) -> int:
-    return int.from_bytes(sha256(repr(parts).encode()).digest()[:7])
+    return digest_of(fingerprint) if isinstance(fingerprint, str) else UNTOLD

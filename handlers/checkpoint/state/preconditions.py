@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from hashlib import sha256
 from typing import Any
 
 import torch
@@ -12,9 +11,13 @@ from torch.nn.parameter import is_lazy
 
 from leyden import distributed as dist
 from leyden.engine import Engine
+from leyden.engine.values import leaves_by_name
 from leyden.handlers.checkpoint.files.codec import encode
 from leyden.handlers.checkpoint.shared_outcomes import agree, all_alike
 from leyden.handlers.checkpoint.state.training_state import Stateful
+from leyden.handlers.common.digests import digest_of
+
+logger = logging.getLogger(__name__)
 
 
 def require_same_models(models: Mapping[str, Any], failure: Exception | None) -> None:
@@ -28,7 +31,7 @@ def require_same_models(models: Mapping[str, Any], failure: Exception | None) ->
             raise failure
         return
     parts = _parts_of(models)
-    if all_alike(_digest(parts), failure):
+    if all_alike(digest_of(sorted(parts.items())), failure):
         return
     first = dist.broadcast_object(parts)
     difference = _difference(first, parts)
@@ -38,23 +41,12 @@ def require_same_models(models: Mapping[str, Any], failure: Exception | None) ->
 
 def _parts_of(models: Mapping[str, Any]) -> dict[str, str]:
     """Shape (over all ranks) and dtype of each tensor of nested states, by its place."""
-    found: dict[str, str] = {}
-
-    def walk(place: str, value: Any) -> None:
-        if isinstance(value, Mapping):
-            for key, item in value.items():
-                walk(f"{place}/{key}" if place else str(key), item)
-        elif isinstance(value, torch.Tensor) and not is_lazy(value):
-            found[place] = f"{list(value.shape)} of {value.dtype}"
-        else:
-            found[place] = type(value).__name__
-
-    walk("", models)
-    return found
-
-
-def _digest(parts: Mapping[str, str]) -> int:
-    return int.from_bytes(sha256(repr(sorted(parts.items())).encode()).digest()[:7])
+    return {
+        place: f"{list(value.shape)} of {value.dtype}"
+        if isinstance(value, torch.Tensor) and not is_lazy(value)
+        else type(value).__name__
+        for place, value in leaves_by_name(models)
+    }
 
 
 def _difference(first: Mapping[str, str], other: Mapping[str, str]) -> str | None:
@@ -67,9 +59,6 @@ def _difference(first: Mapping[str, str], other: Mapping[str, str]) -> str | Non
                 "a rank has for itself is the rank_state_dict() of a handler"
             )
     return None
-
-
-logger = logging.getLogger(__name__)
 
 
 def require_storable(engine: Engine[Any, Any], extra: Mapping[str, Stateful]) -> None:
@@ -86,10 +75,7 @@ def require_storable(engine: Engine[Any, Any], extra: Mapping[str, Stateful]) ->
         encode(tree)
     except TypeError as error:
         failure = error
-    if dist.world_size() > 1:
-        all_alike(0, failure)
-    elif failure is not None:
-        raise failure
+    all_alike(0, failure)
 
 
 def _states(items: Mapping[str, Any]) -> dict[str, Any]:
