@@ -16,9 +16,9 @@ import torch
 
 from leyden import distributed as dist
 from leyden.engine import Engine, Events, Order
-from leyden.engine.values import WatchedMetric, leaves_of
+from leyden.engine.values import WatchedMetric, leaves_of, whole_number
 from leyden.handlers.common.metric_modes import require_mode
-from leyden.handlers.common.number_checks import require_function, require_number, require_whole
+from leyden.handlers.common.number_checks import require_function, require_number
 
 
 class EarlyStopping:
@@ -52,7 +52,7 @@ class EarlyStopping:
             )
         self.metric = metric
         self.mode = require_mode("EarlyStopping", metric, mode)
-        self.patience = require_whole("EarlyStopping", "a patience", patience, 1)
+        self.patience = whole_number("a patience", patience, 1, who="EarlyStopping")
         self.min_delta = require_number("EarlyStopping", "a min_delta", min_delta, least=0)
         self.best: float | None = None
         self.waited = 0
@@ -168,7 +168,7 @@ class TerminateOnNan:
 
     def __init__(self, output_transform: Callable[[Any], Any] | None = None, *, every: int = 1) -> None:
         require_function("TerminateOnNan", "output_transform", output_transform, "the output")
-        require_whole("TerminateOnNan", "every", every, 1)
+        whole_number("every", every, 1, who="TerminateOnNan")
         self._output_transform = output_transform
         self._event = Events.ITERATION_COMPLETED(every=every)
 

@@ -24,14 +24,19 @@ def as_whole(value: Any) -> int | None:
         return None
 
 
-def whole_number(name: str, value: Any, least: int) -> int:
+def whole_number(name: str, value: Any, least: int, *, who: str | None = None) -> int:
     """The value as an int, as `as_whole` gives it.
 
-    Raises TypeError if it is not a whole number, ValueError if it is below `least`; `name` is for the message.
+    Raises TypeError if it is not a whole number, ValueError if it is below `least`. For the messages: `name` is that of
+    the value, `who` takes it, where that is not said by the name.
     """
     number = as_whole(value)
     if number is None:
+        if who is not None:
+            raise TypeError(f"{who} takes {name} as a whole number, at least {least}, but got {value!r}")
         raise TypeError(f"{name} must be a whole number, but is {value!r} ({type(value).__name__})")
     if number < least:
+        if who is not None:
+            raise ValueError(f"{who} needs {name} of at least {least}, but got {number}")
         raise ValueError(f"{name} must be at least {least}, but is {number}")
     return number

@@ -1,4 +1,7 @@
-"""Checks of the arguments that handlers are given: numbers, functions, truth values."""
+"""Checks of the arguments that handlers are given: numbers, functions, truth values.
+
+Whole numbers are checked by `whole_number` of `leyden.engine.values`.
+"""
 
 from __future__ import annotations
 
@@ -8,18 +11,6 @@ from numbers import Real
 from typing import Any
 
 from leyden.engine.values import as_whole
-
-
-def require_whole(who: str, name: str, value: Any, least: int) -> int:
-    """The number as an int. Raises TypeError if it is not a whole number (True and 2.0 are not, numpy's integers are),
-    ValueError if it is below `least`.
-    """
-    number = as_whole(value)
-    if number is None:
-        raise TypeError(f"{who} takes {name} as a whole number, at least {least}, but got {value!r}")
-    if number < least:
-        raise ValueError(f"{who} needs {name} of at least {least}, but got {value}")
-    return number
 
 
 def require_number(

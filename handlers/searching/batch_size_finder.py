@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader
 from leyden import distributed as dist
 from leyden.engine import CompositeData, DataStage, Engine, Stage
 from leyden.engine.data import known_length
-from leyden.engine.values import as_whole
+from leyden.engine.values import whole_number
 from leyden.handlers.data.batch_size import with_batch_size
 from leyden.handlers.searching.kept_values import KeptValues
 from leyden.handlers.searching.out_of_memory import free_memory, is_out_of_memory
@@ -56,10 +56,7 @@ class BatchSizeFinder:
     ) -> None:
         numbers = {"start": start, "steps": steps, "max_trials": max_trials}
         for name, number in numbers.items() if max_size is None else {**numbers, "max_size": max_size}.items():
-            if as_whole(number) is None:
-                raise TypeError(f"BatchSizeFinder takes {name} as a whole number, but got {number!r}")
-            if number < 1:
-                raise ValueError(f"BatchSizeFinder needs {name} of at least 1, but got {number}")
+            whole_number(name, number, 1, who="BatchSizeFinder")
         if max_size is not None and max_size < start:
             raise ValueError(f"BatchSizeFinder starts at {start}, which is above max_size={max_size}")
         if mode not in ("power", "binary"):

@@ -9,8 +9,8 @@ import torch
 from torch import nn
 
 from leyden.engine import Engine, Stage, Update
-from leyden.engine.values import Move, map_tensors
-from leyden.handlers.common.number_checks import require_number, require_whole
+from leyden.engine.values import Move, map_tensors, whole_number
+from leyden.handlers.common.number_checks import require_number
 from leyden.handlers.common.updates import modules_of
 from leyden.handlers.training.fast_precision import fast_precision, warn_if_slow
 from leyden.handlers.training.loss_scaler import LossScaler
@@ -52,7 +52,7 @@ class MixedPrecision:
         if "init_scale" in options:
             require_number("MixedPrecision", "an init_scale", options["init_scale"], above=0)
         if "growth_interval" in options:
-            require_whole("MixedPrecision", "a growth_interval", options["growth_interval"], 1)
+            whole_number("a growth_interval", options["growth_interval"], 1, who="MixedPrecision")
         self.precision = precision or "fp32"
         self._chooses = precision is None
         self.update = update

@@ -7,7 +7,8 @@ from typing import Any
 
 from leyden import distributed as dist
 from leyden.engine import Engine, Events
-from leyden.handlers.common import require_function, require_mode, require_number, require_whole
+from leyden.engine.values import whole_number
+from leyden.handlers.common import require_function, require_mode, require_number
 
 
 class EarlyStopping:
@@ -34,7 +35,7 @@ class EarlyStopping:
         if score_function is None or not isinstance(trainer, Engine):
             raise TypeError(f"EarlyStopping takes a function and a trainer, but got {score_function!r} and {trainer!r}")
         require_function("EarlyStopping", "score_function", score_function, "the engine")
-        self.patience = require_whole("EarlyStopping", "a patience", patience, 1)
+        self.patience = whole_number("a patience", patience, 1, who="EarlyStopping")
         threshold = threshold if min_delta is None else min_delta
         self.threshold = require_number("EarlyStopping", "a threshold", threshold, least=0)
         self.threshold_mode = threshold_mode if min_delta_mode is None else min_delta_mode

@@ -432,7 +432,7 @@ def test_not_even_the_smallest_size_fits():
 def test_numbers_that_are_none(name):
     with pytest.raises(ValueError, match=f"needs {name} of at least 1, but got 0"):
         BatchSizeFinder(**{name: 0})
-    with pytest.raises(TypeError, match=f"takes {name} as a whole number, but got 2.5"):
+    with pytest.raises(TypeError, match=f"takes {name} as a whole number, at least 1, but got 2.5"):
         BatchSizeFinder(**{name: 2.5})
 
 
