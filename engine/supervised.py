@@ -15,6 +15,7 @@ from leyden.engine.evaluation.eval_mode import evaluator_of
 from leyden.engine.setup import Stage
 from leyden.engine.step.batches import Inputs, ModelInputs, PrepareBatch, caller
 from leyden.engine.step.late_optimizer import MakeOptimizer
+from leyden.engine.step.several_optimizers import as_one
 from leyden.engine.step.update import Update
 from leyden.engine.values.moving import move_module
 from leyden.engine.values.nested import detached
@@ -91,6 +92,8 @@ def supervised_trainer(
         if isinstance(loss_fn, nn.Module):
             move_module(loss_fn, inputs.device)
 
+    if isinstance(optimizer, Sequence):
+        optimizer = as_one(optimizer)
     by_closure = isinstance(optimizer, torch.optim.LBFGS)
     trainer: Engine[Any, Any] = Engine(train_step_by_closure if by_closure else train_step)
     trainer.device = inputs.device

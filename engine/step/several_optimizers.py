@@ -16,8 +16,8 @@ Closure = Callable[[], Any]
 class SeveralOptimizers(Optimizer):
     """Steps its optimizers one after the other. Its groups and states are theirs, one optimizer's after another's.
 
-    Raises TypeError for what is no optimizer; ValueError for fewer than two, for LBFGS, whose step evaluates the model
-    by itself, and for a parameter that two of them have.
+    Raises TypeError for what is no optimizer; ValueError for an empty list, for LBFGS, whose step evaluates the model by
+    itself, and for a parameter that two of them have.
     """
 
     def __init__(self, optimizers: Sequence[Optimizer]) -> None:
@@ -30,8 +30,8 @@ class SeveralOptimizers(Optimizer):
                 raise TypeError(f"an Update takes an optimizer or a list of them, but the list has {each!r}")
             if isinstance(each, torch.optim.LBFGS):
                 raise ValueError("LBFGS evaluates the model several times in its step, so it can't be one of several")
-        if len(self.optimizers) < 2:
-            raise ValueError(f"a list of optimizers has at least two of them, but this one has {len(self.optimizers)}")
+        if not self.optimizers:
+            raise ValueError("an Update takes an optimizer or a list of them, but the list is empty")
         held: dict[int, str] = {}
         for each in self.optimizers:
             kind = type(each).__name__
@@ -147,8 +147,12 @@ class _States(MutableMapping[Any, Any]):
 
 
 def as_one(optimizer: Optimizer | Sequence[Optimizer]) -> Optimizer:
-    """The optimizer, or several as one."""
-    return optimizer if isinstance(optimizer, Optimizer) else SeveralOptimizers(optimizer)
+    """The optimizer, the one of a list, or several as one."""
+    if isinstance(optimizer, Optimizer):
+        return optimizer
+    if isinstance(optimizer, list | tuple) and len(optimizer) == 1 and isinstance(optimizer[0], Optimizer):
+        return optimizer[0]
+    return SeveralOptimizers(optimizer)
 
 
 def optimizers_in(optimizer: Optimizer) -> tuple[Optimizer, ...]:

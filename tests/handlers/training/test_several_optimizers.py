@@ -256,8 +256,8 @@ def test_what_is_no_list_of_optimizers_is_told() -> None:
     engine = Engine(lambda engine, batch: None)
     with pytest.raises(ValueError, match="is trained by SGD and by AdamW"):
         Update(engine, model, [one, torch.optim.AdamW(model.parameters())])
-    with pytest.raises(ValueError, match="at least two of them"):
-        Update(engine, model, [one])
+    with pytest.raises(ValueError, match="the list is empty"):
+        Update(engine, model, [])
     with pytest.raises(TypeError, match="or a list of them"):
         Update(engine, model, [one, "adamw"])
     with pytest.raises(ValueError, match="LBFGS"):
@@ -265,6 +265,26 @@ def test_what_is_no_list_of_optimizers_is_told() -> None:
     update = Update(engine, model, [one, two])
     assert update.optimizers == (one, two)
     assert "SGD + AdamW on GPT" in str(engine)
+
+
+@pytest.mark.parametrize("make", [torch.optim.AdamW, torch.optim.LBFGS])
+@pytest.mark.parametrize("listed", [lambda one: [one], lambda one: (one,)])
+def test_a_list_of_one_is_that_one(make, listed) -> None:
+    trained = []
+    for arrange in (lambda one: one, listed):
+        model = gpt()
+        optimizer = make(model.parameters(), lr=1e-2)
+        trainer = supervised_trainer(model, arrange(optimizer), loss_fn)
+        assert trainer.updates["default"].optimizer is optimizer
+        trainer.run(data(2))
+        trained.append(model.state_dict())
+    assert all(map(torch.equal, trained[0].values(), trained[1].values()))
+
+
+def test_a_function_may_make_a_list_of_one() -> None:
+    trainer = supervised_trainer(gpt(), lambda parameters: [torch.optim.SGD(parameters, lr=0.1)], loss_fn)
+    trainer.run(data(2))
+    assert type(trainer.updates["default"].optimizer) is torch.optim.SGD
 
 
 def test_a_step_of_one_of_them_by_hand_is_told() -> None:
