@@ -6,27 +6,36 @@ from leyden.metrics.classification import ClassificationMetric
 from leyden.metrics.confusion_matrix import ConfusionMatrix
 from leyden.metrics.derived import Derived, MetricsLambda
 from leyden.metrics.errors import NotComputableError
+from leyden.metrics.f_beta import F1, FBeta
 from leyden.metrics.group import MetricGroup
 from leyden.metrics.loss import Loss
 from leyden.metrics.mean import Mean
+from leyden.metrics.multi_label_confusion_matrix import MultiLabelConfusionMatrix
+from leyden.metrics.overlap import Dice, IoU, MeanIoU
 from leyden.metrics.precision_recall import Precision, Recall
 from leyden.metrics.regression import MeanSquaredError
 from leyden.metrics.running_average import RunningAverage
 from leyden.metrics.usage import EpochWise, MetricUsage, RunningBatchWise, SingleEpochRunningBatchWise
 
 __all__ = [
+    "F1",
     "Accuracy",
     "ClassificationMetric",
     "ConfusionMatrix",
     "Derived",
+    "Dice",
     "EpochWise",
+    "FBeta",
+    "IoU",
     "Loss",
     "Mean",
+    "MeanIoU",
     "MeanSquaredError",
     "Metric",
     "MetricGroup",
     "MetricUsage",
     "MetricsLambda",
+    "MultiLabelConfusionMatrix",
     "NotComputableError",
     "OutputTransform",
     "Precision",

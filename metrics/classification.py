@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, Literal, NamedTuple
 
 import torch
 
 from leyden.metrics.base import Device, Metric, OutputTransform
 from leyden.metrics.errors import NotComputableError
-from leyden.metrics.label_faults import PLACES, Fault, Found, can_look_at, looks_one_hot, message, not_binary, outside
+from leyden.metrics.label_faults import (
+    PLACES,
+    Fault,
+    Found,
+    can_look_at,
+    has_nan,
+    looks_one_hot,
+    message,
+    not_binary,
+    outside,
+    within,
+)
+from leyden.metrics.label_shapes import by_class, flat, whole
 from leyden.metrics.outputs import described, tensor_pair
 
 FEWEST_ROWS = 16
@@ -26,8 +39,10 @@ class Labels(NamedTuple):
     y_pred: torch.Tensor
     y: torch.Tensor
     classes: int
-    kept: torch.Tensor
-    """A mask of the shape of y: True where `ignore_index` leaves nothing out."""
+    kept: torch.Tensor | None
+    """A mask of the shape of y: True where `ignore_index` leaves nothing out; None where it is known that every label
+    counts.
+    """
 
 
 class ClassificationMetric(Metric):
@@ -79,17 +94,21 @@ class ClassificationMetric(Metric):
         """The labels of a batch."""
         y_pred, y = tensor_pair(self, output)
         labels = self._multilabel(y_pred, y) if self.is_multilabel else self._exclusive(y_pred, y)
-        if self._seen is not None and self._seen != (labels.kind, labels.classes):
-            kind, classes = self._seen
-            raise ValueError(
-                f"{type(self).__name__} began with {kind} outputs of {classes} classes, but now found "
-                f"{labels.kind} ones of {labels.classes}: {described((y_pred, y))}"
-            )
-        self._seen = (labels.kind, labels.classes)
-        if self.ignore_index is not None:
-            kept = labels.kept.any(1) if labels.kind == "multilabel" else labels.kept
-            self.marks[0] += (~kept).sum().to(self.marks.device)
+        self._register(labels.kind, labels.classes, labels.kept, output)
         return labels
+
+    def _register(self, kind: str, classes: int, kept: torch.Tensor | None, output: Any) -> None:
+        """Sees that all batches are of one kind, and counts what is left out."""
+        if self._seen != (kind, classes):
+            if self._seen is not None:
+                raise ValueError(
+                    f"{type(self).__name__} began with {self._seen[0]} outputs of {self._seen[1]} classes, but now "
+                    f"found {kind} ones of {classes}: {described(output)}"
+                )
+            self._seen = (kind, classes)
+        if kept is not None and self.ignore_index is not None:
+            left_out = ~(kept.any(1) if kept.ndim > 1 else kept)
+            self.marks[0] += left_out.sum().to(self.marks.device)
 
     def verify(self) -> None:
         """Raises ValueError for values that make no sense, NotComputableError if every label was left out."""
@@ -125,27 +144,35 @@ class ClassificationMetric(Metric):
                 f"but found {described((y_pred, y))}; give it an output_transform that makes such a pair"
             )
         self._refuse_one_hot(y_pred, y)
-        y_pred, y = y_pred.reshape(-1), _whole(y).reshape(-1)
-        kept = self._kept(y)
+        y_pred, y = flat(y_pred), flat(whole(y))
         if y_pred.is_floating_point() or y_pred.dtype == torch.bool or y.is_floating_point() or self.binary_only:
-            y_pred = self._decided(y_pred, y, kept)
-        else:
-            y_pred = _whole(y_pred)
+            return Labels("binary", *self._decided(y_pred, y))
+        y_pred = whole(y_pred)
+        kept = None
+        if not self._all_count(y, None):
+            kept = self._kept(y)
             self._note(Found(Fault.CLASS, kept & outside(y, 0), y), classes=0)
         return Labels("binary", y_pred, y, 2, kept)
 
     def _multiclass(self, y_pred: torch.Tensor, y: torch.Tensor, classes: int) -> Labels:
+        y = self._class_indices(y)
+        kept = None
+        if self._all_count(y, classes - 1) and not has_nan(y_pred):
+            chosen = y_pred.argmax(1)
+        else:
+            top, chosen = y_pred.max(1)  # of NaN and others the maximum is NaN
+            kept, top = self._kept(y), flat(top)
+            self._note(
+                Found(Fault.NAN, kept & top.isnan(), top),
+                Found(Fault.CLASS, kept & outside(y, 0, classes - 1), y),
+                classes=classes,
+            )
+        return Labels("multiclass", flat(chosen), y, classes, kept)
+
+    def _class_indices(self, y: torch.Tensor) -> torch.Tensor:
         if y.is_floating_point():
             raise TypeError(f"{type(self).__name__} needs class indices as y, whole numbers, but found {described(y)}")
-        top, chosen = (each.reshape(-1) for each in y_pred.max(1))  # of NaN and others the maximum is NaN
-        y = _whole(y).reshape(-1)
-        kept = self._kept(y)
-        self._note(
-            Found(Fault.NAN, kept & top.isnan(), top),
-            Found(Fault.CLASS, kept & outside(y, 0, classes - 1), y),
-            classes=classes,
-        )
-        return Labels("multiclass", chosen, y, classes, kept)
+        return flat(whole(y))
 
     def _multilabel(self, y_pred: torch.Tensor, y: torch.Tensor) -> Labels:
         if y_pred.shape != y.shape or y.ndim < 2 or y.shape[1] < 2:
@@ -153,23 +180,35 @@ class ClassificationMetric(Metric):
                 f"{type(self).__name__}(is_multilabel=True) takes y_pred and y of one shape (N, C, ...) with C > 1, "
                 f"but found {described((y_pred, y))}"
             )
-        classes = y.shape[1]
-        y_pred, y = (each.movedim(1, -1).reshape(-1, classes) for each in (y_pred, _whole(y)))
-        kept = self._kept(y)
-        return Labels("multilabel", self._decided(y_pred, y, kept), y, classes, kept)
+        y_pred, y, _, kept = self._decided(by_class(y_pred), by_class(whole(y)))
+        return Labels("multilabel", y_pred, y, y.shape[1], kept)
 
-    def _decided(self, y_pred: torch.Tensor, y: torch.Tensor, kept: torch.Tensor) -> torch.Tensor:
-        """Scores cut at the threshold, or labels 0 and 1 as they are."""
-        labels = Found(Fault.BINARY_Y, kept & not_binary(y), y)
-        if not y_pred.is_floating_point():
-            y_pred = _whole(y_pred)
-            self._note(labels, Found(Fault.BINARY_Y_PRED, kept & not_binary(y_pred), y_pred), classes=2)
-            return y_pred
-        found = [Found(Fault.NAN, kept & y_pred.isnan(), y_pred), labels]
-        if 0 < self.threshold < 1:
-            found.insert(1, Found(Fault.SCORE, kept & outside(y_pred, -ROUNDING, 1 + ROUNDING), y_pred))
-        self._note(*found, classes=2)
-        return y_pred > self.threshold
+    def _decided(
+        self, y_pred: torch.Tensor, y: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor, int, torch.Tensor | None]:
+        """Labels of two classes, from scores cut at the threshold or from what is 0 and 1; and which of them count."""
+        cut = y_pred.is_floating_point()
+        y_pred = y_pred if cut else whole(y_pred)
+        low, high = (-ROUNDING, 1 + ROUNDING) if 0 < self.threshold < 1 else (-math.inf, math.inf)
+        kept = None
+        if not (self._all_count(y, 1) and within(y_pred, *((low, high) if cut else (0, 1)))):
+            kept = self._kept(y)
+            labels = Found(Fault.BINARY_Y, kept & not_binary(y), y)
+            if cut:
+                nan = Found(Fault.NAN, kept & y_pred.isnan(), y_pred)
+                self._note(nan, Found(Fault.SCORE, kept & outside(y_pred, low, high), y_pred), labels, classes=2)
+            else:
+                self._note(labels, Found(Fault.BINARY_Y_PRED, kept & not_binary(y_pred), y_pred), classes=2)
+        return y_pred > self.threshold if cut else y_pred, y, 2, kept
+
+    def _all_count(self, y: torch.Tensor, highest: int | None) -> bool:
+        """Whether it is known, without waiting for a device, that every y is one of 0, ..., highest, and none of them
+        is left out: masks are then not needed.
+        """
+        if y.is_floating_point() or not can_look_at(y):
+            return False
+        ignored = self.ignore_index is not None and 0 <= self.ignore_index <= (2**63 if highest is None else highest)
+        return not ignored and within(y, 0, math.inf if highest is None else highest)
 
     def _refuse_one_hot(self, y_pred: torch.Tensor, y: torch.Tensor) -> None:
         if y.ndim < 2 or y.shape[1] < 2:
@@ -203,11 +242,6 @@ class ClassificationMetric(Metric):
         if classes is None:
             classes = self._seen[1] if self._seen is not None and self._seen[0] == "multiclass" else 0
         return message(fault, type(self).__name__, found, classes, self.threshold, self.ignore_index)
-
-
-def _whole(values: torch.Tensor) -> torch.Tensor:
-    """Whole numbers as int64, in which -100 is what it says; floating ones as they are."""
-    return values if values.is_floating_point() else values.to(torch.int64)
 
 
 def bin_counts(indices: torch.Tensor, bins: int) -> torch.Tensor:

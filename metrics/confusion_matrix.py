@@ -63,13 +63,17 @@ class ConfusionMatrix(ClassificationMetric):
                 f"but found {described(output)}"
             )
         y_pred, y = y_pred.long(), y.long()
-        cells = torch.where(kept & ~outside(y_pred, 0, classes - 1), y * classes + y_pred, classes * classes)
+        counted = ~outside(y_pred, 0, classes - 1) if kept is None else kept & ~outside(y_pred, 0, classes - 1)
+        cells = torch.where(counted, y * classes + y_pred, classes * classes)
         counts = bin_counts(cells, classes * classes + 1)[:-1].view(classes, classes)
         self.matrix += counts.to(self.matrix.device)
         self.samples += len(output[1])
 
     def _kept(self, y: torch.Tensor) -> torch.Tensor:
         return super()._kept(y) & ~outside(y, 0, self.num_classes - 1)
+
+    def _all_count(self, y: torch.Tensor, highest: int | None) -> bool:
+        return super()._all_count(y, self.num_classes - 1 if highest is None else highest)
 
     def compute(self) -> torch.Tensor:
         require_samples(self, self.samples)

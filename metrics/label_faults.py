@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from enum import IntEnum
 from typing import NamedTuple
 
@@ -68,6 +69,21 @@ def outside(values: torch.Tensor, low: float, high: float | None = None) -> torc
     """Where values are below `low` or above `high`."""
     below = values < low
     return below if high is None else below | (values > high)
+
+
+def within(values: torch.Tensor, low: float, high: float) -> bool:
+    """Whether all values can be read without waiting, and are numbers from `low` to `high`."""
+    if not can_look_at(values):
+        return False
+    if values.numel() == 0 or values.dtype == torch.bool:
+        return True
+    least, greatest = values.aminmax()
+    return bool(least.item() >= low and greatest.item() <= high)
+
+
+def has_nan(values: torch.Tensor) -> bool:
+    """Whether NaN may be among the values, which can be read without waiting: a sum tells (inf - inf does too)."""
+    return math.isnan(values.sum().item())
 
 
 def not_binary(values: torch.Tensor) -> torch.Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from itertools import chain
 from typing import Any
@@ -14,6 +14,8 @@ from leyden.engine.values import move_module, tensors_of, whole_number
 from leyden.metrics.base import Device, Metric, OutputTransform
 from leyden.metrics.errors import require_samples
 from leyden.metrics.outputs import described, device_of
+
+NO_OPTIONS: Mapping[str, Any] = {}
 
 
 class Loss(Metric):
@@ -42,6 +44,7 @@ class Loss(Metric):
         _refuse_sum(loss_fn)
         self.loss_fn = loss_fn
         self.batch_size = batch_size
+        self._low: list[str] = []  # the loss function's own tensors of 16 bits
         self.add_state("total", torch.tensor(0.0, dtype=torch.float64), "sum")
         self.add_state("count", 0, "sum")
 
@@ -52,8 +55,8 @@ class Loss(Metric):
                 "give it an output_transform that makes such a tuple of the engine's output"
             )
         y_pred, y, *rest = output
-        options: Mapping[str, Any] = rest[0] if rest else {}
-        if options.get("reduction") == "sum":
+        options: Mapping[str, Any] = rest[0] if rest else NO_OPTIONS
+        if options and options.get("reduction") == "sum":
             raise ValueError(_summed("the keyword arguments of Loss"))
         if self.batch_size is None:
             size = _batch_size(y_pred, y)
@@ -62,7 +65,8 @@ class Loss(Metric):
         if size == 0:
             return
         try:
-            loss = _in_full_precision(self.loss_fn)(y_pred, y, **options)
+            loss_fn = _in_full_precision(self.loss_fn, self._low) if self._low else self.loss_fn
+            loss = loss_fn(y_pred, y, **options)
         except RuntimeError as error:
             error.add_note(
                 "Loss gives its loss_fn float32 where the model's outputs have 16 bits; tensors that it holds itself "
@@ -74,14 +78,19 @@ class Loss(Metric):
                 f"the loss_fn of Loss must give the mean over the batch, a scalar, but gave {described(loss)}; "
                 'use reduction="mean"'
             )
-        self.total += loss.detach().reshape(()).to(self.total) * size
+        loss = loss.detach()
+        if loss.device != self.total.device or loss.ndim:
+            loss = loss.reshape(()).to(self.total.device)
+        self.total.add_(loss, alpha=size)
         self.count += size
 
     def _settle(self, output: Any) -> None:
         super()._settle(output)
         device = device_of(output)
-        if isinstance(self.loss_fn, nn.Module) and device is not None:
-            move_module(self.loss_fn, device)
+        if isinstance(self.loss_fn, nn.Module):
+            if device is not None:
+                move_module(self.loss_fn, device)
+            self._low = [name for name, tensor in _tensors(self.loss_fn) if _is_low(tensor)]
 
     def compute(self) -> torch.Tensor:
         require_samples(self, self.count)
@@ -119,12 +128,15 @@ def _batch_size(y_pred: Any, y: Any) -> int:
     return sizes.pop()
 
 
-def _in_full_precision(loss_fn: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
-    """The loss function with its own tensors of 16 bits as float32, as its inputs are."""
-    if not isinstance(loss_fn, nn.Module):
-        return loss_fn
-    named = chain(loss_fn.named_parameters(), loss_fn.named_buffers())
-    widened = {name: t.float() for name, t in named if t.is_floating_point() and t.itemsize < 4}
-    if not widened:
-        return loss_fn
+def _in_full_precision(loss_fn: Any, low: list[str]) -> Callable[..., torch.Tensor]:
+    """The loss function with those of its own tensors that have 16 bits as float32, as its inputs are."""
+    widened = {name: tensor.float() for name, tensor in _tensors(loss_fn) if name in low}
     return lambda *args, **options: torch.func.functional_call(loss_fn, widened, args, options)
+
+
+def _tensors(module: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
+    return chain(module.named_parameters(), module.named_buffers())
+
+
+def _is_low(tensor: torch.Tensor) -> bool:
+    return tensor.is_floating_point() and tensor.itemsize < 4

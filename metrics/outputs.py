@@ -23,9 +23,12 @@ def _wide(tensor: torch.Tensor) -> torch.Tensor:
 
 def full_precision() -> AbstractContextManager[Any]:
     """Turns autocast off within, on the kinds of device where it is on."""
-    kinds = [kind for kind in _AUTOCAST_KINDS if torch.is_autocast_enabled(kind)]
-    if not kinds:
+    for kind in _AUTOCAST_KINDS:
+        if torch.is_autocast_enabled(kind):
+            break
+    else:
         return _NOTHING
+    kinds = [kind for kind in _AUTOCAST_KINDS if torch.is_autocast_enabled(kind)]
     stack = ExitStack()
     for kind in kinds:
         stack.enter_context(torch.autocast(kind, enabled=False))
@@ -33,7 +36,13 @@ def full_precision() -> AbstractContextManager[Any]:
 
 
 _NOTHING: AbstractContextManager[Any] = nullcontext()
-_AUTOCAST_KINDS = tuple(kind for kind in ("cpu", "cuda", "xpu", "mps", "xla") if torch.amp.is_autocast_available(kind))
+_ACCELERATOR = torch.accelerator.current_accelerator()
+_AUTOCAST_KINDS = tuple(
+    kind
+    for kind in dict.fromkeys(("cpu", "xla", *([] if _ACCELERATOR is None else [_ACCELERATOR.type])))
+    if torch.amp.is_autocast_available(kind)
+)
+"""Kinds of device that this process may have: each is asked at every update."""
 
 
 def device_of(value: Any) -> torch.device | None:
@@ -55,9 +64,10 @@ def described(value: Any) -> str:
 
 def tensor_pair(metric: object, output: Any) -> tuple[torch.Tensor, torch.Tensor]:
     """(y_pred, y) of an output. Raises TypeError if it is no pair of tensors."""
-    if isinstance(output, tuple | list) and len(output) == 2 and all(isinstance(each, torch.Tensor) for each in output):
+    if isinstance(output, tuple | list) and len(output) == 2:
         y_pred, y = output
-        return y_pred, y
+        if isinstance(y_pred, torch.Tensor) and isinstance(y, torch.Tensor):
+            return y_pred, y
     raise TypeError(
         f"{type(metric).__name__} takes (y_pred, y), two tensors, but found {described(output)}; "
         "give it an output_transform that makes such a pair of the engine's output"

@@ -15,7 +15,7 @@ from leyden.metrics.states import widened
 Average: TypeAlias = Literal["macro", "micro", "weighted"] | bool | None
 
 
-class _ByClass(ClassificationMetric):
+class ByClass(ClassificationMetric):
     """Counts, for each class, right predictions, predictions and targets."""
 
     binary_only = True
@@ -57,14 +57,13 @@ class _ByClass(ClassificationMetric):
     def compute(self) -> torch.Tensor:
         require_samples(self, self.total)
         right, predicted, true = widened(self.counts)
-        whole = self._whole(predicted, true)
         if self.average == "micro":
-            return self.sound(_ratio(right.sum(), whole.sum()))
-        by_class = self.sound(_ratio(right, whole))
+            return self.sound(self.by_counts(right.sum(), predicted.sum(), true.sum()))
+        by_class = self.sound(self.by_counts(right, predicted, true))
         if self.average == "macro":
             return by_class[self._averaged(len(by_class))].mean()
         if self.average == "weighted":
-            return _ratio((by_class * true).sum(), true.sum())
+            return ratio((by_class * true).sum(), true.sum())
         return by_class if len(by_class) > 1 else by_class[0]
 
     def _averaged(self, classes: int) -> list[int]:
@@ -72,11 +71,11 @@ class _ByClass(ClassificationMetric):
         return [each for each in range(classes) if each != self.ignore_index]
 
     @abstractmethod
-    def _whole(self, predicted: torch.Tensor, true: torch.Tensor) -> torch.Tensor:
-        """What right predictions are divided by."""
+    def by_counts(self, right: torch.Tensor, predicted: torch.Tensor, true: torch.Tensor) -> torch.Tensor:
+        """The value, from how many predictions are right, how many there are, and how many targets."""
 
 
-class Precision(_ByClass):
+class Precision(ByClass):
     """For each class, the share of its predictions that are correct; 0 for a class that was never predicted.
 
     `average=None`: by class, {0: ..., 1: ...}. False: the same, but for binary outputs the number of class 1. "macro"
@@ -85,38 +84,42 @@ class Precision(_ByClass):
     `ClassificationMetric` for what (y_pred, y) may be, and for what is left out.
     """
 
-    def _whole(self, predicted: torch.Tensor, true: torch.Tensor) -> torch.Tensor:
-        return predicted
+    def by_counts(self, right: torch.Tensor, predicted: torch.Tensor, true: torch.Tensor) -> torch.Tensor:
+        return ratio(right, predicted)
 
 
-class Recall(_ByClass):
+class Recall(ByClass):
     """For each class, the share of its samples that were predicted as such; 0 for a class that never occurs.
 
     Averages, and what is left out, are those of `Precision`.
     """
 
-    def _whole(self, predicted: torch.Tensor, true: torch.Tensor) -> torch.Tensor:
-        return true
+    def by_counts(self, right: torch.Tensor, predicted: torch.Tensor, true: torch.Tensor) -> torch.Tensor:
+        return ratio(right, true)
 
 
 def _counts(labels: Labels) -> torch.Tensor:
     """(3, classes): right predictions, predictions, targets."""
     kind, y_pred, y, classes, kept = labels
     if kind == "multilabel":
-        y_pred, y = y_pred.bool() & kept, y.bool() & kept
+        y_pred, y = y_pred.bool(), y.bool()
+        if kept is not None:
+            y_pred, y = y_pred & kept, y & kept
         return torch.stack([(y_pred & y).sum(0), y_pred.sum(0), y.sum(0)])
     y_pred, y = y_pred.long(), y.long()
-    # What can't be meant is told later, but must not lie outside of the bins.
-    counted = kept & (y >= 0) & (y < classes) & (y_pred >= 0) & (y_pred < classes)
-    # One bin more takes what does not count: picking the rest out would have to wait for the device.
-    true = torch.where(counted, y, classes)
-    predicted = torch.where(counted, y_pred, classes)
+    true, predicted = y, y_pred
+    if kept is not None:
+        # What can't be meant is told later, but must not lie outside of the bins.
+        counted = kept & (y >= 0) & (y < classes) & (y_pred >= 0) & (y_pred < classes)
+        # One bin more takes what does not count: picking the rest out would have to wait for the device.
+        true = torch.where(counted, y, classes)
+        predicted = torch.where(counted, y_pred, classes)
     right = torch.where(y_pred == y, true, classes)
     width = classes + 1
     bins = bin_counts(torch.cat([right, predicted + width, true + 2 * width]), 3 * width)
     return bins.view(3, width)[:, :classes]
 
 
-def _ratio(part: torch.Tensor, whole: torch.Tensor) -> torch.Tensor:
+def ratio(part: torch.Tensor, whole: torch.Tensor) -> torch.Tensor:
     """part / whole, and 0 where the whole is 0."""
-    return part / whole.clamp(min=1)
+    return part / torch.where(whole > 0, whole, 1)

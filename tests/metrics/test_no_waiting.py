@@ -5,7 +5,22 @@ import torch
 from torch import nn
 
 from leyden.engine import Engine
-from leyden.metrics import Accuracy, ConfusionMatrix, Loss, Mean, MeanSquaredError, Precision, Recall, RunningAverage
+from leyden.metrics import (
+    F1,
+    Accuracy,
+    ConfusionMatrix,
+    Dice,
+    FBeta,
+    IoU,
+    Loss,
+    Mean,
+    MeanIoU,
+    MeanSquaredError,
+    MultiLabelConfusionMatrix,
+    Precision,
+    Recall,
+    RunningAverage,
+)
 
 
 def meta(*shape, dtype=torch.float32):
@@ -24,6 +39,13 @@ CASES = {
     "binary precision": (Precision(), BINARY),
     "multilabel recall": (Recall(average="weighted", is_multilabel=True), MULTILABEL),
     "confusion matrix": (ConfusionMatrix(3, "recall"), CLASSES),
+    "top-k accuracy": (Accuracy(top_k=2), CLASSES),
+    "F beta": (FBeta(2, average="macro"), CLASSES),
+    "multilabel F1": (F1(is_multilabel=True), MULTILABEL),
+    "multilabel confusion matrix": (MultiLabelConfusionMatrix(3, normalized=True), MULTILABEL),
+    "IoU": (IoU(3), CLASSES),
+    "mean IoU": (MeanIoU(3), CLASSES),
+    "Dice": (Dice(3, "macro"), CLASSES),
     "mean squared error": (MeanSquaredError(), (meta(8, 2), meta(8, 2))),
     "loss": (Loss(nn.functional.cross_entropy), CLASSES),
     "mean": (Mean(), meta(8)),

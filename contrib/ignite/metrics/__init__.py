@@ -1,6 +1,17 @@
 """The names of `ignite.metrics` that leyden has."""
 
+from leyden.contrib.ignite.metrics.confusion_matrix import (
+    DiceCoefficient,
+    IoU,
+    JaccardIndex,
+    cmAccuracy,
+    cmPrecision,
+    cmRecall,
+    mIoU,
+)
+from leyden.contrib.ignite.metrics.fbeta import Fbeta
 from leyden.contrib.ignite.metrics.running_average import RunningAverage
+from leyden.contrib.ignite.metrics.top_k import TopKCategoricalAccuracy
 from leyden.metrics import (
     Accuracy,
     ConfusionMatrix,
@@ -10,6 +21,7 @@ from leyden.metrics import (
     Metric,
     MetricsLambda,
     MetricUsage,
+    MultiLabelConfusionMatrix,
     Precision,
     Recall,
     RunningBatchWise,
@@ -19,15 +31,25 @@ from leyden.metrics import (
 __all__ = [
     "Accuracy",
     "ConfusionMatrix",
+    "DiceCoefficient",
     "EpochWise",
+    "Fbeta",
+    "IoU",
+    "JaccardIndex",
     "Loss",
     "MeanSquaredError",
     "Metric",
     "MetricUsage",
     "MetricsLambda",
+    "MultiLabelConfusionMatrix",
     "Precision",
     "Recall",
     "RunningAverage",
     "RunningBatchWise",
     "SingleEpochRunningBatchWise",
+    "TopKCategoricalAccuracy",
+    "cmAccuracy",
+    "cmPrecision",
+    "cmRecall",
+    "mIoU",
 ]
