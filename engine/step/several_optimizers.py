@@ -16,8 +16,8 @@ Closure = Callable[[], Any]
 class SeveralOptimizers(Optimizer):
     """Steps its optimizers one after the other. Its groups and states are theirs, one optimizer's after another's.
 
-    Raises TypeError for what is no optimizer; ValueError for an empty list, for LBFGS, whose step evaluates the model by
-    itself, and for a parameter that two of them have.
+    Raises TypeError for what is no optimizer; ValueError for an empty list, for LBFGS, whose step evaluates the model
+    by itself, and for a parameter that two of them have.
     """
 
     def __init__(self, optimizers: Sequence[Optimizer]) -> None:
