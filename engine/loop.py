@@ -58,6 +58,7 @@ class Loop(Control):
                 skips = cursor.epoch_cut and Stop.SKIP_EPOCH_COMPLETED in requests.heard
                 requests.heed(ENDS_RUN)
                 ends = limits.reached(state, epoch_open=False)
+                self._step_watch.tell_unclosed()
                 for update in self.updates.values():
                     update.flush(run_ends=ends)
                 cursor.epoch_open = cursor.epoch_cut = False

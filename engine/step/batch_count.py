@@ -41,6 +41,10 @@ class BatchCount:
         """No gradient is there that an optimizer's step waits for."""
         return self._done == 0 and not self.batch_open
 
+    def is_first_open(self) -> bool:
+        """A batch is open, and it is the first of its window."""
+        return self.batch_open and self._done == 0
+
     def closes_next(self) -> bool:
         """Whether the batch in work, or the next one, will close the window."""
         return self._done + 1 >= self._size

@@ -10,19 +10,27 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from leyden import distributed as dist
+from leyden.engine.events.dispatch import RemovableEventHandle
+from leyden.engine.events.listeners import Order
+from leyden.engine.events.names import Events
 from leyden.engine.state import State
+from leyden.engine.step.parameters import named_parameters
 
 if TYPE_CHECKING:
     from leyden.engine.step.update import Update
 
 LOOKED_AT = 3
 """An update's own steps after which nothing is looked at any more, so that steps cost nothing."""
+LONG_OPEN = 100
+"""Iterations without the end of a batch after which a run says so, where its epoch has not ended before."""
+SHOWN = 3
+"""Names of parameters in a message."""
 OWN = "leyden.engine.step.update"
 
 
 class StepWatch:
-    """Looks at the first steps of each update's optimizer, once in the update's life; and at a run's end for updates
-    that did nothing. Rank 0 tells.
+    """Looks at what each update's optimizer trains and at its first steps, once in the update's life; then for batches
+    that nobody closes, and at a run's end for updates that did nothing. Rank 0 tells.
     """
 
     def __init__(self, updates: dict[str, Update]) -> None:
@@ -31,6 +39,8 @@ class StepWatch:
         self._seen: dict[str, int] = {}  # own steps, by update
         self._told: set[str] = set()
         self._begun_at = 0
+        self._steps_at: dict[str, int] = {}  # when the run began
+        self._long_open: list[RemovableEventHandle] = []
 
     def begin(self, iteration: int) -> None:
         """Called when a run starts."""
@@ -38,6 +48,16 @@ class StepWatch:
         if dist.rank() != 0:
             return
         for name, update in self._updates.items():
+            if name not in self._steps_at:
+                self._tell_left_out(name)
+            self._steps_at[name] = update.steps
+            self._long_open.append(
+                update.engine.add_event_handler(
+                    Events.ITERATION_COMPLETED(once=iteration + LONG_OPEN),
+                    functools.partial(self._tell_unclosed, name),
+                    order=Order.LAST,
+                )
+            )
             if self._seen.get(name, 0) < LOOKED_AT:
                 watched = [each for each in update.optimizers if hasattr(each, "register_step_post_hook")]
                 look = functools.partial(self._look, name)
@@ -47,6 +67,9 @@ class StepWatch:
         """Lets go of the optimizers."""
         for name in tuple(self._hooks):
             self._release(name)
+        for handle in self._long_open:
+            handle.remove()
+        self._long_open.clear()
 
     def _release(self, name: str) -> None:
         for hook in self._hooks.pop(name, ()):
@@ -68,6 +91,38 @@ class StepWatch:
             )
         if self._seen[name] >= LOOKED_AT:
             self._release(name)
+
+    def _tell_left_out(self, name: str) -> None:
+        """Warns of parameters that require a gradient and that no optimizer of the engine has."""
+        trained = {id(p) for update in self._updates.values() for p in update.trainable()}
+        of_model = {id(p): key for key, p in named_parameters(self._updates[name].modules).items() if p.requires_grad}
+        if left := [key for each, key in of_model.items() if each not in trained]:
+            named = ", ".join(left[:SHOWN]) + ", ..." * (len(left) > SHOWN)
+            warnings.warn(
+                f'the optimizer of update "{name}" leaves out {len(left)} of the {len(of_model)} parameters of its '
+                f"model that require a gradient ({named}): they will not be trained. Freeze what is to stay as it is "
+                "(requires_grad_(False), or attach Freeze), or give it to the optimizer; a function that makes the "
+                "optimizer is called with all of them",
+                stacklevel=5,
+            )
+
+    def tell_unclosed(self) -> None:
+        """As an epoch ends: warns of updates of which no batch was closed since the run began."""
+        for name in self._steps_at:
+            self._tell_unclosed(name)
+
+    def _tell_unclosed(self, name: str) -> None:
+        update = self._updates[name]
+        iterations = update.engine.state.iteration - self._begun_at
+        none_closed = update.is_first_open() and update.steps == self._steps_at[name]
+        if none_closed and iterations > 1 and name not in self._told:
+            self._told.add(name)
+            warnings.warn(
+                f'update "{name}" went backward, and in the {iterations} iterations of this run so far no batch of it '
+                "was closed: all of them are one batch, without a step of the optimizer. Call update.close() after the "
+                "last update.accumulate(loss) of a batch; update.backward(loss) is both",
+                stacklevel=4,
+            )
 
     def tell_unused(self, state: State) -> None:
         """Where a run ends with a whole epoch: warns of updates that never went backward in it."""

@@ -140,6 +140,118 @@ def test_an_update_of_which_an_earlier_part_of_the_run_made_steps():
     assert told(lambda: (trainer.run(batches(2), max_epochs=1), trainer.run(batches(2), max_epochs=2))) == []
 
 
+# -- a batch that nobody closes ----------------------------------------------------------------------------------------
+
+
+def never_closed(model, optimizer, update, batch):
+    with update.forward():
+        loss = model(batch).square().sum()
+    update.accumulate(loss)
+
+
+@pytest.mark.parametrize("handlers", [list, lambda: [GradientAccumulation(2, tail="carry")]])
+def test_a_step_that_closes_no_batch_is_told_at_the_end_of_its_first_epoch(handlers):
+    trainer, at = trainer_of(never_closed, names=("critic",)), []
+    trainer.attach(*handlers())
+    trainer.add_event_handler(Events.EPOCH_COMPLETED, lambda engine: at.append(len(caught)))
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        trainer.run(batches(4), max_epochs=3)
+    (warning,) = caught
+    assert str(warning.message).startswith('update "critic" went backward, and in the 4 iterations of this run so far')
+    assert "Call update.close() after the last update.accumulate(loss)" in str(warning.message)
+    assert at == [1, 1, 1]
+
+
+def test_in_a_long_epoch_it_is_told_after_its_first_iterations():
+    trainer, at = trainer_of(never_closed), []
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        trainer.add_event_handler(Events.ITERATION_COMPLETED(once=101), lambda engine: at.append(len(caught)))
+        trainer.run(batches(150))
+    assert at == [1]
+    assert "in the 100 iterations of this run so far no batch of it was closed" in str(caught[0].message)
+    assert len(caught) == 1
+
+
+def closed_every(number):
+    def step(model, optimizer, update, batch):
+        never_closed(model, optimizer, update, batch)
+        if update.engine.state.iteration % number == 0:
+            update.close()
+
+    return step
+
+
+@pytest.mark.parametrize("step", [closed_every(1), closed_every(3), right])
+def test_batches_that_are_closed_at_some_time_are_right(step):
+    trainer = trainer_of(step)
+    assert told(lambda: trainer.run(batches(8), max_epochs=2)) == []
+    trainer = trainer_of(step)
+    trainer.attach(GradientAccumulation(8, tail="carry"))
+    assert told(lambda: trainer.run(batches(7), max_epochs=5)) == []
+
+
+def test_one_iteration_that_is_left_open_is_closed_by_its_epoch():
+    assert told(lambda: trainer_of(never_closed).run(batches(1))) == []
+
+
+def test_nothing_is_left_at_the_engine_after_a_run():
+    trainer = trainer_of(right)
+    before = str(trainer).splitlines()[1:]
+    trainer.run(batches(2))
+    assert str(trainer).splitlines()[1:] == before
+
+
+# -- parameters that no optimizer has ----------------------------------------------------------------------------------
+
+
+def partly_trained(late):
+    """A trainer whose optimizer takes the first parameter alone, and the model."""
+    model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2), nn.Linear(2, 1))
+
+    def make(parameters):
+        return torch.optim.SGD(list(parameters)[:1], 0.01)
+
+    return supervised_trainer(model, make if late else make(model.parameters()), nn.MSELoss()), model
+
+
+PAIRS = [(torch.ones(2, 2), torch.ones(2, 1))] * 2
+
+
+@pytest.mark.parametrize("late", [True, False], ids=["late", "ready-made"])
+def test_parameters_that_the_optimizer_leaves_out_are_told_once_as_the_run_starts(late):
+    trainer, _ = partly_trained(late)
+    (warning,) = told(lambda: (trainer.run(PAIRS, max_epochs=1), trainer.run(PAIRS, max_epochs=2)))
+    message = str(warning.message)
+    assert message.startswith('the optimizer of update "default" leaves out 5 of the 6 parameters of its model')
+    assert "(model/0.bias, model/1.weight, model/1.bias, ...): they will not be trained" in message
+    assert "Freeze what is to stay as it is" in message
+    assert warning.filename == __file__
+
+
+@pytest.mark.parametrize("late", [True, False], ids=["late", "ready-made"])
+def test_frozen_ones_may_be_left_out(late):
+    trainer, model = partly_trained(late)
+    for parameter in list(model.parameters())[1:]:
+        parameter.requires_grad_(False)
+    assert told(lambda: trainer.run(PAIRS)) == []
+
+
+def test_those_of_another_update_of_the_engine_are_trained_by_it():
+    model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 1))
+
+    def step(engine, batch):
+        for update in updates:
+            with update.forward():
+                loss = model(batch).square().sum()
+            update.backward(loss)
+
+    trainer = Engine(step)
+    updates = [Update(trainer, model, torch.optim.SGD(part.parameters(), 0.1), str(i)) for i, part in enumerate(model)]
+    assert told(lambda: trainer.run(batches(2))) == []
+
+
 # -- the optimizer's step beside the update ----------------------------------------------------------------------------
 
 
