@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Iterable, Mapping
+from numbers import Real
 
 import torch
 
@@ -24,6 +26,26 @@ def in_list(losses: Iterable[torch.Tensor]) -> list[torch.Tensor]:
     return found
 
 
+def check_weight(weight: object, who: str) -> None:
+    """Raises TypeError or ValueError for what weighs nothing: anything but a number of 0 or more, or a tensor of one.
+
+    The number in a tensor is not looked at, as that would wait for the device; one below 0 makes the gradients NaN.
+    """
+    if isinstance(weight, torch.Tensor):
+        if weight.numel() == 1 and weight.dtype != torch.bool and not weight.is_complex():
+            return
+        found = f"a tensor of shape {tuple(weight.shape)} and {weight.dtype}"
+    else:
+        if isinstance(weight, Real) and not isinstance(weight, bool) and 0 <= float(weight) < math.inf:
+            return
+        found = repr(weight)
+    error = ValueError if isinstance(weight, Real | torch.Tensor) and not isinstance(weight, bool) else TypeError
+    raise error(
+        f"{who} weighs a batch by {found}; a weight is a number of things that a batch has (tokens, say): 0 or more, "
+        "as a number or as a tensor of one element"
+    )
+
+
 class LossShare(SavedUpdate):
     """The part of an `Update` that weighs losses."""
 
@@ -31,14 +53,17 @@ class LossShare(SavedUpdate):
         """The weight of the batch, its own or that of a slot, which is added to the window's; None without weights.
 
         That of a slot is the whole batch's: it is added once, however many losses of the batch go backward. Raises
-        ValueError where some of what goes backward in a window has a weight and some has none.
+        ValueError where some of what goes backward in a window has a weight and some has none, and as `check_weight`.
         """
         if weight is None and self.slots.weight is not None:
             iteration = self.engine.state.iteration
             if self._weighed_at == iteration:
                 return self._batch_weight
-            weight = self._batch_weight = self.slots.weight(self.engine.state.batch)
-            self._weighed_at = iteration
+            weight = self.slots.weight(self.engine.state.batch)
+            check_weight(weight, self.slots.owners.get("window", "the weight slot"))
+            self._batch_weight, self._weighed_at = weight, iteration
+        elif weight is not None:
+            check_weight(weight, f'update "{self.name}"')
         begun = self._done > 0 or self.batch_open
         if (weight is None and self._weight is not None) or (weight is not None and self._weight is None and begun):
             of_this, before = ("no weight", "one") if weight is None else ("a weight", "none")
@@ -80,7 +105,7 @@ class LossShare(SavedUpdate):
     def divide_by_weight(self) -> None:
         self.check_weights()
         parameters = self.trainable()
-        total = torch.as_tensor(self._weight, dtype=torch.float32, device=parameters[0].device)
+        total = torch.as_tensor(self._weight, dtype=torch.float32, device=parameters[0].device).reshape(())
         self._weight = None
         if self.slots.sync is not None:
             total = dist.all_reduce(total, op="mean", over="data")  # the gradients are a mean over ranks too

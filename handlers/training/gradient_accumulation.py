@@ -74,19 +74,8 @@ class GradientAccumulation:
             update.slots.claim("window", self, self._size_on(engine))
             update.slots.tail = self.tail
             update.slots.full_divisor = DIVISORS[self.divide_by]
-            update.slots.weight = None if self.weight is None else self._checked_weight
+            update.slots.weight = self.weight
         engine.add_event_handler(Events.STARTED, self._check_reach)
-
-    def _checked_weight(self, batch: Any) -> torch.Tensor | float:
-        """The weight. A tensor is not read, so as not to wait for it; one below 0 makes the gradients NaN."""
-        assert self.weight is not None
-        weight = self.weight(batch)
-        if not isinstance(weight, torch.Tensor) and not weight >= 0:
-            raise ValueError(
-                f"GradientAccumulation weighs a batch by {weight}; a weight is a number of things that a batch has "
-                "(tokens, say), so none is below 0"
-            )
-        return weight
 
     def _check_reach(self, engine: Engine[Any, Any]) -> None:
         """Warns, when a run starts, of windows that it can't fill."""
