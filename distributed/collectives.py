@@ -62,7 +62,7 @@ def all_reduce(
 
     Raises:
         ValueError: unknown `op` or dimension, or both `group` and `over`.
-        TypeError: `value` is neither tensor nor number, or not a truth value under "and" and "or".
+        TypeError: `value` is neither tensor nor number, or not a truth value under "and" and "or"; `over` is no name.
     """
     name = op.lower()
     if name not in _TENSOR_OPS:

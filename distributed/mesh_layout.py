@@ -132,7 +132,12 @@ class Mesh:
 
 
 def names_of(dimension: str) -> tuple[str, ...]:
-    """The dimensions that a name means. Raises ValueError for a name that means none."""
+    """The dimensions that a name means. Raises ValueError for a name that means none, TypeError for what is no name."""
+    if not isinstance(dimension, str):
+        raise TypeError(
+            f"a dimension of a mesh is given by its name, one of: {', '.join((*DIMENSIONS, *_FLATTENED))}; "
+            f"but got {dimension!r}"
+        )
     if dimension in _FLATTENED:
         return _FLATTENED[dimension]
     if dimension not in DIMENSIONS:

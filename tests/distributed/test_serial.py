@@ -283,3 +283,26 @@ def test_ignites_names_answer_the_same():
     assert "gloo" in dist.available_backends()
     assert dist.hostname()
     assert dist.has_native_dist_support
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda over: dist.all_reduce(1.0, over=over),
+        lambda over: dist.all_gather(1.0, over=over),
+        lambda over: dist.all_gather_object(1.0, over=over),
+        lambda over: dist.broadcast(1.0, over=over),
+        lambda over: dist.broadcast_object(1.0, over=over),
+        lambda over: dist.barrier(over=over),
+        lambda over: dist.mesh().size(over),
+        lambda over: dist.mesh().rank(over),
+    ],
+)
+def test_a_dimension_is_given_by_its_name(call):
+    for strange in (["data"], {}, 3, ("replicate", "shard")):
+        with pytest.raises(
+            TypeError, match=r"a dimension of a mesh is given by its name, one of: pipeline, .* but got"
+        ):
+            call(strange)
+    with pytest.raises(ValueError, match="a mesh has no dimension 'nonsense'; it has: pipeline, replicate"):
+        call("nonsense")
