@@ -181,15 +181,38 @@ class Update(LossShare):
         self.batch_begun = self.batch_open = False
         if self.open_span is not None:
             self.leave_span()
-        done = self._done
+        before = self._done
+        self._done = done = before + 1
+        if done < self._size:
+            return
+        tables, slots, optimizer, step = self.tables, self.slots, self.optimizer, self.steps + 1
+        scaler, stepper = slots.scaler, slots.stepper
         try:
-            self._done = done + 1
-            if self._done >= self._size:
-                if self._to_be_reduced and self.slots.sync is not None:
-                    self.slots.sync.reduce(self)
-                self._close_window(self.steps + 1)
+            if self._to_be_reduced and slots.sync is not None:
+                self._to_be_reduced = False
+                slots.sync.reduce(self)
+            self._done = 0
+            if scaler is not None:
+                scaler.unscale(optimizer)
+            if self._weight is not None:
+                self.divide_by_weight()
+            elif done != self._divisor and not slots.full_divisor:
+                scale_gradients(self.trainable(), self._divisor / done)
+            if step >= (ready := tables[UpdateEvents.GRADIENTS_READY]).due:
+                ready.fire(step)
+            if scaler is None:
+                if stepper is None:
+                    optimizer.step()
+                else:
+                    stepper(optimizer)
+            elif not (scaler.step(optimizer) if stepper is None else scaler.step(optimizer, stepper)):
+                optimizer.zero_grad()
+                if step >= (skipped := tables[UpdateEvents.STEP_SKIPPED]).due:
+                    skipped.fire(step)
+                return
+            self._stepped(step)
         except BaseException:
-            self.give_up(done)
+            self.give_up(before)
             raise
 
     def step(self, closure: Callable[[], torch.Tensor]) -> torch.Tensor:
@@ -251,30 +274,6 @@ class Update(LossShare):
         if done > 0:
             self.tell_of_lost(done)
 
-    def _close_window(self, step: int) -> None:
-        tables, scaler, optimizer = self.tables, self.slots.scaler, self.optimizer
-        done, self._done = self._done, 0
-        if scaler is not None:
-            scaler.unscale(optimizer)
-        if done != self._divisor and self._weight is None and not self.slots.full_divisor:
-            scale_gradients(self.trainable(), self._divisor / done)
-        if self._weight is not None:
-            self.divide_by_weight()
-        if step >= (ready := tables[UpdateEvents.GRADIENTS_READY]).due:
-            ready.fire(step)
-        stepper = self.slots.stepper
-        if scaler is None:
-            if stepper is None:
-                optimizer.step()
-            else:
-                stepper(optimizer)
-        elif not (scaler.step(optimizer) if stepper is None else scaler.step(optimizer, stepper)):
-            optimizer.zero_grad()
-            if step >= (skipped := tables[UpdateEvents.STEP_SKIPPED]).due:
-                skipped.fire(step)
-            return
-        self._stepped(step)
-
     def _stepped(self, step: int) -> None:
         self.optimizer.zero_grad()
         self.steps = step
@@ -299,15 +298,17 @@ class Update(LossShare):
         tail = self.slots.tail
         if self.is_between_windows() or (tail is Tail.CARRY and not run_ends):
             return
-        self._done += self.batch_open
-        self.batch_begun = self.batch_open = False
         if tail is Tail.DROP:
+            self.batch_begun = self.batch_open = False
             self._done, self._weight = 0, None
             self.optimizer.zero_grad()
             return
-        if self.slots.sync is not None:
-            self.slots.sync.reduce(self)
-        self._close_window(self.steps + 1)
+        if not self.batch_open:  # the last batch is closed once more, as the window's last
+            self.batch_open = True
+            self._done -= 1
+        self._size = self._done + 1
+        self._to_be_reduced = True
+        self.close()
 
     def prepare(self) -> None:
         """At the start of a run: ties the optimizer to the model's parameters, and clears gradients left from
