@@ -2,33 +2,42 @@
 
 from leyden.metrics.accuracy import Accuracy
 from leyden.metrics.base import Metric, OutputTransform
+from leyden.metrics.calibration_error import CalibrationError
 from leyden.metrics.classification import ClassificationMetric
 from leyden.metrics.confusion_matrix import ConfusionMatrix
 from leyden.metrics.derived import Derived, MetricsLambda
 from leyden.metrics.errors import NotComputableError
 from leyden.metrics.f_beta import F1, FBeta
+from leyden.metrics.frequency import Frequency
+from leyden.metrics.geometric_mean import GeometricMean
 from leyden.metrics.group import MetricGroup
 from leyden.metrics.loss import Loss
 from leyden.metrics.mean import Mean
 from leyden.metrics.multi_label_confusion_matrix import MultiLabelConfusionMatrix
 from leyden.metrics.overlap import Dice, IoU, MeanIoU
+from leyden.metrics.perplexity import Perplexity
 from leyden.metrics.precision_recall import Precision, Recall
-from leyden.metrics.regression import MeanSquaredError
+from leyden.metrics.r2_score import R2Score
+from leyden.metrics.regression import MeanAbsoluteError, MeanSquaredError, RootMeanSquaredError
 from leyden.metrics.running_average import RunningAverage
 from leyden.metrics.usage import EpochWise, MetricUsage, RunningBatchWise, SingleEpochRunningBatchWise
 
 __all__ = [
     "F1",
     "Accuracy",
+    "CalibrationError",
     "ClassificationMetric",
     "ConfusionMatrix",
     "Derived",
     "Dice",
     "EpochWise",
     "FBeta",
+    "Frequency",
+    "GeometricMean",
     "IoU",
     "Loss",
     "Mean",
+    "MeanAbsoluteError",
     "MeanIoU",
     "MeanSquaredError",
     "Metric",
@@ -38,8 +47,11 @@ __all__ = [
     "MultiLabelConfusionMatrix",
     "NotComputableError",
     "OutputTransform",
+    "Perplexity",
     "Precision",
+    "R2Score",
     "Recall",
+    "RootMeanSquaredError",
     "RunningAverage",
     "RunningBatchWise",
     "SingleEpochRunningBatchWise",
