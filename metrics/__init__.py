@@ -1,11 +1,14 @@
 """What is measured: metrics accumulate on the device and are reduced over all ranks once an epoch."""
 
 from leyden.metrics.accuracy import Accuracy
+from leyden.metrics.auroc import AUROC
+from leyden.metrics.average_precision import AveragePrecision
 from leyden.metrics.base import Metric, OutputTransform
 from leyden.metrics.calibration_error import CalibrationError
 from leyden.metrics.classification import ClassificationMetric
 from leyden.metrics.confusion_matrix import ConfusionMatrix
 from leyden.metrics.derived import Derived, MetricsLambda
+from leyden.metrics.epoch_metric import EpochMetric
 from leyden.metrics.errors import NotComputableError
 from leyden.metrics.f_beta import F1, FBeta
 from leyden.metrics.frequency import Frequency
@@ -23,13 +26,16 @@ from leyden.metrics.running_average import RunningAverage
 from leyden.metrics.usage import EpochWise, MetricUsage, RunningBatchWise, SingleEpochRunningBatchWise
 
 __all__ = [
+    "AUROC",
     "F1",
     "Accuracy",
+    "AveragePrecision",
     "CalibrationError",
     "ClassificationMetric",
     "ConfusionMatrix",
     "Derived",
     "Dice",
+    "EpochMetric",
     "EpochWise",
     "FBeta",
     "Frequency",

@@ -6,11 +6,14 @@ from torch import nn
 
 from leyden.engine import Engine
 from leyden.metrics import (
+    AUROC,
     F1,
     Accuracy,
+    AveragePrecision,
     CalibrationError,
     ConfusionMatrix,
     Dice,
+    EpochMetric,
     FBeta,
     Frequency,
     GeometricMean,
@@ -62,6 +65,13 @@ CASES = {
     "calibration error": (CalibrationError(), CLASSES),
     "binary calibration error": (CalibrationError(), BINARY),
     "frequency": (Frequency(), meta(dtype=torch.int64)),
+    "AUROC": (AUROC(), CLASSES),
+    "binned AUROC": (AUROC(thresholds=20), CLASSES),
+    "binary AUROC": (AUROC(), BINARY),
+    "average precision": (AveragePrecision(average=None), CLASSES),
+    "binned average precision": (AveragePrecision(average="weighted", thresholds=[0.2, 0.5]), CLASSES),
+    "multilabel average precision": (AveragePrecision(is_multilabel=True), MULTILABEL),
+    "epoch metric": (EpochMetric(lambda y_pred, y: (y_pred - y).abs().max()), (meta(8), meta(8))),
     "loss": (Loss(nn.functional.cross_entropy), CLASSES),
     "mean": (Mean(), meta(8)),
     "f1": (2 * Precision() * Recall() / (Precision() + Recall()), CLASSES),

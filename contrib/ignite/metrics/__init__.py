@@ -10,11 +10,13 @@ from leyden.contrib.ignite.metrics.confusion_matrix import (
     mIoU,
 )
 from leyden.contrib.ignite.metrics.fbeta import Fbeta
+from leyden.contrib.ignite.metrics.ranking import ROC_AUC, AveragePrecision
 from leyden.contrib.ignite.metrics.running_average import RunningAverage
 from leyden.contrib.ignite.metrics.top_k import TopKCategoricalAccuracy
 from leyden.metrics import (
     Accuracy,
     ConfusionMatrix,
+    EpochMetric,
     EpochWise,
     Frequency,
     Loss,
@@ -32,9 +34,12 @@ from leyden.metrics import (
 )
 
 __all__ = [
+    "ROC_AUC",
     "Accuracy",
+    "AveragePrecision",
     "ConfusionMatrix",
     "DiceCoefficient",
+    "EpochMetric",
     "EpochWise",
     "Fbeta",
     "Frequency",
