@@ -82,7 +82,13 @@ def all_reduce(
 
 
 @overload
-def all_gather(value: torch.Tensor, group: Group | None = None, *, over: str | None = None) -> torch.Tensor: ...
+def all_gather(
+    value: torch.Tensor,
+    group: Group | None = None,
+    *,
+    over: str | None = None,
+    lengths: Sequence[int] | None = None,
+) -> torch.Tensor: ...
 @overload
 def all_gather(value: str, group: Group | None = None, *, over: str | None = None) -> list[str]: ...
 @overload
@@ -90,13 +96,19 @@ def all_gather(value: int, group: Group | None = None, *, over: str | None = Non
 @overload
 def all_gather(value: float, group: Group | None = None, *, over: str | None = None) -> list[float]: ...
 def all_gather(
-    value: torch.Tensor | float | str, group: Group | None = None, *, over: str | None = None
+    value: torch.Tensor | float | str,
+    group: Group | None = None,
+    *,
+    over: str | None = None,
+    lengths: Sequence[int] | None = None,
 ) -> torch.Tensor | list[int] | list[float] | list[str]:
     """Bring the values of all ranks together, in the order of ranks; every rank gets them.
 
     Tensors are concatenated along dimension 0, a tensor without dimensions counting as a vector of one. They may differ
     in their first dimension, and a rank with nothing may give an empty vector of any dtype. Numbers and strings come
     back as a list. `group` and `over` as in `all_reduce`; a rank that is not in the group gets what it would get alone.
+    `lengths`: the first dimension of each rank's tensor, where every rank knows them all; telling them, which takes a
+    collective of its own, is then left out.
 
     Raises:
         TypeError: `value` is no tensor, number or string (`all_gather_object` takes any object).
@@ -105,7 +117,8 @@ def all_gather(
     """
     backend = _among(group, over) or SerialBackend()
     if isinstance(value, torch.Tensor):
-        return _gather_tensors(backend, value.detach().reshape(1) if value.dim() == 0 else value.detach())
+        tensor = value.detach().reshape(1) if value.dim() == 0 else value.detach()
+        return _gather_tensors(backend, tensor) if lengths is None else _gather_padded(backend, tensor, lengths)
     if isinstance(value, str):
         return cast(list[str], backend.gather_objects(value))
     return backend.gather_numbers(_as_number(value, "all_gather", "a string (all_gather_object takes any object)"))
@@ -206,8 +219,12 @@ def _gather_tensors(backend: Backend, tensor: torch.Tensor) -> torch.Tensor:
         found = "; ".join(f"rank {i}: {list(shape)} {dtype}" for i, (shape, dtype) in enumerate(described))
         raise ValueError(f"all_gather needs tensors alike but for their first dimension, but found {found}")
     lengths = [shape[0] for shape, _ in described]
-    padded = tensor.new_zeros((max(lengths), *rest), dtype=dtype)
-    padded[: len(tensor)] = tensor.reshape(len(tensor), *rest).to(dtype)
+    return _gather_padded(backend, tensor.reshape(len(tensor), *rest).to(dtype), lengths)
+
+
+def _gather_padded(backend: Backend, tensor: torch.Tensor, lengths: Sequence[int]) -> torch.Tensor:
+    padded = tensor.new_zeros((max(lengths), *tensor.shape[1:]))
+    padded[: len(tensor)] = tensor
     gathered = backend.gather(padded)
     return torch.cat([row[:length] for row, length in zip(gathered, lengths, strict=True)])
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import wraps
 from typing import Any, TypeAlias
 
 import torch
@@ -16,9 +15,18 @@ from leyden.engine.values import detached
 from leyden.metrics.arithmetic import Arithmetic
 from leyden.metrics.errors import require_samples
 from leyden.metrics.group import MetricGroup
-from leyden.metrics.outputs import described, device_of, full_precision, wide
+from leyden.metrics.outputs import described, device_of, wide
 from leyden.metrics.owners import Owners
-from leyden.metrics.states import Declaration, StateReduction, StateValue, as_tensor, moved
+from leyden.metrics.states import (
+    CARRIED,
+    Declaration,
+    StateReduction,
+    StateValue,
+    as_tensor,
+    moved,
+    split_carried,
+)
+from leyden.metrics.surrounding import beginning, checked, prepared
 from leyden.metrics.usage import EpochWise, MetricUsage, refused, usage_name
 
 OutputTransform = Callable[[Any], Any]
@@ -73,7 +81,7 @@ class Metric(Arithmetic):
     def __init_subclass__(cls, **options: Any) -> None:
         """Surrounds `reset`, `update` and `compute`, so that a metric of one's own is plain functions of its states."""
         super().__init_subclass__(**options)
-        for name, surround in (("reset", _beginning), ("update", _prepared), ("compute", _checked)):
+        for name, surround in (("reset", beginning), ("update", prepared), ("compute", checked)):
             if name in vars(cls):
                 setattr(cls, name, surround(vars(cls)[name]))
 
@@ -97,15 +105,20 @@ class Metric(Arithmetic):
         self._settled = False  # the states are known to be where the data are
         self._begun = type(self).reset is Metric.reset  # its reset has nothing to begin but what is declared
         self.owners = Owners()
+        self.carried: list[dict[str, StateValue]] = []
+        """States that ranks of an earlier run left to this one, where they can't be merged with its own."""
         self.add_state("_updates", 0, "sum")
 
     def add_state(self, name: str, default: torch.Tensor | int, reduction: StateReduction) -> None:
         """Declares a state, from then on the attribute `name`; `reset` sets it to a copy of `default`.
 
-        `reduction` makes one value of those of the ranks: "sum" (the default must be zeros), "max", "min", or "cat".
-        Under "cat" the attribute is a list that `update` appends to and `compute` reads as `torch.cat(self.name)`. A
-        default of shape (0,) under the others stands for a shape that only the data tell. A default that is an int is
-        counted on the host (samples, say: shapes are known there). All ranks hold a state in the dtype of its default.
+        `reduction` makes one value of those of the ranks: "sum" (the default must be zeros), "max", "min", "mean" (each
+        rank's weighs as many as its updates), "cat", "none", or a function. Under "cat" the attribute is a list that
+        `update` appends to and `compute` reads as `torch.cat(self.name)`. Under "none" `compute` finds the values of
+        the ranks that saw data stacked, (ranks, ...), and a function is given that; where one rank alone saw data,
+        "none" leaves its value as it is. A default of shape (0,) under the others stands for a shape that only the data
+        tell. A default that is an int is counted on the host (samples, say: shapes are known there). All ranks hold a
+        state in the dtype of its default.
 
         Raises ValueError if the name is taken or the default does not fit the reduction.
         """
@@ -125,6 +138,7 @@ class Metric(Arithmetic):
         for name, declaration in self.declarations.items():
             setattr(self, name, declaration.begin(self._defaults[name]))
         self._settled = False
+        self.carried = []
 
     @abstractmethod
     def update(self, output: Any) -> None:
@@ -191,7 +205,27 @@ class Metric(Arithmetic):
 
     def updated(self) -> bool:
         """Whether it has seen any batch since its reset."""
-        return self._updates > 0
+        return any(states["_updates"] for states in self.contributions())
+
+    def states(self) -> dict[str, StateValue]:
+        """The states of this rank as they are, by name."""
+        return {name: getattr(self, name) for name in self.declarations}
+
+    def contributions(self) -> list[dict[str, StateValue]]:
+        """What this rank gives to the value over all ranks: its own states, and those that it carries."""
+        return [self.states(), *self.carried]
+
+    def counter_of(self, state: str) -> str:
+        """The state that counts the updates of this one."""
+        return "_updates"
+
+    def on_host(self, state: str) -> bool:
+        """Whether the state is wanted in the host's memory, wherever the ranks compute."""
+        return self._wish is not None and self._wish.type == "cpu"
+
+    def describe_state(self, state: str) -> str:
+        """A state for an error message."""
+        return f"{type(self).__name__}.{state}"
 
     def private(self) -> tuple[Metric, ...]:
         """Metrics that this one resets for itself, so that nobody else can use them on the same engine."""
@@ -206,7 +240,7 @@ class Metric(Arithmetic):
         """Within this context `compute` sees other states, those of all ranks; the metric's own ones are put back
         afterwards.
         """
-        own = {name: getattr(self, name) for name in self.declarations}
+        own = self.states()
         vars(self).update(states)
         try:
             yield
@@ -215,34 +249,50 @@ class Metric(Arithmetic):
 
     def state_dict(self) -> dict[str, torch.Tensor | int]:
         """A copy of this rank's states."""
-        return {
-            name: getattr(self, name) if declaration.counter else as_tensor(getattr(self, name)).clone()
-            for name, declaration in self.declarations.items()
-        }
+        copies: dict[str, torch.Tensor | int] = {}
+        for place, states in enumerate(self.contributions()):
+            prefix = f"{CARRIED}{place - 1}." if place else ""
+            for name, declaration in self.declarations.items():
+                value = states[name]
+                copies[prefix + name] = value if declaration.counter else as_tensor(value).clone()  # type: ignore[assignment]
+        return copies
 
     def load_state_dict(self, state_dict: Mapping[str, torch.Tensor | int]) -> None:
         """Loads such states. Raises ValueError if they are another metric's."""
         self._begun = True
+        own, carried = split_carried(state_dict)
         needed = [name for name in self.declarations if name not in self.later_states]
-        if not set(needed) <= state_dict.keys() <= self.declarations.keys():
-            raise ValueError(
-                f"{type(self).__name__} has the states {', '.join(needed)}, but was given {', '.join(state_dict)}"
-            )
+        for states in (own, *carried):
+            if not set(needed) <= states.keys() <= self.declarations.keys():
+                raise ValueError(
+                    f"{type(self).__name__} has the states {', '.join(needed)}, but was given {', '.join(states)}"
+                )
+        vars(self).update(self._given(own))
+        self.carried = [self._given(states) for states in carried]
+        self._settled = False
+
+    def _given(self, states: Mapping[str, torch.Tensor | int]) -> dict[str, StateValue]:
+        """Saved states in the form that they have here."""
+        given: dict[str, StateValue] = {}
         for name, declaration in self.declarations.items():
-            value = state_dict.get(name, declaration.default)
+            value = states.get(name, declaration.default)
             if declaration.counter:
-                setattr(self, name, int(value))
+                given[name] = int(value)
             else:
                 tensor = torch.as_tensor(value).clone()
-                setattr(self, name, [tensor] if declaration.reduction == "cat" else tensor)
-        self._settled = False
+                given[name] = [tensor] if declaration.listed else tensor
+        return given
 
     def load_state_dicts(self, states: Sequence[Mapping[str, torch.Tensor | int]], *, first: bool) -> None:
         """Loads the states of several ranks where the number of ranks has changed: the `first` rank takes all of it and
         the others start empty, so the value over all ranks is unchanged.
         """
         self.reset()
-        if first:
+        if first and not all(declaration.mergeable for declaration in self.declarations.values()):
+            self._begun = True
+            parts = [part for state in states for own, carried in [split_carried(state)] for part in (own, *carried)]
+            self.carried = [self._given(part) for part in parts]
+        elif first:
             merged = {
                 name: declaration.merge([state.get(name, declaration.default) for state in states])
                 for name, declaration in self.declarations.items()
@@ -296,42 +346,3 @@ class Metric(Arithmetic):
     def _check_updated(self) -> None:
         require_samples(self, self._updates)
 
-
-def _beginning(reset: Callable[[Any], None]) -> Callable[[Any], None]:
-    """Wraps a metric's own `reset`: afterwards no batch counts as seen."""
-
-    @wraps(reset)
-    def beginning(self: Metric) -> None:
-        reset(self)
-        self._begun = True
-        self._updates = 0
-
-    return beginning
-
-
-def _prepared(update: Callable[[Any, Any], None]) -> Callable[[Any, Any], None]:
-    """Wraps a metric's own `update`: it is given a tuple in place of a mapping and detached tensors in full precision,
-    and finds its states on the device of the data.
-    """
-
-    @wraps(update)
-    def prepared(self: Metric, output: Any) -> None:
-        output = self._pick(output)
-        if not self._settled:
-            self._settle(output)
-        with full_precision():
-            update(self, output)
-        self._updates += 1
-
-    return prepared
-
-
-def _checked(compute: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    """Wraps a metric's own `compute`: it is not called before the first update."""
-
-    @wraps(compute)
-    def checked(self: Metric) -> Any:
-        self._check_updated()
-        return compute(self)
-
-    return checked

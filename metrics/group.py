@@ -174,7 +174,7 @@ class MetricGroup:
     def _values(self, engine: Engine[Any, Any]) -> dict[Metric, Any]:
         """The values of those metrics that have one."""
         metrics = self._updated
-        alone = dist.data_size() == 1
+        alone = dist.data_size() == 1 and not any(metric.carried for metric in metrics)
         states = [{} for _ in metrics] if alone else reduced_states(metrics)
         values = {}
         for metric, reduced in zip(metrics, states, strict=True):

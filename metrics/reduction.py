@@ -1,153 +1,121 @@
-"""The states of many metrics over all ranks, with one collective for each reduction and dtype."""
+"""The states of many metrics over all ranks, in at most four collectives, however many metrics there are."""
 
 from __future__ import annotations
 
-import math
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from leyden import distributed as dist
-from leyden.metrics.states import UNKNOWN_SHAPE, Declaration, StateValue, as_tensor, moved
+from leyden.metrics.agreed_shapes import Shapes
+from leyden.metrics.packing import Packed, from_order, in_order, unpacked
+from leyden.metrics.state_items import Item
+from leyden.metrics.states import StateValue, moved
 
 if TYPE_CHECKING:
     from leyden.metrics.base import Metric
-
-MOST_DIMENSIONS = 8
-_UNKNOWN = -(2**62)
-
-
-@dataclass(slots=True)
-class Item:
-    """One state on its way through the reduction: `local` of this rank, `reduced` of all."""
-
-    metric: Metric
-    name: str
-    declaration: Declaration
-    local: torch.Tensor
-    lengths: list[int] = field(default_factory=list)
-    """How many rows each rank has, where they are joined."""
-    row: tuple[int, ...] | None = None
-    """The shape of a row then; of another, of the whole. None where no rank has data."""
-    reduced: torch.Tensor = field(init=False)
-
-    def state(self) -> StateValue:
-        """The reduced value in the form that the metric knows."""
-        if self.declaration.counter:
-            return int(self.reduced)
-        return [self.reduced] if self.declaration.reduction == "cat" else self.reduced
 
 
 def reduced_states(metrics: Sequence[Metric]) -> list[dict[str, StateValue]]:
     """The states of each metric over all ranks that see different data; those of the metrics stay as they are. Every
     rank calls this.
 
-    A rank that saw no data takes part with its defaults. Where shapes or lengths are known to the data alone, one small
-    collective more tells them to all.
+    What is compared (shapes that the data alone know, sizes of what is gathered, greatest and least values) takes one
+    collective; sums of whole numbers, of floats, and what is gathered take one each, where there are any. A rank that
+    saw no data takes part with its defaults.
 
     Raises ValueError, on every rank, if a state has different shapes on different ranks.
     """
-    device = dist.device()
     items = [
-        Item(metric, name, declaration, moved(as_tensor(getattr(metric, name)), device, declaration.default.dtype))
+        Item.of(metric, name, declaration)
         for metric in metrics
         for name, declaration in metric.declarations.items()
     ]
-    _agree([item for item in items if item.declaration.shaped_by_data or item.declaration.reduction == "cat"], device)
-    for reduction, bucket in _buckets(items):
-        if reduction == "cat":
-            _gather(bucket)
-        else:
-            _reduce(bucket, reduction)
+    gathered = _by_device(item for item in items if not item.declaration.arithmetic)
+    packed = {device: Packed.of([item.gathered() for item in each], device) for device, each in gathered.items()}
+    extremes = [item for item in items if item.declaration.reduction in ("max", "min")]
+    sizes = _compare(items, extremes, list(packed.values()))
+    _add([item for item in items if item.declaration.reduction in ("sum", "mean")])
+    _extremes([item for item in extremes if not item.done])
+    for (device, each), lengths in zip(gathered.items(), sizes, strict=True):
+        _gather(each, packed[device], lengths)
     states: dict[int, dict[str, StateValue]] = defaultdict(dict)
     for item in items:
         states[id(item.metric)][item.name] = item.state()
     return [states[id(metric)] for metric in metrics]
 
 
-def _buckets(items: Iterable[Item]) -> list[tuple[str, list[Item]]]:
-    """The items of each reduction and dtype, in an order that is the same on all ranks."""
-    buckets: dict[tuple[str, torch.dtype], list[Item]] = defaultdict(list)
+def _by_device(items: Iterable[Item]) -> dict[torch.device, list[Item]]:
+    found: dict[torch.device, list[Item]] = defaultdict(list)
     for item in items:
-        buckets[item.declaration.reduction, item.local.dtype].append(item)
-    return [(reduction, bucket) for (reduction, _), bucket in buckets.items()]
+        found[item.home].append(item)
+    return found
 
 
-def _reduce(bucket: list[Item], reduction: str) -> None:
-    flat = dist.all_reduce(torch.cat([item.local.reshape(-1) for item in bucket]), reduction, over="data")
-    for item, piece in zip(bucket, torch.split(flat, [item.local.numel() for item in bucket]), strict=True):
-        item.reduced = piece.view(item.local.shape)
-
-
-def _gather(bucket: list[Item]) -> None:
-    flat = dist.all_gather(torch.cat([item.local.reshape(-1) for item in bucket]), over="data")
-    sizes = [item.lengths[rank] * math.prod(item.row or ()) for rank in range(dist.data_size()) for item in bucket]
-    pieces = torch.split(flat, sizes)
-    for position, item in enumerate(bucket):
-        parts = [
-            piece.view(length, *(item.row or ()))
-            for piece, length in zip(pieces[position :: len(bucket)], item.lengths, strict=True)
-        ]
-        item.reduced = torch.cat(parts)
-
-
-def _agree(items: list[Item], device: torch.device) -> None:
-    """Sees that all ranks have these items in one shape, and gives those of a rank without data the shape of others.
-
-    The greatest of each size and of its negative tell, in one collective that is as large for many ranks as for few; of
-    states that are joined each rank says besides how many rows it has.
+def _compare(items: list[Item], extremes: list[Item], packed: list[Packed]) -> list[list[list[int]]]:
+    """Sees that all ranks have these items in one shape, and finishes the extremes whose shape was as declared on all.
+    Gives, of each that is packed, the sizes on all ranks: of the header and of the whole.
     """
-    if not items:
-        return
-    rows = torch.tensor([_row(item) for item in items])
-    joined = [item for item in items if item.declaration.reduction == "cat"]
-    lengths = torch.zeros(dist.data_size(), len(joined), dtype=torch.int64)
-    lengths[dist.data_rank()] = torch.tensor([len(item.local) for item in joined])
-    known = dist.all_reduce(torch.cat([rows.reshape(-1), lengths.reshape(-1)]).to(device), "max", over="data").cpu()
-    differing = False
-    for item, (dims, *sizes) in zip(items, known[: rows.numel()].view_as(rows).tolist(), strict=True):
-        if dims == _UNKNOWN:  # no rank has data
-            continue
-        greatest, negated, fewest = sizes[:MOST_DIMENSIONS], sizes[MOST_DIMENSIONS:-1], -sizes[-1]
-        first = 1 if item.declaration.reduction == "cat" else 0
-        item.row = tuple(greatest[first:dims])
-        differing |= dims != fewest or item.row != tuple(-size for size in negated[first:dims])
-    if differing:
-        _tell_differing(items)
+    device, ranks = dist.device(), dist.data_size()
+    shapes = Shapes([item for item in items if item.declaration.shaped_by_data])
+    foreseen = [item for item in extremes if item.foreseen is not None]
+    if not shapes.items and not foreseen and not packed:
+        return []
+    sizes = torch.zeros(len(packed), ranks, 2, dtype=torch.int64)
+    for mine, each in zip(sizes, packed, strict=True):
+        mine[dist.data_rank()] = torch.tensor([each.header, len(each.content)])
+    numbers = [shapes.numbers().reshape(-1), sizes.reshape(-1)]
+    host = sum(map(len, numbers))
+    sent = torch.cat([torch.cat(numbers).to(device), *(item.in_order(item.foreseen) for item in foreseen)])
+    known = dist.all_reduce(sent, "max", over="data") if ranks > 1 else sent
+    on_host = known[:host].cpu()
+    shapes.settle(on_host[: len(numbers[0])])
+    for item, piece in zip(foreseen, known[host:].split([item.declaration.default.numel() for item in foreseen]), strict=True):
+        if not shapes.surprised(item):
+            item.finish_order(piece, item.declaration.default.shape)
+    return on_host[len(numbers[0]) :].view_as(sizes).tolist()
+
+
+def _add(items: list[Item]) -> None:
+    """Sums: those of whole numbers exactly, all others in the widest floats."""
+    for whole in (True, False):
+        bucket = [(item, tensor) for item in items for tensor in item.summands() if _is_whole(tensor) == whole]
+        if bucket:
+            dtype = torch.int64 if whole else torch.float64
+            tensors = [moved(tensor, dist.device(), dtype).reshape(-1) for _, tensor in bucket]
+            flat = torch.cat(tensors)
+            flat = dist.all_reduce(flat, "sum", over="data") if dist.data_size() > 1 else flat
+            for (item, tensor), piece in zip(bucket, flat.split([tensor.numel() for _, tensor in bucket]), strict=True):
+                item.take_sum(piece.view(tensor.shape))
     for item in items:
-        if item.declaration.shaped_by_data and item.local.shape == UNKNOWN_SHAPE and item.row is not None:
-            item.local = moved(item.declaration.neutral(torch.Size(item.row)), device)
-    for item, of_ranks in zip(joined, known[rows.numel() :].view_as(lengths).t().tolist(), strict=True):
-        item.lengths = of_ranks
+        item.finish_sum()
 
 
-def _row(item: Item) -> list[int]:
-    """Dimensions, sizes, and the same negated; of a rank without data what no greatest is made of."""
-    shape = item.local.shape
-    if len(shape) > MOST_DIMENSIONS:
-        raise ValueError(f"a state has at most {MOST_DIMENSIONS} dimensions, but {_name(item)} has {len(shape)}")
-    if shape == UNKNOWN_SHAPE:
-        return [_UNKNOWN] * (2 + 2 * MOST_DIMENSIONS)
-    sizes = [*shape, *[0] * (MOST_DIMENSIONS - len(shape))]
-    return [len(shape), *sizes, *(-size for size in sizes), -len(shape)]
+def _is_whole(tensor: torch.Tensor) -> bool:
+    return not tensor.is_floating_point()
 
 
-def _tell_differing(items: list[Item]) -> None:
-    """Raises ValueError for the first item that has different shapes on the ranks, and shows these."""
-    of_ranks = dist.all_gather_object([tuple(item.local.shape) for item in items], over="data")
-    for item, shapes in zip(items, zip(*of_ranks, strict=True), strict=True):
-        start = 1 if item.declaration.reduction == "cat" else 0
-        full = [shape for shape in shapes if shape != UNKNOWN_SHAPE]
-        if any(len(shape) != len(full[0]) or shape[start:] != full[0][start:] for shape in full):
-            found = "; ".join(f"rank {rank}: {list(shape)}" for rank, shape in enumerate(shapes))
-            raise ValueError(
-                f"the state {_name(item)} has different shapes on the ranks, so it can't be reduced: {found}. "
-                "All ranks need outputs of the same kind and number of classes"
-            )
+def _extremes(items: list[Item]) -> None:
+    """Those whose shape the data alone knew."""
+    if items:
+        pieces = [item.in_order(item.local) for item in items]
+        flat = dist.all_reduce(torch.cat(pieces), "max", over="data") if dist.data_size() > 1 else torch.cat(pieces)
+        for item, piece in zip(items, flat.split([len(each) for each in pieces]), strict=True):
+            item.finish_order(piece, item.local.shape)
 
 
-def _name(item: Item) -> str:
-    return f"{type(item.metric).__name__}.{item.name}"
+def _gather(items: list[Item], packed: Packed, sizes: list[list[int]]) -> None:
+    lengths = [whole for _, whole in sizes]
+    flat = packed.content
+    if dist.data_size() > 1:
+        flat = dist.all_gather(flat, lengths=lengths, over="data")
+    contents = flat.split(lengths)
+    headers = torch.cat([each[:header] for each, (header, _) in zip(contents, sizes, strict=True)]).cpu()
+    of_ranks: list[list[list[Any]]] = [
+        unpacked(content, header)
+        for content, header in zip(contents, headers.split([header for header, _ in sizes]), strict=True)
+    ]
+    for position, item in enumerate(items):
+        item.finish_gathered([entries[position] for entries in of_ranks])

@@ -1,19 +1,26 @@
-"""What a metric declares about each thing it accumulates, and how such a state is begun, moved and kept."""
+"""What a metric declares about each thing it accumulates, and how such a state is begun, moved and merged."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, TypeAlias, get_args
+from typing import Any, Literal, TypeAlias, get_args
 
 import torch
 
-StateReduction: TypeAlias = Literal["sum", "max", "min", "cat"]
-StateValue: TypeAlias = torch.Tensor | list[torch.Tensor] | int
+ReductionName: TypeAlias = Literal["sum", "mean", "max", "min", "cat", "none"]
+StateReduction: TypeAlias = ReductionName | Callable[[Any], Any]
+StateValue: TypeAlias = torch.Tensor | list[Any] | int
 """A tensor; a list of tensors under "cat"; a Python number for what is counted on the host."""
 
 UNKNOWN_SHAPE = torch.Size([0])
 """The shape of a state before the first batch, if only the data determine it."""
+CARRIED = "carried."
+"""With a number, before the names of states in what is saved: they are those of another rank, which this one carries.
+"""
+ARITHMETIC = ("sum", "mean", "max", "min")
+"""Reductions that combine the values of the ranks element by element."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,47 +29,67 @@ class Declaration:
 
     default: torch.Tensor
     reduction: StateReduction
-    counter: bool
+    counter: bool = False
     """The state is a Python int."""
+    listed: bool = False
+    """The state is a list that updates append to."""
+    fixed: bool = True
+    """Shape and dtype are those of the default, unless that has the shape (0,)."""
 
     @classmethod
     def of(cls, default: torch.Tensor | int, reduction: StateReduction) -> Declaration:
         """Raises ValueError for a default that does not fit the reduction, TypeError if it is neither a tensor nor an
         int.
         """
-        if reduction not in get_args(StateReduction):
+        if not callable(reduction) and reduction not in get_args(ReductionName):
             raise ValueError(
-                f"a state is reduced by one of {', '.join(get_args(StateReduction))}, but got {reduction!r}"
+                f"a state is reduced by one of {', '.join(get_args(ReductionName))}, or by a function of the values of "
+                f"the ranks, stacked; but got {reduction!r}"
             )
         if isinstance(default, bool) or not isinstance(default, torch.Tensor | int):
             raise TypeError(f"the default of a state must be a tensor or a whole number, but is {default!r}")
         counter = isinstance(default, int)
         tensor = torch.as_tensor(default).detach().clone()
+        if counter and reduction not in ("sum", "max", "min"):
+            raise ValueError(f"a state that is a whole number is reduced by sum, max or min, but got {reduction!r}")
         if reduction == "cat" and (tensor.ndim == 0 or len(tensor) > 0):
             raise ValueError(f'a state reduced by "cat" begins empty, as torch.empty(0), but its default is {tensor}')
-        if reduction != "cat" and tensor.dtype == torch.bool:
+        if reduction in ARITHMETIC and tensor.dtype == torch.bool:
             raise ValueError(f"a state reduced by {reduction!r} can't be of torch.bool; use torch.int64")
+        if reduction == "mean" and not tensor.is_floating_point():
+            raise ValueError(f'a state reduced by "mean" needs a floating default, but found {default}')
         if reduction == "sum" and bool(tensor.any()):
             raise ValueError(
                 f'a state reduced by "sum" begins with zeros, since every rank adds its own, but found {default}'
             )
-        return cls(tensor, reduction, counter)
+        return cls(tensor, reduction, counter, listed=reduction == "cat")
+
+    @property
+    def arithmetic(self) -> bool:
+        """The values of the ranks are combined element by element."""
+        return self.reduction in ARITHMETIC
 
     @property
     def shaped_by_data(self) -> bool:
         """Its shape is not known before the first batch (the number of classes, say)."""
-        return self.reduction != "cat" and self.default.shape == UNKNOWN_SHAPE
+        return self.arithmetic and not self.counter and (not self.fixed or self.default.shape == UNKNOWN_SHAPE)
+
+    @property
+    def mergeable(self) -> bool:
+        """The values of several ranks make one value of the same kind, with which updates can go on."""
+        return self.reduction in ("sum", "max", "min", "cat")
 
     def begin(self, default: torch.Tensor) -> StateValue:
         """The state after a reset; `default` is this declaration's, on the device of the data."""
         if self.counter:
             return int(self.default)
-        return [default] if self.reduction == "cat" else default.clone()
+        if self.listed:
+            return [default] if self.fixed else []
+        return default.clone()
 
-    def neutral(self, shape: torch.Size) -> torch.Tensor:
+    def neutral(self, shape: torch.Size, dtype: torch.dtype) -> torch.Tensor:
         """What a rank without data contributes to the reduction of a state that has this shape on other ranks."""
-        dtype = self.default.dtype
-        if self.reduction == "sum":
+        if self.reduction in ("sum", "mean"):
             return torch.zeros(shape, dtype=dtype)
         if dtype.is_floating_point:
             return torch.full(shape, -torch.inf if self.reduction == "max" else torch.inf, dtype=dtype)
@@ -84,6 +111,20 @@ class Declaration:
         if self.reduction == "sum":
             return stacked.sum(0, dtype=stacked.dtype)
         return stacked.amax(0) if self.reduction == "max" else stacked.amin(0)
+
+
+def split_carried(
+    saved: Mapping[str, torch.Tensor | int],
+) -> tuple[dict[str, torch.Tensor | int], list[dict[str, torch.Tensor | int]]]:
+    """A saved state's own part, and those that it carried."""
+    own, carried = {}, defaultdict(dict)
+    for name, value in saved.items():
+        if name.startswith(CARRIED):
+            place, _, state = name.removeprefix(CARRIED).partition(".")
+            carried[int(place)][state] = value
+        else:
+            own[name] = value
+    return own, list(carried.values())
 
 
 def as_tensor(state: StateValue) -> torch.Tensor:

@@ -104,8 +104,12 @@ def test_a_mapping_comes_also_item_by_item(measured) -> None:
 
 def test_a_state_is_declared_so_that_it_can_be_reduced() -> None:
     metric = LargestError()
-    with pytest.raises(ValueError, match="one of sum, max, min, cat, but got 'mean'"):
-        metric.add_state("more", torch.tensor(0.0), "mean")
+    with pytest.raises(ValueError, match="one of sum, mean, max, min, cat, none, or by a function .* got 'median'"):
+        metric.add_state("more", torch.tensor(0.0), "median")
+    with pytest.raises(ValueError, match='"mean" needs a floating default'):
+        metric.add_state("more", torch.tensor(0), "mean")
+    with pytest.raises(ValueError, match="a whole number is reduced by sum, max or min, but got 'cat'"):
+        metric.add_state("more", 0, "cat")
     with pytest.raises(ValueError, match="begins with zeros, since every rank adds its own, but found"):
         metric.add_state("more", torch.tensor(1.0), "sum")
     with pytest.raises(ValueError, match="begins empty"):

@@ -73,9 +73,9 @@ def test_metrics_of_counts_need_one_collective(ranks) -> None:
 
 
 def test_two_metrics_of_values_need_no_more_than_one(ranks) -> None:
-    """Shapes, counts, minima, maxima; and a gathering (which tells sizes first) for each of three dtypes."""
+    """What is compared, with it the minima; counts; maxima whose shape the data tell; one gathering for all dtypes."""
     for found in ranks:
-        assert Counter(found["collectives of values"]) == {"all_reduce": 4, "all_gather": 3, "all_gather_object": 3}
+        assert Counter(found["collectives of values"]) == {"all_reduce": 3, "all_gather": 1}
 
 
 def test_one_process_needs_no_collective(alone) -> None:
