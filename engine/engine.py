@@ -23,6 +23,7 @@ from leyden.engine.step.exchange import require_exchange
 from leyden.engine.step.mode_check import ModeCheck
 from leyden.engine.step.step_count import RunArguments, total_steps
 from leyden.engine.stopping.stops import Interrupted, Stop, Suspended, Terminated
+from leyden.engine.values.attach_metrics import attach_metric
 
 Batch = TypeVar("Batch")
 Output = TypeVar("Output")
@@ -158,6 +159,22 @@ class Engine(Loop, Generic[Batch, Output]):
             self._running = False
             self._close(failure)
         return self.state
+
+    def attach_metric(
+        self,
+        name: str,
+        metric: Any,
+        output_transform: Callable[[Any], Any] | None = None,
+        usage: Any = None,
+    ) -> None:
+        """Measures the outputs with a metric, into `state.metrics[name]`: one of leyden, or of torchmetrics (metrics,
+        collections, wrappers), which is taken as it is.
+
+        `output_transform` makes of an output what the metric takes; a metric of leyden has its own. `usage` says when
+        the metric is reset and computed: by default each epoch. Raises TypeError for what is no metric, ValueError for
+        a name that is taken.
+        """
+        attach_metric(self, name, metric, output_transform, usage)
 
     # -- data and state --------------------------------------------------------------------------------------
 

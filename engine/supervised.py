@@ -10,13 +10,13 @@ import torch
 from torch import nn
 
 from leyden.engine.engine import Engine
-from leyden.engine.evaluation.attach_metrics import attach_metrics
 from leyden.engine.evaluation.eval_mode import evaluator_of
 from leyden.engine.setup import Stage
 from leyden.engine.step.batches import Inputs, ModelInputs, PrepareBatch, caller
 from leyden.engine.step.late_optimizer import MakeOptimizer
 from leyden.engine.step.several_optimizers import as_one
 from leyden.engine.step.update import Update
+from leyden.engine.values.attach_metrics import attach_metrics
 from leyden.engine.values.moving import move_module
 from leyden.engine.values.nested import detached
 

@@ -19,20 +19,24 @@ from leyden.metrics.mean import Mean
 from leyden.metrics.multi_label_confusion_matrix import MultiLabelConfusionMatrix
 from leyden.metrics.overlap import Dice, IoU, MeanIoU
 from leyden.metrics.perplexity import Perplexity
+from leyden.metrics.outputs import described, device_of
 from leyden.metrics.precision_recall import Precision, Recall
 from leyden.metrics.r2_score import R2Score
 from leyden.metrics.regression import MeanAbsoluteError, MeanSquaredError, RootMeanSquaredError
 from leyden.metrics.running_average import RunningAverage
+from leyden.metrics.states import CARRIED, Declaration, StateReduction, StateValue, split_carried
 from leyden.metrics.usage import EpochWise, MetricUsage, RunningBatchWise, SingleEpochRunningBatchWise
 
 __all__ = [
     "AUROC",
     "F1",
+    "CARRIED",
     "Accuracy",
     "AveragePrecision",
     "CalibrationError",
     "ClassificationMetric",
     "ConfusionMatrix",
+    "Declaration",
     "Derived",
     "Dice",
     "EpochMetric",
@@ -61,4 +65,9 @@ __all__ = [
     "RunningAverage",
     "RunningBatchWise",
     "SingleEpochRunningBatchWise",
+    "StateReduction",
+    "StateValue",
+    "described",
+    "device_of",
+    "split_carried",
 ]

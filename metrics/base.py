@@ -207,6 +207,10 @@ class Metric(Arithmetic):
         """Whether it has seen any batch since its reset."""
         return any(states["_updates"] for states in self.contributions())
 
+    def keeps_between_epochs(self) -> bool:
+        """Whether there is something to save where no epoch is open."""
+        return not self.epoch_bound
+
     def states(self) -> dict[str, StateValue]:
         """The states of this rank as they are, by name."""
         return {name: getattr(self, name) for name in self.declarations}
@@ -215,9 +219,9 @@ class Metric(Arithmetic):
         """What this rank gives to the value over all ranks: its own states, and those that it carries."""
         return [self.states(), *self.carried]
 
-    def counter_of(self, state: str) -> str:
-        """The state that counts the updates of this one."""
-        return "_updates"
+    def updates_of(self, name: str, states: Mapping[str, Any]) -> int:
+        """How many updates the state of that name has seen, where a rank has these states."""
+        return int(states["_updates"])
 
     def on_host(self, state: str) -> bool:
         """Whether the state is wanted in the host's memory, wherever the ranks compute."""
@@ -345,4 +349,3 @@ class Metric(Arithmetic):
 
     def _check_updated(self) -> None:
         require_samples(self, self._updates)
-

@@ -222,7 +222,7 @@ class MetricGroup:
         return {
             saved_as: metric.state_dict()
             for metric, saved_as in self._sources.items()
-            if self._in_epoch or not metric.epoch_bound
+            if self._in_epoch or metric.keeps_between_epochs()
         }
 
     def load_rank_state_dicts(self, states: Sequence[Any]) -> None:

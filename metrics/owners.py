@@ -27,6 +27,12 @@ class Owners:
     def __reduce__(self) -> tuple[type[Owners], tuple[()]]:
         return Owners, ()
 
+    def attached(self) -> bool:
+        """Whether a group has the metric whose engine is still there."""
+        if self._groups:
+            gc.collect()
+        return bool(self._groups)
+
     def check_claim(self, group: MetricGroup, metric: Metric, *, trains: bool) -> None:
         """Raises ValueError if another engine has the metric, and one of the two trains."""
         if self._clashes(group, trains):

@@ -10,7 +10,7 @@ import torch
 
 from leyden import distributed as dist
 from leyden.metrics.agreed_shapes import Shapes
-from leyden.metrics.packing import Packed, from_order, in_order, unpacked
+from leyden.metrics.packing import Packed, unpacked
 from leyden.metrics.state_items import Item
 from leyden.metrics.states import StateValue, moved
 
@@ -29,9 +29,7 @@ def reduced_states(metrics: Sequence[Metric]) -> list[dict[str, StateValue]]:
     Raises ValueError, on every rank, if a state has different shapes on different ranks.
     """
     items = [
-        Item.of(metric, name, declaration)
-        for metric in metrics
-        for name, declaration in metric.declarations.items()
+        Item.of(metric, name, declaration) for metric in metrics for name, declaration in metric.declarations.items()
     ]
     gathered = _by_device(item for item in items if not item.declaration.arithmetic)
     packed = {device: Packed.of([item.gathered() for item in each], device) for device, each in gathered.items()}
@@ -72,7 +70,9 @@ def _compare(items: list[Item], extremes: list[Item], packed: list[Packed]) -> l
     known = dist.all_reduce(sent, "max", over="data") if ranks > 1 else sent
     on_host = known[:host].cpu()
     shapes.settle(on_host[: len(numbers[0])])
-    for item, piece in zip(foreseen, known[host:].split([item.declaration.default.numel() for item in foreseen]), strict=True):
+    for item, piece in zip(
+        foreseen, known[host:].split([item.declaration.default.numel() for item in foreseen]), strict=True
+    ):
         if not shapes.surprised(item):
             item.finish_order(piece, item.declaration.default.shape)
     return on_host[len(numbers[0]) :].view_as(sizes).tolist()

@@ -1,4 +1,4 @@
-"""What `state.metrics` holds: plain numbers, mappings of them, matrices on the CPU."""
+"""What `state.metrics` holds: plain numbers, mappings of them; matrices and curves (tuples of vectors) on the CPU."""
 
 from __future__ import annotations
 
@@ -20,4 +20,13 @@ def plain(value: Any) -> Any:
         return dict(enumerate(value.tolist())) if value.ndim == 1 else value.cpu()
     if isinstance(value, Mapping):
         return {key: plain(item) for key, item in value.items()}
+    if isinstance(value, tuple | list):
+        return tuple(_point_or_curve(item) for item in value)
     return value
+
+
+def _point_or_curve(value: Any) -> Any:
+    """A number as such; what has a length on the CPU as it is: the points of a curve are no values of classes."""
+    if isinstance(value, torch.Tensor) and value.ndim > 0:
+        return value.detach().cpu()
+    return plain(value)

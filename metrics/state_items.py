@@ -40,7 +40,7 @@ class Item:
 
     @classmethod
     def of(cls, metric: Metric, name: str, declaration: Declaration) -> Item:
-        parts = [(states[name], int(states[metric.counter_of(name)])) for states in metric.contributions()]  # type: ignore[call-overload]
+        parts = [(states[name], metric.updates_of(name, states)) for states in metric.contributions()]
         item = cls(metric, name, declaration, parts, torch.device("cpu") if metric.on_host(name) else dist.device())
         if declaration.arithmetic:
             item._combine()
@@ -72,8 +72,9 @@ class Item:
         elif self.local.dtype != dtype:
             self.local = self.local.to(dtype)
 
-    def in_order(self, values: torch.Tensor) -> torch.Tensor:
+    def in_order(self, values: torch.Tensor | None) -> torch.Tensor:
         """Whole numbers, the greatest of which is wanted."""
+        assert values is not None
         flat = values.reshape(-1)
         if self.declaration.reduction == "max":
             return in_order(flat)
@@ -188,7 +189,10 @@ class Item:
 
     def _check_alike(self, of_ranks: Sequence[list[Any]], start: int) -> None:
         full = [each for found in of_ranks for each in found]
-        if any(each.dtype != full[0].dtype or each.ndim != full[0].ndim or each.shape[start:] != full[0].shape[start:] for each in full):
+        if any(
+            each.dtype != full[0].dtype or each.ndim != full[0].ndim or each.shape[start:] != full[0].shape[start:]
+            for each in full
+        ):
             raise differing(self, [[tuple(each.shape) for each in found] for found in of_ranks])
 
 

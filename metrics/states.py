@@ -117,7 +117,8 @@ def split_carried(
     saved: Mapping[str, torch.Tensor | int],
 ) -> tuple[dict[str, torch.Tensor | int], list[dict[str, torch.Tensor | int]]]:
     """A saved state's own part, and those that it carried."""
-    own, carried = {}, defaultdict(dict)
+    own: dict[str, torch.Tensor | int] = {}
+    carried: dict[int, dict[str, torch.Tensor | int]] = defaultdict(dict)
     for name, value in saved.items():
         if name.startswith(CARRIED):
             place, _, state = name.removeprefix(CARRIED).partition(".")

@@ -10,10 +10,10 @@ from torch import nn
 
 from leyden import distributed as dist
 from leyden.engine.engine import Engine
-from leyden.engine.evaluation.attach_metrics import attach_metrics
 from leyden.engine.events.names import Events
 from leyden.engine.events.signatures import check_process
 from leyden.engine.setup import Stage
+from leyden.engine.values.attach_metrics import attach_metrics
 from leyden.engine.values.moving import move_module
 
 

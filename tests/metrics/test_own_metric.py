@@ -104,7 +104,7 @@ def test_a_mapping_comes_also_item_by_item(measured) -> None:
 
 def test_a_state_is_declared_so_that_it_can_be_reduced() -> None:
     metric = LargestError()
-    with pytest.raises(ValueError, match="one of sum, mean, max, min, cat, none, or by a function .* got 'median'"):
+    with pytest.raises(ValueError, match=r"one of sum, mean, max, min, cat, none, or by a function .* got 'median'"):
         metric.add_state("more", torch.tensor(0.0), "median")
     with pytest.raises(ValueError, match='"mean" needs a floating default'):
         metric.add_state("more", torch.tensor(0), "mean")

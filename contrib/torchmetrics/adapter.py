@@ -1,0 +1,257 @@
+"""A torchmetrics metric as one of leyden's: its states join the one reduction of its engine."""
+
+from __future__ import annotations
+
+import sys
+import weakref
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+
+from leyden.contrib.torchmetrics.arguments import Arguments
+from leyden.contrib.torchmetrics.nodes import (
+    COUNTER,
+    changed,
+    declarations_of,
+    memory_of,
+    nodes_of,
+    remember,
+    state_name,
+)
+from leyden.contrib.torchmetrics.result_names import result_keys
+from leyden.engine import Engine
+from leyden.metrics import (
+    CARRIED,
+    Declaration,
+    Metric,
+    MetricUsage,
+    OutputTransform,
+    StateValue,
+    device_of,
+    split_carried,
+)
+
+_ADAPTER = "_leyden_adapter"
+"""The attribute by which a torchmetrics object knows what measures with it."""
+_MEMORY = "memory."
+"""Before the names, in what is saved, of what is no state."""
+
+
+def adapt(metric: Any, output_transform: OutputTransform | None = None) -> TorchMetric | None:
+    """What measures with a torchmetrics object, None for anything else. Objects of torchmetrics exist only once it has
+    been imported, so nothing is imported here.
+    """
+    torchmetrics = sys.modules.get("torchmetrics")
+    if torchmetrics is None or not isinstance(metric, torchmetrics.Metric | torchmetrics.MetricCollection):
+        return None
+    found: TorchMetric | None = vars(metric).get(_ADAPTER, _NOBODY).adapter
+    if found is not None and found.metric is metric and found.output_transform is output_transform:
+        return found
+    return TorchMetric(metric, output_transform)
+
+
+class TorchMetric(Metric):
+    """Measures with a torchmetrics metric, collection or wrapper: `engine.attach_metric("f1", MulticlassF1Score(10))`
+    makes one.
+
+    Each output goes to its `update`, float32 at least: a tuple in its order, a mapping by the names of `update`
+    ("preds", "target") or by "y_pred" and "y". At the end of an epoch the declared states of all metrics in it are
+    reduced over the ranks, in the collectives of all other metrics of the engine; its own synchronisation is off, and
+    so is `forward`. A mean weighs each rank by its updates, and ranks that saw no data are left out of means and of
+    what is stacked. A function as `dist_reduce_fx` gets the stacked values, or one list of all. The object stays the
+    user's: after an epoch its `compute()` gives the value over all ranks.
+
+    Results become plain numbers, mappings of them, and tensors on the CPU (matrices, curves).
+
+    Raises TypeError for another object, ValueError for one with a synchronisation of its own (`process_group`,
+    `dist_sync_fn`), for a MetricTracker, and where a metric is a part of two that are attached.
+    """
+
+    required_output_keys = None
+    skip_unrolling = True
+
+    def __init__(self, metric: Any, output_transform: OutputTransform | None = None) -> None:
+        import torchmetrics
+
+        if not isinstance(metric, torchmetrics.Metric | torchmetrics.MetricCollection):
+            raise TypeError(f"TorchMetric takes a metric or collection of torchmetrics, but got {metric!r}")
+        super().__init__(output_transform)
+        self.metric = metric
+        self.result_keys = result_keys(metric)
+        self._nodes = nodes_of(metric)
+        for node in self._nodes.values():
+            _check(node)
+            node.sync_on_compute = node._to_sync = False
+        for place, node in self._nodes.items():
+            self.declarations |= declarations_of(place, node)
+        self._arguments = Arguments(metric)
+        self._memory = memory_of(self._nodes)  # as it was
+        self._begun = True
+
+    # -- measuring -----------------------------------------------------------------------------------------------------
+
+    def attach(self, engine: Engine[Any, Any], name: str = "", usage: str | MetricUsage | None = None) -> None:
+        self._check_parts()
+        super().attach(engine, name, usage)
+        for module in (self.metric, *self._nodes.values()):
+            vars(module)[_ADAPTER] = _MeasuredBy(self)
+
+    def reset(self) -> None:
+        self.metric.reset()
+        self.carried = []
+
+    def update(self, output: Any) -> None:
+        arguments, named = self._arguments.of(output)
+        self.metric.update(*arguments, **named)
+
+    def compute(self) -> Any:
+        return self.metric.compute()
+
+    # -- states --------------------------------------------------------------------------------------------------------
+
+    def states(self) -> dict[str, StateValue]:
+        found: dict[str, StateValue] = {"_updates": self._updates}
+        for place, node in self._nodes.items():
+            found[state_name(place, COUNTER)] = node._update_count
+            for attribute in node._defaults:
+                found[state_name(place, attribute)] = getattr(node, attribute)
+        return found
+
+    def updates_of(self, name: str, states: Mapping[str, Any]) -> int:
+        place = name.rpartition(".")[0]
+        counter = state_name(place, COUNTER)
+        return int(states[counter if counter in states and name != "_updates" else "_updates"])
+
+    def on_host(self, state: str) -> bool:
+        node = self._nodes.get(state.rpartition(".")[0])
+        return node is not None and bool(node.compute_on_cpu)
+
+    def describe_state(self, state: str) -> str:
+        place, _, attribute = state.rpartition(".")
+        return f"{type(self._nodes.get(place, self.metric)).__name__}.{attribute}"
+
+    @contextmanager
+    def holding(self, states: Mapping[str, StateValue]) -> Iterator[None]:
+        own = self.states()
+        for node in self._nodes.values() if states else ():
+            node._computed = None
+        self._put(states)
+        try:
+            yield
+        finally:
+            self._put({name: own[name] for name in states})
+
+    def state_dict(self) -> dict[str, Any]:
+        copies: dict[str, Any] = {}
+        for place, states in enumerate(self.contributions()):
+            prefix = f"{CARRIED}{place - 1}." if place else ""
+            copies |= {prefix + name: _copied(states[name], each) for name, each in self.declarations.items()}
+        memory = changed(memory_of(self._nodes), self._memory)
+        return copies | {_MEMORY + name: value for name, value in memory.items()}
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        own, carried = self._parts(state_dict)
+        for states in (own, *carried):
+            if states.keys() != self.declarations.keys():
+                raise ValueError(
+                    f"{type(self.metric).__name__} has the states {', '.join(self.declarations)}, "
+                    f"but was given {', '.join(states)}"
+                )
+        self._remember(state_dict)
+        self._put(self._given(own))
+        self.carried = [self._given(states) for states in carried]
+        self._settled = False
+
+    def load_state_dicts(self, states: Sequence[Mapping[str, Any]], *, first: bool) -> None:
+        """The `first` rank carries all of it: what can't be merged (the values of ranks, stacked) is kept apart."""
+        self.reset()
+        if states:
+            self._remember(states[0])
+        if first:
+            parts = [part for state in states for own, carried in [self._parts(state)] for part in (own, *carried)]
+            self.carried = [self._given(part) for part in parts if part["_updates"]]
+
+    def keeps_between_epochs(self) -> bool:
+        return super().keeps_between_epochs() or bool(changed(memory_of(self._nodes), self._memory))
+
+    def _parts(self, state_dict: Mapping[str, Any]) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+        return split_carried({name: value for name, value in state_dict.items() if not name.startswith(_MEMORY)})
+
+    def _remember(self, state_dict: Mapping[str, Any]) -> None:
+        memory = {n.removeprefix(_MEMORY): value for n, value in state_dict.items() if n.startswith(_MEMORY)}
+        remember(self._nodes, memory)
+
+    def _given(self, states: Mapping[str, Any]) -> dict[str, StateValue]:
+        return {name: _copied(states[name], declaration) for name, declaration in self.declarations.items()}
+
+    def _put(self, states: Mapping[str, StateValue]) -> None:
+        if "_updates" in states:
+            self._updates = int(states["_updates"])  # type: ignore[arg-type]
+        for place, node in self._nodes.items():
+            for attribute in (COUNTER, *node._defaults):
+                if (name := state_name(place, attribute)) in states:
+                    setattr(node, attribute, states[name])
+
+    def _settle(self, output: Any) -> None:
+        device = device_of(output)
+        if device is not None:
+            self._settled = True
+            self.metric.to(device)
+
+    def _check_parts(self) -> None:
+        """Raises ValueError if another that is attached measures with a part of this one."""
+        for node in self._nodes.values():
+            other = vars(node).get(_ADAPTER, _NOBODY).adapter
+            if other is not None and other is not self and other.measures_with(node):
+                raise ValueError(
+                    f"this {type(node).__name__} is measured already, by itself or as a part of another metric, and "
+                    "would be updated twice with each batch: give each attached metric its own, a .clone() of it"
+                )
+
+    def measures_with(self, node: Any) -> bool:
+        """Whether it is attached, and the torchmetrics object is a part of it."""
+        return any(each is node for each in self._nodes.values()) and self.owners.attached()
+
+
+class _MeasuredBy:
+    """What a torchmetrics object knows of its adapter; a copy of the object has none."""
+
+    def __init__(self, adapter: TorchMetric | None = None) -> None:
+        self._adapter = None if adapter is None else weakref.ref(adapter)
+
+    def __reduce__(self) -> tuple[type[_MeasuredBy], tuple[()]]:
+        return _MeasuredBy, ()
+
+    @property
+    def adapter(self) -> TorchMetric | None:
+        return None if self._adapter is None else self._adapter()
+
+
+_NOBODY = _MeasuredBy()
+
+
+def _copied(value: Any, declaration: Declaration) -> Any:
+    """A copy; of a list whose values are joined anyway, joined."""
+    if not isinstance(value, list):
+        return value.detach().clone() if isinstance(value, torch.Tensor) else value
+    copies = [each.detach().clone() if isinstance(each, torch.Tensor) else each for each in value]
+    if declaration.reduction != "cat" or not copies:
+        return copies
+    return [torch.cat([each.reshape(1) if each.ndim == 0 else each for each in copies])]
+
+
+def _check(node: Any) -> None:
+    kind = type(node).__name__
+    if kind == "MetricTracker" or any(each.__name__ == "MetricTracker" for each in type(node).__mro__):
+        raise ValueError(
+            "a MetricTracker keeps values over epochs, which loggers and Checkpoint(best=...) do here; attach the "
+            "metric that it tracks"
+        )
+    for option in ("process_group", "dist_sync_fn"):
+        if getattr(node, option, None) is not None:
+            raise ValueError(
+                f"{kind} has {option}=, a synchronisation of its own, but metrics of an engine are reduced together, "
+                f"over the ranks that see different data; leave {option} out"
+            )
