@@ -24,7 +24,8 @@ from leyden.metrics.precision_recall import Precision, Recall
 from leyden.metrics.r2_score import R2Score
 from leyden.metrics.regression import MeanAbsoluteError, MeanSquaredError, RootMeanSquaredError
 from leyden.metrics.running_average import RunningAverage
-from leyden.metrics.states import CARRIED, Declaration, StateReduction, StateValue, split_carried
+from leyden.metrics.saved_states import CARRIED, split_carried
+from leyden.metrics.states import Declaration, StateReduction, StateValue
 from leyden.metrics.usage import EpochWise, MetricUsage, RunningBatchWise, SingleEpochRunningBatchWise
 
 __all__ = [

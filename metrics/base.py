@@ -17,15 +17,8 @@ from leyden.metrics.errors import require_samples
 from leyden.metrics.group import MetricGroup
 from leyden.metrics.outputs import described, device_of, wide
 from leyden.metrics.owners import Owners
-from leyden.metrics.states import (
-    CARRIED,
-    Declaration,
-    StateReduction,
-    StateValue,
-    as_tensor,
-    moved,
-    split_carried,
-)
+from leyden.metrics.saved_states import given, saved, split_carried
+from leyden.metrics.states import Declaration, StateReduction, StateValue, moved
 from leyden.metrics.surrounding import beginning, checked, prepared
 from leyden.metrics.usage import EpochWise, MetricUsage, refused, usage_name
 
@@ -253,13 +246,7 @@ class Metric(Arithmetic):
 
     def state_dict(self) -> dict[str, torch.Tensor | int]:
         """A copy of this rank's states."""
-        copies: dict[str, torch.Tensor | int] = {}
-        for place, states in enumerate(self.contributions()):
-            prefix = f"{CARRIED}{place - 1}." if place else ""
-            for name, declaration in self.declarations.items():
-                value = states[name]
-                copies[prefix + name] = value if declaration.counter else as_tensor(value).clone()  # type: ignore[assignment]
-        return copies
+        return saved(self.contributions(), self.declarations)
 
     def load_state_dict(self, state_dict: Mapping[str, torch.Tensor | int]) -> None:
         """Loads such states. Raises ValueError if they are another metric's."""
@@ -271,21 +258,9 @@ class Metric(Arithmetic):
                 raise ValueError(
                     f"{type(self).__name__} has the states {', '.join(needed)}, but was given {', '.join(states)}"
                 )
-        vars(self).update(self._given(own))
-        self.carried = [self._given(states) for states in carried]
+        vars(self).update(given(own, self.declarations))
+        self.carried = [given(states, self.declarations) for states in carried]
         self._settled = False
-
-    def _given(self, states: Mapping[str, torch.Tensor | int]) -> dict[str, StateValue]:
-        """Saved states in the form that they have here."""
-        given: dict[str, StateValue] = {}
-        for name, declaration in self.declarations.items():
-            value = states.get(name, declaration.default)
-            if declaration.counter:
-                given[name] = int(value)
-            else:
-                tensor = torch.as_tensor(value).clone()
-                given[name] = [tensor] if declaration.listed else tensor
-        return given
 
     def load_state_dicts(self, states: Sequence[Mapping[str, torch.Tensor | int]], *, first: bool) -> None:
         """Loads the states of several ranks where the number of ranks has changed: the `first` rank takes all of it and
@@ -295,7 +270,7 @@ class Metric(Arithmetic):
         if first and not all(declaration.mergeable for declaration in self.declarations.values()):
             self._begun = True
             parts = [part for state in states for own, carried in [split_carried(state)] for part in (own, *carried)]
-            self.carried = [self._given(part) for part in parts]
+            self.carried = [given(part, self.declarations) for part in parts]
         elif first:
             merged = {
                 name: declaration.merge([state.get(name, declaration.default) for state in states])

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias, get_args
 
@@ -16,9 +15,6 @@ StateValue: TypeAlias = torch.Tensor | list[Any] | int
 
 UNKNOWN_SHAPE = torch.Size([0])
 """The shape of a state before the first batch, if only the data determine it."""
-CARRIED = "carried."
-"""With a number, before the names of states in what is saved: they are those of another rank, which this one carries.
-"""
 ARITHMETIC = ("sum", "mean", "max", "min")
 """Reductions that combine the values of the ranks element by element."""
 
@@ -111,21 +107,6 @@ class Declaration:
         if self.reduction == "sum":
             return stacked.sum(0, dtype=stacked.dtype)
         return stacked.amax(0) if self.reduction == "max" else stacked.amin(0)
-
-
-def split_carried(
-    saved: Mapping[str, torch.Tensor | int],
-) -> tuple[dict[str, torch.Tensor | int], list[dict[str, torch.Tensor | int]]]:
-    """A saved state's own part, and those that it carried."""
-    own: dict[str, torch.Tensor | int] = {}
-    carried: dict[int, dict[str, torch.Tensor | int]] = defaultdict(dict)
-    for name, value in saved.items():
-        if name.startswith(CARRIED):
-            place, _, state = name.removeprefix(CARRIED).partition(".")
-            carried[int(place)][state] = value
-        else:
-            own[name] = value
-    return own, list(carried.values())
 
 
 def as_tensor(state: StateValue) -> torch.Tensor:

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from leyden.contrib.torchmetrics import internals
 from leyden.contrib.torchmetrics.arguments import Arguments
 from leyden.contrib.torchmetrics.nodes import (
     COUNTER,
@@ -83,7 +84,7 @@ class TorchMetric(Metric):
         self._nodes = nodes_of(metric)
         for node in self._nodes.values():
             _check(node)
-            node.sync_on_compute = node._to_sync = False
+            internals.switch_synchronisation_off(node)
         for place, node in self._nodes.items():
             self.declarations |= declarations_of(place, node)
         self._arguments = Arguments(metric)
@@ -114,9 +115,8 @@ class TorchMetric(Metric):
     def states(self) -> dict[str, StateValue]:
         found: dict[str, StateValue] = {"_updates": self._updates}
         for place, node in self._nodes.items():
-            found[state_name(place, COUNTER)] = node._update_count
-            for attribute in node._defaults:
-                found[state_name(place, attribute)] = getattr(node, attribute)
+            found[state_name(place, COUNTER)] = internals.updates(node)
+            found |= {state_name(place, attribute): value for attribute, value in internals.values(node).items()}
         return found
 
     def updates_of(self, name: str, states: Mapping[str, Any]) -> int:
@@ -136,7 +136,7 @@ class TorchMetric(Metric):
     def holding(self, states: Mapping[str, StateValue]) -> Iterator[None]:
         own = self.states()
         for node in self._nodes.values() if states else ():
-            node._computed = None
+            internals.forget_computed(node)
         self._put(states)
         try:
             yield
@@ -190,7 +190,9 @@ class TorchMetric(Metric):
         if "_updates" in states:
             self._updates = int(states["_updates"])  # type: ignore[arg-type]
         for place, node in self._nodes.items():
-            for attribute in (COUNTER, *node._defaults):
+            if (counter := state_name(place, COUNTER)) in states:
+                internals.set_updates(node, states[counter])  # type: ignore[arg-type]
+            for attribute in internals.values(node):
                 if (name := state_name(place, attribute)) in states:
                     setattr(node, attribute, states[name])
 

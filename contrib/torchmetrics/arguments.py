@@ -6,6 +6,7 @@ import inspect
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from leyden.contrib.torchmetrics.internals import inner_metrics, is_collection, update_parameters
 from leyden.metrics import described
 
 
@@ -18,13 +19,13 @@ class Arguments:
 
     def __init__(self, metric: Any) -> None:
         self._kind = type(metric).__name__
-        signatures = [_signature(each) for each in _updated(metric)]
+        signatures = [update_parameters(each) for each in _updated(metric)]
         self._takes_any = any(p.kind is p.VAR_KEYWORD for each in signatures for p in each)
         self._names = {p.name for each in signatures for p in each if p.kind in _NAMED}
         self._required = list(
             dict.fromkeys(p.name for each in signatures for p in each if p.kind in _NAMED and p.default is p.empty)
         )
-        self._filters = hasattr(metric, "_groups")  # a collection gives each of its metrics what that one takes
+        self._filters = is_collection(metric)  # a collection gives each of its metrics what that one takes
 
     def of(self, output: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Raises TypeError for a mapping without what is needed."""
@@ -60,18 +61,8 @@ def _takes_one(required: Sequence[str], names: set[str]) -> bool:
 
 def _updated(metric: Any) -> list[Any]:
     """The metrics whose `update` says what is taken, where that of a wrapper takes anything."""
-    if hasattr(metric, "_groups"):
+    if is_collection(metric):
         return [found for each in metric.values(copy_state=False) for found in _updated(each)]
-    if all(p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD) for p in _signature(metric)):
-        inner = [each for name in _WRAPPED if (each := getattr(metric, name, None)) is not None]
-        inner += [each for name in _OPERANDS if hasattr(each := getattr(metric, name, None), "update")]
-        return [found for each in inner for found in _updated(each)] or [metric]
+    if all(p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD) for p in update_parameters(metric)):
+        return [found for each in inner_metrics(metric) for found in _updated(each)] or [metric]
     return [metric]
-
-
-_WRAPPED = ("metric", "_base_metric", "base_metric", "wrapped_metric")
-_OPERANDS = ("metric_a", "metric_b")
-
-
-def _signature(metric: Any) -> list[inspect.Parameter]:
-    return list(metric._update_signature.parameters.values())

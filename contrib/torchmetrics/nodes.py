@@ -7,17 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from leyden.contrib.torchmetrics.internals import attributes, declared
 from leyden.metrics import Declaration
 
 if TYPE_CHECKING:
     from torchmetrics import Metric as Node
 
 COUNTER = "_update_count"
-_INNER = {
-    "_update_count", "_computed", "_forward_cache", "_is_synced", "_cache", "_to_sync", "_should_unsync",
-    "_enable_grad", "_dtype_convert", "_device", "_dtype", "sync_on_compute", "training",
-}  # fmt: skip
-"""Attributes of every torchmetrics metric that are no memory of what it saw."""
+"""The name under which a node's count of updates is reduced and saved."""
 
 
 def nodes_of(metric: torch.nn.Module) -> dict[str, Node]:
@@ -35,9 +32,8 @@ def state_name(place: str, attribute: str) -> str:
 def declarations_of(place: str, node: Node) -> dict[str, Declaration]:
     """The states of one node, and the count of its updates, in leyden's form."""
     found = {state_name(place, COUNTER): Declaration(torch.tensor(0), "sum", counter=True)}
-    for attribute, default in node._defaults.items():
-        reduction: Any = node._reductions[attribute]
-        reduction = _NAMES.get(getattr(reduction, "__name__", ""), reduction)
+    for attribute, (default, function) in declared(node).items():
+        reduction = _NAMES.get(getattr(function, "__name__", ""), function)
         listed = isinstance(default, list)
         if listed and reduction not in ("cat", None) and not callable(reduction):
             raise ValueError(
@@ -67,8 +63,8 @@ def memory_of(nodes: Mapping[str, Node]) -> dict[str, Any]:
     """
     found: dict[str, Any] = {}
     for place, node in nodes.items():
-        for attribute, value in {**vars(node), **node._buffers}.items():
-            if attribute not in _INNER and attribute not in node._defaults and _is_plain(value):
+        for attribute, value in attributes(node).items():
+            if _is_plain(value):
                 found[state_name(place, attribute)] = value.clone() if isinstance(value, torch.Tensor) else value
     return found
 

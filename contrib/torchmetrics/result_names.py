@@ -4,24 +4,24 @@ from __future__ import annotations
 
 from typing import Any
 
+from leyden.contrib.torchmetrics.internals import class_names, is_collection, renamed
+
 
 def result_keys(metric: Any) -> tuple[str, ...]:
     """The keys of a value that is a mapping; empty where it is none, or where only the data tell."""
-    if hasattr(metric, "_groups"):
+    if is_collection(metric):
         members = dict(metric.items(keep_base=True, copy_state=False))
         if any(result_keys(member) or _unknown(member) for member in members.values()):
             return ()
-        return tuple(metric._set_name(name) for name in members)
+        return tuple(renamed(metric, name) for name in members)
     kind = _kind(metric)
     if kind == "MinMaxMetric":
         return ("raw", "max", "min")
     if kind == "BootStrapper":
         wanted = {"mean": metric.mean, "std": metric.std, "quantile": metric.quantile is not None, "raw": metric.raw}
         return tuple(name for name, there in wanted.items() if there)
-    if kind == "ClasswiseWrapper" and metric.labels is not None:
-        inner = type(metric.metric).__name__.lower()
-        prefix = metric._prefix if metric._prefix is not None else ("" if metric._postfix is not None else f"{inner}_")
-        return tuple(f"{prefix}{label}{metric._postfix or ''}" for label in metric.labels)
+    if kind == "ClasswiseWrapper":
+        return class_names(metric)
     return ()
 
 

@@ -34,10 +34,11 @@ def test_a_metric_of_another_package_says_which_handlers_to_write() -> None:
         assert engine.run(data).metrics == {"f1": 0.75}
 
 
-def test_torchmetrics_itself() -> None:
+def test_torchmetrics_itself_is_taken_as_it_is() -> None:
     torchmetrics = pytest.importorskip("torchmetrics")
-    with pytest.raises(TypeError, match=r'metrics= got MulticlassF1Score of torchmetrics for "f1"'):
-        supervised_evaluator(nn.Identity(), metrics={"f1": torchmetrics.F1Score(task="multiclass", num_classes=3)})
+    f1 = torchmetrics.F1Score(task="multiclass", num_classes=2)
+    evaluator = supervised_evaluator(nn.Identity(), metrics={"f1": f1})
+    assert evaluator.run([(torch.eye(2), torch.tensor([0, 0]))]).metrics == {"f1": 0.5}
 
 
 @pytest.mark.parametrize(
