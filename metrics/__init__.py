@@ -26,7 +26,16 @@ from leyden.metrics.regression import MeanAbsoluteError, MeanSquaredError, RootM
 from leyden.metrics.running_average import RunningAverage
 from leyden.metrics.saved_states import CARRIED, split_carried
 from leyden.metrics.states import Declaration, StateReduction, StateValue
-from leyden.metrics.usage import EpochWise, MetricUsage, RunningBatchWise, SingleEpochRunningBatchWise
+from leyden.metrics.usage import (
+    BatchFiltered,
+    BatchWise,
+    EpochWise,
+    MetricUsage,
+    RunningBatchWise,
+    RunningWindow,
+    SingleEpochRunningBatchWise,
+)
+from leyden.metrics.usage_groups import Usage
 
 __all__ = [
     "AUROC",
@@ -35,6 +44,8 @@ __all__ = [
     "Accuracy",
     "AveragePrecision",
     "CalibrationError",
+    "BatchFiltered",
+    "BatchWise",
     "ClassificationMetric",
     "ConfusionMatrix",
     "Declaration",
@@ -65,9 +76,11 @@ __all__ = [
     "RootMeanSquaredError",
     "RunningAverage",
     "RunningBatchWise",
+    "RunningWindow",
     "SingleEpochRunningBatchWise",
     "StateReduction",
     "StateValue",
+    "Usage",
     "described",
     "device_of",
     "split_carried",

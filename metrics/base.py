@@ -20,7 +20,8 @@ from leyden.metrics.owners import Owners
 from leyden.metrics.saved_states import given, saved, split_carried
 from leyden.metrics.states import Declaration, StateReduction, StateValue, moved
 from leyden.metrics.surrounding import beginning, checked, prepared
-from leyden.metrics.usage import EpochWise, MetricUsage, refused, usage_name
+from leyden.metrics.usage import EPOCH_WISE, MetricUsage, usage_of
+from leyden.metrics.usage_groups import Usage, add_to_group
 
 OutputTransform = Callable[[Any], Any]
 Device: TypeAlias = str | torch.device | int | None
@@ -148,30 +149,31 @@ class Metric(Arithmetic):
 
     # -- on an engine --------------------------------------------------------------------------------------------------
 
-    def attach(self, engine: Engine[Any, Any], name: str = "", usage: str | MetricUsage | None = None) -> None:
-        """Measures the engine's output each epoch, into `engine.state.metrics[name]`. `usage`: Ignite's, "epoch_wise".
+    def attach(self, engine: Engine[Any, Any], name: str = "", usage: Usage = None) -> None:
+        """Measures the engine's output, into `engine.state.metrics[name]`. `usage` says when it is reset and computed:
+        by default each epoch; `BatchWise()`, `RunningWindow(100)`, an event such as
+        `Events.ITERATION_COMPLETED(every=100)`, a `MetricUsage`, or one of Ignite's names.
 
-        Raises ValueError if the engine has a metric of that name, or if this one measures another engine (two that only
-        evaluate may share it), TypeError if it is given no name.
+        Raises ValueError if the engine has a metric of that name, if this one measures another engine (two that only
+        evaluate may share it) or has another usage on this one; TypeError if it is given no name.
         """
-        if usage is not None:
-            self.take_usage(usage)
-        MetricGroup.of(engine).add(name, self)
+        add_to_group(engine, name, self, EPOCH_WISE if usage is None else self.take_usage(usage_of(usage)))
 
-    def take_usage(self, usage: str | MetricUsage) -> None:
-        """Raises ValueError for a usage that this metric does not have."""
-        if usage_name(usage) != EpochWise.usage_name:
-            raise refused(usage, type(self).__name__, (EpochWise.usage_name,))
+    def take_usage(self, usage: MetricUsage) -> MetricUsage:
+        """The usage for the group that the metric comes into. Raises ValueError for one that the metric can't have."""
+        return usage
 
     def detach(self, engine: Engine[Any, Any]) -> None:
         """Stops measuring that engine. Raises ValueError if the metric is not attached to it."""
-        if not self.is_attached(engine):
+        groups = [group for group in MetricGroup.all_of(engine) if self in group.metrics.values()]
+        if not groups:
             raise ValueError(f"this {type(self).__name__} is not attached to this engine")
-        MetricGroup.of(engine).remove(self)
+        for group in groups:
+            group.remove(self)
 
     def is_attached(self, engine: Engine[Any, Any]) -> bool:
         """Whether it is attached to that engine itself, rather than as a part of a derived metric."""
-        return any(self in group.metrics.values() for group in engine.find_handlers(MetricGroup))
+        return any(self in group.metrics.values() for group in MetricGroup.all_of(engine))
 
     def observe(self, output: Any) -> None:
         """Updates from an engine's output, through the output_transform."""

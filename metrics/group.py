@@ -13,6 +13,7 @@ from leyden.engine import Engine, Events, Order
 from leyden.metrics.errors import NotComputableError
 from leyden.metrics.reduction import reduced_states
 from leyden.metrics.results import plain
+from leyden.metrics.usage import EPOCH_WISE, MetricUsage
 
 if TYPE_CHECKING:
     from leyden.metrics.base import Metric
@@ -38,6 +39,7 @@ class MetricGroup:
     """
 
     rank_zero_shares_out = True
+    usage: MetricUsage = EPOCH_WISE
     told = False
     """Metrics may be added or removed between runs without changing the training."""
 
@@ -50,20 +52,16 @@ class MetricGroup:
         self._waiting: dict[str, tuple[list[Any], bool]] = {}  # loaded states of metrics that are not attached yet
         self._items: dict[str, list[str]] = {}  # what the last value of a metric that is a mapping put into the state
         self._told: set[str] = set()
-        self._trains = True  # its engine trains
+        self.trains = True  # its engine trains
 
     @staticmethod
-    def of(engine: Engine[Any, Any]) -> MetricGroup:
-        """The engine's group, attached to it if it has none."""
+    def all_of(engine: Engine[Any, Any]) -> list[MetricGroup]:
+        """The engine's groups: one for each usage."""
         found: list[MetricGroup] = engine.find_handlers(MetricGroup)
-        if found:
-            return found[0]
-        group = MetricGroup()
-        engine.attach(group)
-        return group
+        return found
 
     def attach(self, engine: Engine[Any, Any]) -> None:
-        self._trains = engine.training
+        self.trains = engine.training
         engine.add_event_handler(Events.STARTED, self.start, order=Order.METRICS)
         engine.add_event_handler(Events.EPOCH_STARTED, self.start_epoch, order=Order.METRICS)
         engine.add_event_handler(Events.ITERATION_COMPLETED, self.update, order=Order.METRICS)
@@ -74,22 +72,31 @@ class MetricGroup:
         """The names that will appear in `state.metrics`."""
         return [each for name, metric in self.metrics.items() for each in (name, *metric.result_keys)]
 
-    def add(self, name: str, metric: Metric) -> None:
-        """Raises ValueError if the name is taken, TypeError if it is not a string."""
+    def add(self, name: str, metric: Metric, others: Sequence[MetricGroup] = ()) -> None:
+        """Raises ValueError if the name is taken, or if one of the engine's other groups measures with the metric;
+        TypeError if the name is not a string.
+        """
         if not isinstance(name, str) or not name:
             kind = type(metric).__name__
             call = f'{kind}(...).attach(engine, "{_snake(kind)}")'
             raise TypeError(f"a metric is attached under a name, but got {name!r}; write {call}")
-        if taken := sorted({name, *metric.result_keys} & set(self.names())):
+        names = [each for group in (self, *others) for each in group.names()]
+        if taken := sorted({name, *metric.result_keys} & set(names)):
             raise ValueError(
-                f'the engine has a metric "{taken[0]}" already, beside: {", ".join(sorted(self.names()))}; '
+                f'the engine has a metric "{taken[0]}" already, beside: {", ".join(sorted(names))}; '
                 f"attach this {type(metric).__name__} under another name, or detach() the other first"
             )
+        for source in _all_of(metric):
+            if any(source in group.sources() for group in others):
+                raise ValueError(
+                    f"this {type(source).__name__} measures this engine with another usage already, and would be reset "
+                    "at the times of both; give each usage a metric of its own"
+                )
         self._check_private(name, metric)
         for source in _all_of(metric):
-            source.owners.check_claim(self, source, trains=self._trains)
+            source.owners.check_claim(self, source, trains=self.trains)
         for source in _all_of(metric):
-            source.owners.claim(self, trains=self._trains)
+            source.owners.claim(self, trains=self.trains)
         self.metrics[name] = metric
         self._arrange()
 
@@ -102,6 +109,10 @@ class MetricGroup:
                     f"{type(each).__name__} resets its {type(spoilt.pop()).__name__} at each iteration, but that one "
                     f'is also measured for itself on this engine (found when attaching "{name}"); give each its own'
                 )
+
+    def sources(self) -> set[Metric]:
+        """All metrics with states that it updates or resets."""
+        return {source for metric in self.metrics.values() for source in _all_of(metric)}
 
     def remove(self, metric: Metric) -> None:
         """Forgets a metric, under all its names."""
@@ -155,6 +166,11 @@ class MetricGroup:
         """Computes every metric over all ranks and writes the values into the state."""
         self._in_epoch = False
         self._check_use()
+        self._write(engine)
+        for live in self._live:
+            live.shown = None
+
+    def _write(self, engine: Engine[Any, Any]) -> None:
         values = self._values(engine)
         for name, metric in self.metrics.items():
             if any(source not in values for source in metric.sources()):
@@ -163,19 +179,17 @@ class MetricGroup:
             engine.state.metrics[name] = value = plain(metric.result(values))
             if isinstance(value, Mapping):
                 self._write_items(engine, name, value)
-        for live in self._live:
-            live.shown = None
 
     def _leave_without(self, engine: Engine[Any, Any], name: str) -> None:
         """Removes the value of an earlier epoch, so that it is not mistaken for one of this epoch."""
         for key in (name, *self._items.pop(name, ())):
             engine.state.metrics.pop(key, None)
 
-    def _values(self, engine: Engine[Any, Any]) -> dict[Metric, Any]:
-        """The values of those metrics that have one."""
+    def _values(self, engine: Engine[Any, Any] | None, *, together: bool = True) -> dict[Metric, Any]:
+        """The values of those metrics that have one; of this rank's states if not `together`."""
         metrics = self._updated
-        alone = dist.data_size() == 1 and not any(metric.carried for metric in metrics)
-        states = [{} for _ in metrics] if alone else reduced_states(metrics)
+        alone = not (together and dist.data_size() > 1) and not any(metric.carried for metric in metrics)
+        states = [{} for _ in metrics] if alone else reduced_states(metrics, together=together)
         values = {}
         for metric, reduced in zip(metrics, states, strict=True):
             with metric.holding(reduced):
@@ -186,10 +200,10 @@ class MetricGroup:
                     self._tell(engine, metric, error)
         return values
 
-    def _tell(self, engine: Engine[Any, Any], metric: Metric, error: NotComputableError) -> None:
+    def _tell(self, engine: Engine[Any, Any] | None, metric: Metric, error: NotComputableError) -> None:
         """Warns once why there is no value, unless the epoch had no batch."""
         name = self._sources[metric]
-        if dist.rank() == 0 and metric.updated() and name not in self._told:
+        if engine is not None and dist.rank() == 0 and metric.updated() and name not in self._told:
             self._told.add(name)
             warnings.warn(f'no value of "{name}" for epoch {engine.state.epoch}: {error}', stacklevel=2)
 
@@ -208,7 +222,7 @@ class MetricGroup:
                 engine.state.metrics[key] = item
         self._items[name] = [key for key in value if isinstance(key, str)]
 
-    def _reset(self, metrics: tuple[Metric, ...]) -> None:
+    def _reset(self, metrics: Sequence[Metric]) -> None:
         for metric in metrics:
             metric.owners.use(self)
             metric.reset()
@@ -222,8 +236,12 @@ class MetricGroup:
         return {
             saved_as: metric.state_dict()
             for metric, saved_as in self._sources.items()
-            if self._in_epoch or metric.keeps_between_epochs()
+            if self._counts_on() or metric.keeps_between_epochs()
         }
+
+    def _counts_on(self) -> bool:
+        """What has been counted so far is needed by a run that goes on."""
+        return self._in_epoch
 
     def load_rank_state_dicts(self, states: Sequence[Any]) -> None:
         """Loads such states; the states of metrics that are not attached yet are kept until they are."""

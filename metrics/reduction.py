@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from leyden.metrics.base import Metric
 
 
-def reduced_states(metrics: Sequence[Metric]) -> list[dict[str, StateValue]]:
+def reduced_states(metrics: Sequence[Metric], *, together: bool = True) -> list[dict[str, StateValue]]:
     """The states of each metric over all ranks that see different data; those of the metrics stay as they are. Every
-    rank calls this.
+    rank calls this, unless `together` is False: then what this rank has and carries is reduced.
 
     What is compared (shapes that the data alone know, sizes of what is gathered, greatest and least values) takes one
     collective; sums of whole numbers, of floats, and what is gathered take one each, where there are any. A rank that
@@ -34,11 +34,12 @@ def reduced_states(metrics: Sequence[Metric]) -> list[dict[str, StateValue]]:
     gathered = _by_device(item for item in items if not item.declaration.arithmetic)
     packed = {device: Packed.of([item.gathered() for item in each], device) for device, each in gathered.items()}
     extremes = [item for item in items if item.declaration.reduction in ("max", "min")]
-    sizes = _compare(items, extremes, list(packed.values()))
-    _add([item for item in items if item.declaration.reduction in ("sum", "mean")])
-    _extremes([item for item in extremes if not item.done])
+    ranks = dist.data_size() if together else 1
+    sizes = _compare(items, extremes, list(packed.values()), ranks)
+    _add([item for item in items if item.declaration.reduction in ("sum", "mean")], ranks)
+    _extremes([item for item in extremes if not item.done], ranks)
     for (device, each), lengths in zip(gathered.items(), sizes, strict=True):
-        _gather(each, packed[device], lengths)
+        _gather(each, packed[device], lengths, ranks)
     states: dict[int, dict[str, StateValue]] = defaultdict(dict)
     for item in items:
         states[id(item.metric)][item.name] = item.state()
@@ -52,18 +53,18 @@ def _by_device(items: Iterable[Item]) -> dict[torch.device, list[Item]]:
     return found
 
 
-def _compare(items: list[Item], extremes: list[Item], packed: list[Packed]) -> list[list[list[int]]]:
+def _compare(items: list[Item], extremes: list[Item], packed: list[Packed], ranks: int) -> list[list[list[int]]]:
     """Sees that all ranks have these items in one shape, and finishes the extremes whose shape was as declared on all.
     Gives, of each that is packed, the sizes on all ranks: of the header and of the whole.
     """
-    device, ranks = dist.device(), dist.data_size()
+    device = dist.device()
     shapes = Shapes([item for item in items if item.declaration.shaped_by_data])
     foreseen = [item for item in extremes if item.foreseen is not None]
     if not shapes.items and not foreseen and not packed:
         return []
     sizes = torch.zeros(len(packed), ranks, 2, dtype=torch.int64)
     for mine, each in zip(sizes, packed, strict=True):
-        mine[dist.data_rank()] = torch.tensor([each.header, len(each.content)])
+        mine[dist.data_rank() if ranks > 1 else 0] = torch.tensor([each.header, len(each.content)])
     numbers = [shapes.numbers().reshape(-1), sizes.reshape(-1)]
     host = sum(map(len, numbers))
     sent = torch.cat([torch.cat(numbers).to(device), *(item.in_order(item.foreseen) for item in foreseen)])
@@ -78,7 +79,7 @@ def _compare(items: list[Item], extremes: list[Item], packed: list[Packed]) -> l
     return on_host[len(numbers[0]) :].view_as(sizes).tolist()
 
 
-def _add(items: list[Item]) -> None:
+def _add(items: list[Item], ranks: int) -> None:
     """Sums: those of whole numbers exactly, all others in the widest floats."""
     for whole in (True, False):
         bucket = [(item, tensor) for item in items for tensor in item.summands() if _is_whole(tensor) == whole]
@@ -86,7 +87,7 @@ def _add(items: list[Item]) -> None:
             dtype = torch.int64 if whole else torch.float64
             tensors = [moved(tensor, dist.device(), dtype).reshape(-1) for _, tensor in bucket]
             flat = torch.cat(tensors)
-            flat = dist.all_reduce(flat, "sum", over="data") if dist.data_size() > 1 else flat
+            flat = dist.all_reduce(flat, "sum", over="data") if ranks > 1 else flat
             for (item, tensor), piece in zip(bucket, flat.split([tensor.numel() for _, tensor in bucket]), strict=True):
                 item.take_sum(piece.view(tensor.shape))
     for item in items:
@@ -97,19 +98,20 @@ def _is_whole(tensor: torch.Tensor) -> bool:
     return not tensor.is_floating_point()
 
 
-def _extremes(items: list[Item]) -> None:
+def _extremes(items: list[Item], ranks: int) -> None:
     """Those whose shape the data alone knew."""
     if items:
         pieces = [item.in_order(item.local) for item in items]
-        flat = dist.all_reduce(torch.cat(pieces), "max", over="data") if dist.data_size() > 1 else torch.cat(pieces)
+        flat = torch.cat(pieces)
+        flat = dist.all_reduce(flat, "max", over="data") if ranks > 1 else flat
         for item, piece in zip(items, flat.split([len(each) for each in pieces]), strict=True):
             item.finish_order(piece, item.local.shape)
 
 
-def _gather(items: list[Item], packed: Packed, sizes: list[list[int]]) -> None:
+def _gather(items: list[Item], packed: Packed, sizes: list[list[int]], ranks: int) -> None:
     lengths = [whole for _, whole in sizes]
     flat = packed.content
-    if dist.data_size() > 1:
+    if ranks > 1:
         flat = dist.all_gather(flat, lengths=lengths, over="data")
     contents = flat.split(lengths)
     headers = torch.cat([each[:header] for each, (header, _) in zip(contents, sizes, strict=True)]).cpu()

@@ -13,7 +13,7 @@ from leyden.metrics.base import Device, Metric, OutputTransform
 from leyden.metrics.errors import NotComputableError
 from leyden.metrics.outputs import described
 from leyden.metrics.states import moved, widened
-from leyden.metrics.usage import MetricUsage, RunningBatchWise, SingleEpochRunningBatchWise, refused, usage_name
+from leyden.metrics.usage import EPOCH_WISE, MetricUsage, RunningBatchWise, SingleEpochRunningBatchWise
 
 USAGES = {SingleEpochRunningBatchWise.usage_name: True, RunningBatchWise.usage_name: False}
 """Whether the average begins with each epoch."""
@@ -72,10 +72,14 @@ class RunningAverage(Metric):
     def private(self) -> tuple[Metric, ...]:
         return () if self.src is None else self.src.sources()
 
-    def take_usage(self, usage: str | MetricUsage) -> None:
-        if usage_name(usage) not in USAGES:
-            raise refused(usage, type(self).__name__, tuple(USAGES))
-        self.epoch_bound = USAGES[usage_name(usage)]
+    def take_usage(self, usage: MetricUsage) -> MetricUsage:
+        if usage.usage_name not in USAGES:
+            raise ValueError(
+                f"{type(self).__name__} is a value of each iteration, smoothed, and takes the usages "
+                f"{', '.join(USAGES)}, but got {usage}"
+            )
+        self.epoch_bound = USAGES[usage.usage_name]
+        return EPOCH_WISE
 
     def observe(self, output: Any) -> None:
         if self.src is not None:

@@ -27,9 +27,9 @@ from leyden.metrics import (
     CARRIED,
     Declaration,
     Metric,
-    MetricUsage,
     OutputTransform,
     StateValue,
+    Usage,
     device_of,
     split_carried,
 )
@@ -93,7 +93,7 @@ class TorchMetric(Metric):
 
     # -- measuring -----------------------------------------------------------------------------------------------------
 
-    def attach(self, engine: Engine[Any, Any], name: str = "", usage: str | MetricUsage | None = None) -> None:
+    def attach(self, engine: Engine[Any, Any], name: str = "", usage: Usage = None) -> None:
         self._check_parts()
         super().attach(engine, name, usage)
         for module in (self.metric, *self._nodes.values()):

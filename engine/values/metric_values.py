@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, MutableMapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 import numpy as np
@@ -21,6 +21,15 @@ class Counts(Protocol):
 
     iteration: int
     step: int
+
+
+class Deferred:
+    """A value that is computed when it is read."""
+
+    __slots__ = ("compute",)
+
+    def __init__(self, compute: Callable[[], Any]) -> None:
+        self.compute = compute
 
 
 class MetricValues(ReadThrough):
@@ -55,6 +64,8 @@ class MetricValues(ReadThrough):
         except KeyError:
             there = ", ".join(sorted(map(str, self))) or "none yet"
             raise KeyError(f"no metric {name!r}; there are: {there}") from None
+        if type(value) is Deferred:
+            value = value.compute()
         scalar = isinstance(value, torch.Tensor) and value.ndim == 0
         return value.item() if scalar or isinstance(value, np.generic) else value
 

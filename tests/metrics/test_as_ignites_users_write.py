@@ -208,12 +208,18 @@ def test_the_usages_of_a_running_average(usage, expected) -> None:
     assert seen[1:] == expected
 
 
+def test_the_usages_of_all_metrics_come_by_name() -> None:
+    engine = Engine(lambda engine, batch: batch)
+    Mean(lambda output: output).attach(engine, "mean", usage="batch_wise")
+    assert engine.run([1.0, 5.0]).metrics == {"mean": 5.0}
+
+
 def test_other_usages_are_told() -> None:
     engine = Engine(lambda engine, batch: batch)
-    with pytest.raises(ValueError, match=r"Mean takes the usages epoch_wise, but got 'batch_wise'.*RunningAverage"):
-        Mean().attach(engine, "mean", usage="batch_wise")
-    with pytest.raises(ValueError, match="RunningAverage takes the usages single_epoch_running_batch_wise, running_"):
-        RunningAverage().attach(engine, "smooth", usage="running_epoch_wise")
+    with pytest.raises(ValueError, match="usage= knows the names epoch_wise, batch_wise, .* but got 'running_epoch_wi"):
+        Mean().attach(engine, "mean", usage="running_epoch_wise")
+    with pytest.raises(ValueError, match="takes the usages single_epoch_running_batch_wise, running_.*got batch_wise"):
+        RunningAverage().attach(engine, "smooth", usage="batch_wise")
     assert engine.metric_names() == []
 
 

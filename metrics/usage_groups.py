@@ -1,0 +1,152 @@
+"""Groups of metrics that are measured at other times than each epoch."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from leyden import distributed as dist
+from leyden.engine import Engine, Events, Order
+from leyden.engine.events import AnyEvent
+from leyden.engine.values import Deferred
+from leyden.metrics.group import MetricGroup
+from leyden.metrics.results import plain
+from leyden.metrics.states import StateValue
+from leyden.metrics.usage import EPOCH_WISE, MetricUsage
+
+if TYPE_CHECKING:
+    from leyden.metrics.base import Metric
+
+Usage: TypeAlias = MetricUsage | AnyEvent | None
+"""When a metric is reset and computed; by default each epoch."""
+
+
+def add_to_group(engine: Engine[Any, Any], name: str, metric: Metric, usage: MetricUsage) -> None:
+    """Adds the metric to the engine's group with that usage, which is attached if there is none."""
+    groups = MetricGroup.all_of(engine)
+    group = next((each for each in groups if each.usage == usage), None)
+    if group is not None:
+        group.add(name, metric, [each for each in groups if each is not group])
+        return
+    group = _made(usage)
+    group.trains = engine.training
+    group.add(name, metric, groups)
+    engine.attach(group)
+
+
+def _made(usage: MetricUsage) -> MetricGroup:
+    if usage == EPOCH_WISE:
+        return MetricGroup()
+    return EachIteration(usage) if usage.each_iteration else AtEvents(usage)
+
+
+class AtEvents(MetricGroup):
+    """Metrics with a MetricUsage of other events."""
+
+    told_apart_by = ("times",)
+
+    def __init__(self, usage: MetricUsage) -> None:
+        super().__init__()
+        self.usage = usage
+        self.times = str(usage)
+
+    def attach(self, engine: Engine[Any, Any]) -> None:
+        self.trains = engine.training
+        usage = self.usage
+        engine.add_event_handler(Events.STARTED, self.start, order=Order.METRICS)
+        if usage.started not in (None, Events.STARTED):  # that is also where a run goes on
+            assert usage.started is not None
+            engine.add_event_handler(usage.started, self.start_epoch, order=Order.METRICS)
+        engine.add_event_handler(usage.iteration_completed, self.update, order=Order.METRICS)
+        engine.add_event_handler(usage.completed, self.complete, order=Order.METRICS)
+        engine.declare_metrics(self.names)
+
+    def start(self, engine: Engine[Any, Any]) -> None:
+        if engine.state.iteration == 0:
+            self.start_epoch()
+        self._check_use()
+
+    def _counts_on(self) -> bool:
+        return True
+
+    def complete(self, engine: Engine[Any, Any]) -> None:
+        self._check_use()
+        self._write(engine)
+        if self.usage.started is None:
+            self._reset(self._updated)
+
+
+class EachIteration(AtEvents):
+    """Metrics whose value can be read after each iteration: of the last batches, or of all since a beginning.
+
+    A value of this rank is computed when it is read; at an epoch's end the value over all ranks is there, on which
+    ranks can decide together.
+    """
+
+    def __init__(self, usage: MetricUsage) -> None:
+        super().__init__(usage)
+        self._window: int | None = getattr(usage, "window", None)
+        self._batches: dict[Metric, deque[dict[str, StateValue]]] = {}
+        self._shown: list[tuple[str, Deferred]] = []
+
+    def update(self, engine: Engine[Any, Any]) -> None:
+        output = engine.state.output
+        for metric in self._updated:
+            if self._window is not None:
+                metric.reset()
+            metric.observe(output)
+            if self._batches:
+                self._batches[metric].append(_held(metric.states()))
+        metrics = engine.state.metrics
+        for name, value in self._shown:
+            metrics[name] = value
+
+    def complete(self, engine: Engine[Any, Any]) -> None:
+        self._check_use()
+        self._carry()
+        self._write(engine)
+
+    def _carry(self) -> None:
+        """Has each metric stand for its last batches."""
+        for metric, batches in self._batches.items():
+            metric.reset()
+            metric.carried = list(batches)
+
+    def _read(self, name: str) -> Any:
+        self._carry()
+        values = self._values(None, together=False)
+        metric = self.metrics[name]
+        return plain(metric.result(values)) if all(source in values for source in metric.sources()) else None
+
+    def _arrange(self) -> None:
+        super()._arrange()
+        if self._window is not None and self._window > 1:
+            self._batches = {
+                metric: self._batches.get(metric) or deque(metric.carried, maxlen=self._window)
+                for metric in self._updated
+            }
+        self._shown = [(name, Deferred(partial(self._read, name))) for name in self.metrics]
+
+    def _reset(self, metrics: Sequence[Metric]) -> None:
+        super()._reset(metrics)
+        for metric in metrics:
+            if metric in self._batches:
+                self._batches[metric].clear()
+
+    def rank_state_dict(self) -> dict[str, Any]:
+        self._carry()
+        return super().rank_state_dict()
+
+    def load_rank_state_dicts(self, states: Sequence[Any]) -> None:
+        """Where the number of ranks has changed, the ranks begin anew: the last batches of a rank are not those of
+        another.
+        """
+        if len(states) == dist.data_size():
+            super().load_rank_state_dicts(states)
+
+
+def _held(states: dict[str, StateValue]) -> dict[str, StateValue]:
+    """States that a reset of the metric leaves as they are."""
+    return {name: list(value) if isinstance(value, list) else value for name, value in states.items()}
