@@ -17,9 +17,9 @@ from leyden.metrics.group import MetricGroup
 from leyden.metrics.loss import Loss
 from leyden.metrics.mean import Mean
 from leyden.metrics.multi_label_confusion_matrix import MultiLabelConfusionMatrix
+from leyden.metrics.outputs import described, device_of
 from leyden.metrics.overlap import Dice, IoU, MeanIoU
 from leyden.metrics.perplexity import Perplexity
-from leyden.metrics.outputs import described, device_of
 from leyden.metrics.precision_recall import Precision, Recall
 from leyden.metrics.r2_score import R2Score
 from leyden.metrics.regression import MeanAbsoluteError, MeanSquaredError, RootMeanSquaredError
@@ -39,13 +39,13 @@ from leyden.metrics.usage_groups import Usage
 
 __all__ = [
     "AUROC",
-    "F1",
     "CARRIED",
+    "F1",
     "Accuracy",
     "AveragePrecision",
-    "CalibrationError",
     "BatchFiltered",
     "BatchWise",
+    "CalibrationError",
     "ClassificationMetric",
     "ConfusionMatrix",
     "Declaration",
