@@ -12,6 +12,7 @@ from leyden.distributed.collectives import (
     barrier,
     broadcast,
     broadcast_object,
+    gather,
     new_group,
 )
 from leyden.distributed.control_group import control_group, store
@@ -85,6 +86,7 @@ __all__ = [
     "device",
     "end_pass_of_shards",
     "finalize",
+    "gather",
     "get_local_rank",
     "get_nnodes",
     "get_node_rank",

@@ -124,6 +124,23 @@ def all_gather(
     return backend.gather_numbers(_as_number(value, "all_gather", "a string (all_gather_object takes any object)"))
 
 
+def gather(
+    value: torch.Tensor, dst: int = 0, *, lengths: Sequence[int], over: str | None = None
+) -> torch.Tensor | None:
+    """The tensors of all ranks, concatenated along dimension 0 in the order of ranks, on rank `dst`; None elsewhere.
+
+    `lengths`: the first dimension of each rank's tensor, which every rank knows. They are alike but for that. `over`: a
+    dimension of the run's mesh, along which `dst` then counts; see `all_reduce`.
+
+    Raises:
+        ValueError: there is no rank `dst`, or no such dimension.
+    """
+    backend = backend_over(over)
+    _check_rank(backend, dst)
+    gathered = backend.gather_to(_padded(value.detach(), lengths), dst)
+    return None if gathered is None else _without_padding(gathered, lengths)
+
+
 def broadcast(value: Any, src: int = 0, *, over: str | None = None) -> Any:
     """The value of rank `src`, on every rank: a tensor, a number or a string.
 
@@ -223,9 +240,16 @@ def _gather_tensors(backend: Backend, tensor: torch.Tensor) -> torch.Tensor:
 
 
 def _gather_padded(backend: Backend, tensor: torch.Tensor, lengths: Sequence[int]) -> torch.Tensor:
+    return _without_padding(backend.gather(_padded(tensor, lengths)), lengths)
+
+
+def _padded(tensor: torch.Tensor, lengths: Sequence[int]) -> torch.Tensor:
     padded = tensor.new_zeros((max(lengths), *tensor.shape[1:]))
     padded[: len(tensor)] = tensor
-    gathered = backend.gather(padded)
+    return padded
+
+
+def _without_padding(gathered: torch.Tensor, lengths: Sequence[int]) -> torch.Tensor:
     return torch.cat([row[:length] for row, length in zip(gathered, lengths, strict=True)])
 
 
@@ -251,4 +275,4 @@ def _check_truth(op: str, is_truth: bool, found: str) -> None:
 
 def _check_rank(backend: Backend, src: int) -> None:
     if not 0 <= src < backend.size:
-        raise ValueError(f"there is no rank {src} to broadcast from: ranks go from 0 to {backend.size - 1}")
+        raise ValueError(f"there is no rank {src}: ranks go from 0 to {backend.size - 1}")

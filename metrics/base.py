@@ -65,6 +65,10 @@ class Metric(Arithmetic):
     widens = True
     """What `update` gets is float32 at least, however low the precision of the model; False where that changes nothing.
     """
+    on_rank_zero = False
+    """True: what is gathered ("cat", "none") goes to rank 0 of those that see different data, which alone calls
+    `compute`; the others get its value. For what is too large for each of them.
+    """
     later_states: tuple[str, ...] = ()
     """States that older checkpoints do not have; they begin from their defaults."""
     result_keys: tuple[str, ...] = ()

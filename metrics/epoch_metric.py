@@ -39,12 +39,15 @@ class EpochMetric(KeepsRows):
         check_compute_fn: bool = False,
         device: Device = None,
         skip_unrolling: bool | None = None,
+        *,
+        on_rank_zero: bool = False,
     ) -> None:
         if not callable(compute_fn):
             raise TypeError(f"the compute_fn of EpochMetric must be a function, but is {compute_fn!r}")
         super().__init__(output_transform, device, skip_unrolling)
         self.compute_fn = compute_fn
         self._check = check_compute_fn
+        self.on_rank_zero = on_rank_zero
         self.declare_rows()
 
     def update(self, output: Any) -> None:

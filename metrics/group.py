@@ -10,8 +10,8 @@ import torch
 
 from leyden import distributed as dist
 from leyden.engine import Engine, Events, Order
+from leyden.metrics.computing import computed
 from leyden.metrics.errors import NotComputableError
-from leyden.metrics.reduction import reduced_states
 from leyden.metrics.results import plain
 from leyden.metrics.usage import EPOCH_WISE, MetricUsage
 
@@ -187,17 +187,11 @@ class MetricGroup:
 
     def _values(self, engine: Engine[Any, Any] | None, *, together: bool = True) -> dict[Metric, Any]:
         """The values of those metrics that have one; of this rank's states if not `together`."""
-        metrics = self._updated
-        alone = not (together and dist.data_size() > 1) and not any(metric.carried for metric in metrics)
-        states = [{} for _ in metrics] if alone else reduced_states(metrics, together=together)
-        values = {}
-        for metric, reduced in zip(metrics, states, strict=True):
-            with metric.holding(reduced):
-                try:
-                    metric.verify()
-                    values[metric] = metric.compute()
-                except NotComputableError as error:
-                    self._tell(engine, metric, error)
+        values = computed(self._updated, together=together)
+        for metric, value in list(values.items()):
+            if isinstance(value, NotComputableError):
+                self._tell(engine, metric, value)
+                del values[metric]
         return values
 
     def _tell(self, engine: Engine[Any, Any] | None, metric: Metric, error: NotComputableError) -> None:

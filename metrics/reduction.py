@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
@@ -31,25 +31,32 @@ def reduced_states(metrics: Sequence[Metric], *, together: bool = True) -> list[
     items = [
         Item.of(metric, name, declaration) for metric in metrics for name, declaration in metric.declarations.items()
     ]
-    gathered = _by_device(item for item in items if not item.declaration.arithmetic)
-    packed = {device: Packed.of([item.gathered() for item in each], device) for device, each in gathered.items()}
+    gathered = _by_destination(item for item in items if not item.declaration.arithmetic)
+    packed = {to: Packed.of([item.gathered() for item in each], to.device) for to, each in gathered.items()}
     extremes = [item for item in items if item.declaration.reduction in ("max", "min")]
     ranks = dist.data_size() if together else 1
     sizes = _compare(items, extremes, list(packed.values()), ranks)
     _add([item for item in items if item.declaration.reduction in ("sum", "mean")], ranks)
     _extremes([item for item in extremes if not item.done], ranks)
-    for (device, each), lengths in zip(gathered.items(), sizes, strict=True):
-        _gather(each, packed[device], lengths, ranks)
+    for (to, each), lengths in zip(gathered.items(), sizes, strict=True):
+        _gather(each, packed[to], lengths, ranks, on_rank_zero=to.rank_zero)
     states: dict[int, dict[str, StateValue]] = defaultdict(dict)
     for item in items:
         states[id(item.metric)][item.name] = item.state()
     return [states[id(metric)] for metric in metrics]
 
 
-def _by_device(items: Iterable[Item]) -> dict[torch.device, list[Item]]:
-    found: dict[torch.device, list[Item]] = defaultdict(list)
+class _Destination(NamedTuple):
+    """Where gathered states go: to which device, of rank 0 alone or of all."""
+
+    device: torch.device
+    rank_zero: bool
+
+
+def _by_destination(items: Iterable[Item]) -> dict[_Destination, list[Item]]:
+    found: dict[_Destination, list[Item]] = defaultdict(list)
     for item in items:
-        found[item.home].append(item)
+        found[_Destination(item.home, item.metric.on_rank_zero)].append(item)
     return found
 
 
@@ -108,11 +115,17 @@ def _extremes(items: list[Item], ranks: int) -> None:
             item.finish_order(piece, item.local.shape)
 
 
-def _gather(items: list[Item], packed: Packed, sizes: list[list[int]], ranks: int) -> None:
+def _gather(items: list[Item], packed: Packed, sizes: list[list[int]], ranks: int, *, on_rank_zero: bool) -> None:
     lengths = [whole for _, whole in sizes]
-    flat = packed.content
-    if ranks > 1:
-        flat = dist.all_gather(flat, lengths=lengths, over="data")
+    flat: torch.Tensor | None = packed.content
+    if ranks > 1 and on_rank_zero:
+        flat = dist.gather(packed.content, lengths=lengths, over="data")
+    elif ranks > 1:
+        flat = dist.all_gather(packed.content, lengths=lengths, over="data")
+    if flat is None:  # another rank has it
+        for item in items:
+            item.finish_gathered([])
+        return
     contents = flat.split(lengths)
     headers = torch.cat([each[:header] for each, (header, _) in zip(contents, sizes, strict=True)]).cpu()
     of_ranks: list[list[list[Any]]] = [

@@ -140,8 +140,9 @@ class Item:
         dtype = self.local.dtype
         if self.declaration.reduction == "mean":
             updates, total = self._sums
-            default = self.declaration.default.to(total)
-            self.reduced = torch.where(updates > 0, total / updates.clamp(min=1), default).to(dtype)
+            mean, default = total / updates.clamp(min=1), self.declaration.default.to(total)
+            # Of a shape that only the data tell there are updates.
+            self.reduced = (torch.where(updates > 0, mean, default) if default.shape == mean.shape else mean).to(dtype)
             return
         (total,) = self._sums
         self.reduced = (torch.view_as_complex(total) if dtype.is_complex else total).to(dtype)

@@ -50,6 +50,10 @@ class Backend(Protocol):
         """Stack a tensor of one shape and dtype of all ranks: the result has the shape (world_size, *shape)."""
         ...
 
+    def gather_to(self, tensor: torch.Tensor, dst: int) -> torch.Tensor | None:
+        """The same on rank `dst` alone, as `index` counts; None on the others."""
+        ...
+
     def broadcast(self, tensor: torch.Tensor, src: int) -> torch.Tensor:
         """The tensor of rank `src`, as `index` counts; the others give one of the same shape and dtype."""
         ...

@@ -34,6 +34,9 @@ class SerialBackend:
     def gather(self, tensor: torch.Tensor) -> torch.Tensor:
         return tensor.detach().clone().unsqueeze(0)
 
+    def gather_to(self, tensor: torch.Tensor, dst: int) -> torch.Tensor | None:
+        return self.gather(tensor)
+
     def broadcast(self, tensor: torch.Tensor, src: int) -> torch.Tensor:
         return tensor.detach().clone()
 

@@ -76,6 +76,15 @@ class TorchBackend:
             dist.all_gather(list(rows.unbind(0)), _bytes(sent), group=self.group)
         return gathered.to(tensor.device)
 
+    def gather_to(self, tensor: torch.Tensor, dst: int) -> torch.Tensor | None:
+        sent = tensor.detach().to(self._carrier_device(tensor)).contiguous()
+        here = self.index == dst
+        gathered = torch.empty((self.size if here else 0, *sent.shape), dtype=sent.dtype, device=sent.device)
+        if sent.numel() > 0:
+            rows = list(_bytes(gathered).view(self.size, -1).unbind(0)) if here else None
+            dist.gather(_bytes(sent), rows, group=self.group, group_dst=dst)
+        return gathered.to(tensor.device) if here else None
+
     def broadcast(self, tensor: torch.Tensor, src: int) -> torch.Tensor:
         sent = tensor.detach().to(self._carrier_device(tensor), copy=True, memory_format=torch.contiguous_format)
         if sent.numel() > 0:

@@ -35,6 +35,9 @@ class WaitingBackend:
     def gather(self, tensor: torch.Tensor) -> torch.Tensor:
         self._refuse()
 
+    def gather_to(self, tensor: torch.Tensor, dst: int) -> torch.Tensor | None:
+        self._refuse()
+
     def broadcast(self, tensor: torch.Tensor, src: int) -> torch.Tensor:
         self._refuse()
 

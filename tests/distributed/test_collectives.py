@@ -86,6 +86,17 @@ def test_tensors_of_uneven_length_are_gathered(result):
     assert result["gathered uneven"] == [[float(rank)] * 2 for rank in range(result["size"]) for _ in range(rank + 1)]
 
 
+def test_known_lengths_are_not_told_again(result):
+    numbers = [float(rank) for rank in range(result["size"]) for _ in range(rank + 1)]
+    assert result["gathered by known lengths"] == numbers
+
+
+def test_one_rank_alone_may_gather(result):
+    numbers = [rank for rank in range(result["size"]) for _ in range(rank)]
+    assert result["gathered to one"] == [numbers if rank == 1 else None for rank in range(result["size"])]
+    assert f"there is no rank {result['size']}" in result["no such rank"]
+
+
 def test_a_rank_with_nothing_gives_an_empty_vector(result):
     assert result["gathered from one"] == [[1, 2]]
     assert result["gathered nothing"] == [0]

@@ -40,6 +40,8 @@ def close(value):
     """Floats up to the rounding of float32, since other batches have other means; counts exactly."""
     if isinstance(value, dict):
         return {key: close(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [close(item) for item in value]
     return pytest.approx(value, rel=1e-6) if isinstance(value, float) else value
 
 
@@ -76,6 +78,38 @@ def test_two_metrics_of_values_need_no_more_than_one(ranks) -> None:
     """What is compared, with it the minima; counts; maxima whose shape the data tell; one gathering for all dtypes."""
     for found in ranks:
         assert Counter(found["collectives of values"]) == {"all_reduce": 3, "all_gather": 1}
+
+
+def test_means_weigh_each_rank_by_its_updates(alone, ranks) -> None:
+    for shards in ("parts", "parts, one empty"):
+        for found in ranks:
+            assert found[shards] == ranks[0][shards]
+    if len(ranks) == 2:
+        # Rank 1 alone saw data, so it is as if there were one process.
+        assert ranks[0]["parts, one empty"] == close(alone["parts"])
+    expected = alone["parts"]
+    found = ranks[0]["parts"]
+    assert (found["least"], found["most"]) == (expected["least"], expected["most"])
+    assert found["own"] == [len(ranks), 2]
+    assert found["products"] == 2.0 ** sum(each["batches"] for each in ranks)
+
+
+def test_one_rank_may_compute_for_all(alone, ranks) -> None:
+    assert alone["on rank zero"] == alone["on every rank"]
+    for found in ranks:
+        assert found["on rank zero"] == found["on every rank"] == close(alone["on rank zero"])
+        assert found["nobody on rank zero"] == {}
+        assert found["collectives on rank zero"].count("gather") == 1
+        assert found["collectives on rank zero"].count("broadcast_object_list") == 1
+        assert len(found["collectives on rank zero"]) == 4  # sizes, counts, what is gathered, the value
+
+
+def test_what_fails_on_the_one_rank_fails_on_all(alone, ranks) -> None:
+    assert alone["fails on rank zero"] == ranks[0]["fails on rank zero"] == "ValueError: no such score"
+    for found in ranks[1:]:
+        assert found["fails on rank zero"] == (
+            "RuntimeError: a metric that rank 0 computes for all failed there: ValueError: no such score"
+        )
 
 
 def test_one_process_needs_no_collective(alone) -> None:

@@ -69,6 +69,15 @@ def collectives():
         "broadcast number": dist.broadcast(rank + 0.5),
         "broadcast string": dist.broadcast(f"run-{rank}", src=1),
         "broadcast object": dist.broadcast_object({rank}, src=1),
+        "gathered by known lengths": dist.all_gather(
+            torch.full((rank + 1,), float(rank)), lengths=[other + 1 for other in range(size)]
+        ).tolist(),
+        "gathered to one": dist.all_gather_object(
+            None
+            if (one := dist.gather(torch.full((rank,), rank), 1, lengths=list(range(size)))) is None
+            else one.tolist()
+        ),
+        "no such rank": error_of(lambda: dist.gather(torch.zeros(1), size, lengths=[1] * size)),
         "gather error": error_of(dist.all_gather, torch.zeros(2, rank + 1)),
         "broadcast error": error_of(dist.broadcast, {} if rank == 0 else 1),
     }

@@ -14,6 +14,7 @@ from leyden.engine import Engine, Events, Order
 from leyden.metrics import (
     Accuracy,
     ConfusionMatrix,
+    EpochMetric,
     Loss,
     Mean,
     MeanSquaredError,
@@ -24,7 +25,10 @@ from leyden.metrics import (
 )
 
 SAMPLES, CLASSES = 101, 4
-COLLECTIVES = ("all_reduce", "all_gather", "all_gather_object", "all_gather_into_tensor", "broadcast", "barrier")
+COLLECTIVES = (
+    "all_reduce", "all_gather", "all_gather_object", "all_gather_into_tensor", "gather", "broadcast",
+    "broadcast_object_list", "barrier",
+)  # fmt: skip
 
 
 class Values(Metric):
@@ -57,6 +61,47 @@ class Values(Metric):
             "least": self.least,
             "columns": self.columns.tolist(),
         }
+
+
+class Parts(Metric):
+    """A state of each further reduction; of unknown shape too."""
+
+    required_output_keys = None
+
+    def __init__(self):
+        super().__init__()
+        self.add_state("average", torch.tensor(0.0, dtype=torch.float64), "mean")
+        self.add_state("columns", torch.empty(0, dtype=torch.float64), "mean")
+        self.add_state("own", torch.zeros(2), "none")
+        self.add_state("products", torch.ones(()), lambda stacked: stacked.prod(0))
+        self.add_state("least", torch.tensor(2**40), "min")
+        self.add_state("most", torch.tensor(-torch.inf), "max")
+
+    def update(self, output):
+        scores = output[0].double()
+        self.average += (scores.mean() - self.average) / (self._updates + 1)
+        columns = scores.mean(0)
+        self.columns = (
+            columns if not self.columns.numel() else self.columns + (columns - self.columns) / (self._updates + 1)
+        )
+        self.own = torch.stack([scores.min(), scores.max()]).float()
+        self.products = self.products * 2
+        self.least = torch.minimum(self.least, (scores.min() * 1000).long())
+        self.most = torch.maximum(self.most, scores.max().float())
+
+    def compute(self):
+        return {
+            "average": self.average,
+            "columns": self.columns.tolist(),
+            "own": list(self.own.shape),
+            "products": self.products,
+            "least": self.least,
+            "most": self.most,
+        }
+
+
+def raising(y_pred, y):
+    raise ValueError("no such score")
 
 
 def data(classes=CLASSES):
@@ -144,10 +189,14 @@ def smoothing():
     return {"seen": seen, "collectives": calls}
 
 
-def error_of(function):
+def median(**options):
+    return EpochMetric(lambda y_pred, y: (y_pred.sum(1).sort().values * 10).tolist(), **options)
+
+
+def error_of(function, kinds=(ValueError,)):
     try:
         function()
-    except ValueError as error:
+    except kinds as error:
         return f"{type(error).__name__}: {error}"
     return None
 
@@ -173,6 +222,16 @@ def scenarios():
             {"accuracy": Accuracy(), "matrix": ConfusionMatrix(4)}, shard(uneven)
         ),
         "collectives of values": count_collectives({"a": Values()["median"], "b": Values()["median"]}, shard(uneven)),
+        "batches": len(shard(uneven)) if ranks > 1 else 13,
+        "parts": measure(shard(uneven), {"parts": Parts()}),
+        "parts, one empty": measure(shard(one_empty), {"parts": Parts()}),
+        "on rank zero": measure(shard(one_empty), {name: median(on_rank_zero=True) for name in ("first", "second")}),
+        "on every rank": measure(shard(one_empty), {name: median() for name in ("first", "second")}),
+        "fails on rank zero": error_of(
+            lambda: measure(shard(uneven), {"a": EpochMetric(raising, on_rank_zero=True)}), (ValueError, RuntimeError)
+        ),
+        "nobody on rank zero": measure([], {"a": median(on_rank_zero=True)}),
+        "collectives on rank zero": count_collectives({"a": median(on_rank_zero=True), "b": Accuracy()}, shard(uneven)),
         "nobody": measure([], {"accuracy": Accuracy()}),
         "mixed classes": error_of(mixed_classes) if ranks > 1 else None,
         "own value": accuracy.compute().item(),
