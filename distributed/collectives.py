@@ -136,7 +136,7 @@ def gather(
         ValueError: there is no rank `dst`, or no such dimension.
     """
     backend = backend_over(over)
-    _check_rank(backend, dst)
+    _check_rank(backend, dst, "to gather to")
     gathered = backend.gather_to(_padded(value.detach(), lengths), dst)
     return None if gathered is None else _without_padding(gathered, lengths)
 
@@ -273,6 +273,6 @@ def _check_truth(op: str, is_truth: bool, found: str) -> None:
         raise TypeError(f"all_reduce combines truth values (bool) with {op!r}, but got {found}")
 
 
-def _check_rank(backend: Backend, src: int) -> None:
-    if not 0 <= src < backend.size:
-        raise ValueError(f"there is no rank {src}: ranks go from 0 to {backend.size - 1}")
+def _check_rank(backend: Backend, rank: int, purpose: str = "to broadcast from") -> None:
+    if not 0 <= rank < backend.size:
+        raise ValueError(f"there is no rank {rank} {purpose}: ranks go from 0 to {backend.size - 1}")

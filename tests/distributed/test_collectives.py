@@ -94,7 +94,7 @@ def test_known_lengths_are_not_told_again(result):
 def test_one_rank_alone_may_gather(result):
     numbers = [rank for rank in range(result["size"]) for _ in range(rank)]
     assert result["gathered to one"] == [numbers if rank == 1 else None for rank in range(result["size"])]
-    assert f"there is no rank {result['size']}" in result["no such rank"]
+    assert f"there is no rank {result['size']} to gather to" in result["no such rank"]
 
 
 def test_a_rank_with_nothing_gives_an_empty_vector(result):
