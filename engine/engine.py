@@ -24,6 +24,7 @@ from leyden.engine.step.mode_check import ModeCheck
 from leyden.engine.step.step_count import RunArguments, total_steps
 from leyden.engine.stopping.stops import Interrupted, Stop, Suspended, Terminated
 from leyden.engine.values.attach_metrics import attach_metric
+from leyden.engine.values.measured_pair import MeasuredPair
 
 Batch = TypeVar("Batch")
 Output = TypeVar("Output")
@@ -58,6 +59,8 @@ class Engine(Loop, Generic[Batch, Output]):
         """Checks that an engine that only evaluates calls its models in eval mode; None if that is taken care of."""
         self.evaluated_models: tuple[nn.Module, ...] = ()
         """The models of an engine that evaluates; empty if only the process function knows them."""
+        self.measured: MeasuredPair | None = None
+        """What `attach_metric` measures in place of the output, on a supervised trainer."""
         self._running = False
         self.asked = RunArguments()
         """What the last `run` was called with."""
@@ -168,7 +171,7 @@ class Engine(Loop, Generic[Batch, Output]):
         usage: Any = None,
     ) -> None:
         """Measures the outputs with a metric, into `state.metrics[name]`: one of leyden, or of torchmetrics (metrics,
-        collections, wrappers), which is taken as it is.
+        collections, wrappers), which is taken as it is. Of a supervised trainer it measures (prediction, target).
 
         `output_transform` makes of an output what the metric takes; a metric of leyden has its own. `usage` says when
         the metric is reset and computed: by default each epoch. Raises TypeError for what is no metric, ValueError for

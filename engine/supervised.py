@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -17,6 +16,7 @@ from leyden.engine.step.late_optimizer import MakeOptimizer
 from leyden.engine.step.several_optimizers import as_one
 from leyden.engine.step.update import Update
 from leyden.engine.values.attach_metrics import attach_metrics
+from leyden.engine.values.measured_pair import MeasuredPair
 from leyden.engine.values.moving import move_module
 from leyden.engine.values.nested import detached
 
@@ -47,7 +47,7 @@ def supervised_trainer(
     gives (input, target). `model_fn(model, input)` calls the model, `model_transform(prediction)` alters what it gives
     before the loss. The output of an iteration is the detached loss, a scalar tensor that stays on its device, or
     `output_transform(x, y, y_pred, loss)`. `metrics` are attached under their names, and measure (prediction, target)
-    of the training batches, whatever the output is.
+    of the training batches, whatever the output is; so do those that `trainer.attach_metric` adds.
 
     Precision, accumulation, clipping and replicas are attached: see `leyden.handlers`.
 
@@ -55,12 +55,12 @@ def supervised_trainer(
     """
     inputs = Inputs(device, non_blocking, prepare_batch, model_inputs)
     call = caller(model, model_fn, model_transform, model_inputs)
-    measured = _Measured() if metrics else None
+    measured = MeasuredPair()
     direct = inputs.direct
-    plain = output_transform is None and measured is None
+    plain = output_transform is None
 
     def output(x: Any, y: Any, y_pred: Any, loss: torch.Tensor) -> Any:
-        if measured is not None:
+        if measured.wanted:
             measured.pair = (detached(y_pred), y)
         return loss.detach() if output_transform is None else output_transform(x, y, y_pred, loss)
 
@@ -72,7 +72,7 @@ def supervised_trainer(
         y_pred, loss = update.drive(call, x, y, loss_fn)
         if loss is None:  # a pipeline's driver has it on its last rank alone
             return None
-        return loss.detach() if plain else output(x, y, y_pred, loss)
+        return loss.detach() if plain and not measured.wanted else output(x, y, y_pred, loss)
 
     def train_step_by_closure(engine: Engine[Any, Any], batch: Any) -> Any:
         if not model.training:
@@ -100,10 +100,8 @@ def supervised_trainer(
     trainer.setup.add(Stage.DEVICE, place)
     update = Update(trainer, model, optimizer)
     update.predict = lambda batch: call(inputs(batch)[0])
+    trainer.measured = measured
     attach_metrics(trainer, metrics)
-    if metrics and measured is not None:
-        for metric in metrics.values():
-            measured.lead_to(metric)
     return trainer
 
 
@@ -135,22 +133,6 @@ def supervised_evaluator(
             return (y_pred, y) if output_transform is None else output_transform(x, y, y_pred)
 
     return evaluator_of([model], evaluate_step, metrics, inputs.device)
-
-
-class _Measured:
-    """What a trainer's metrics measure, since the trainer's output is something else."""
-
-    def __init__(self) -> None:
-        self.pair: Any = None
-
-    def lead_to(self, metric: Any) -> None:
-        """Gives this to the metric, and to those it is derived from, in place of the engine's output."""
-        for source in metric.sources() if hasattr(metric, "sources") else (metric,):
-            transform = getattr(source, "output_transform", None)
-            source.output_transform = functools.partial(self._measure, transform)
-
-    def _measure(self, transform: Callable[[Any], Any] | None, output: Any) -> Any:
-        return self.pair if transform is None else transform(self.pair)
 
 
 create_supervised_trainer = supervised_trainer

@@ -34,7 +34,7 @@ class MetricGroup:
     """The handler behind `metric.attach(engine, name)`: one for an engine, however many metrics it has.
 
     A metric that several derived ones use is updated, reduced and computed once. Where an epoch ends, all states are
-    reduced with one collective for each reduction and dtype; in one process with none. A run that goes on in mid-epoch
+    reduced in at most four collectives; in one process with none. A run that goes on in mid-epoch
     goes on with the states of that epoch, also in another process, and with another number of ranks.
     """
 

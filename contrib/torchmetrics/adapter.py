@@ -48,7 +48,7 @@ def adapt(metric: Any, output_transform: OutputTransform | None = None) -> Torch
     if torchmetrics is None or not isinstance(metric, torchmetrics.Metric | torchmetrics.MetricCollection):
         return None
     found: TorchMetric | None = vars(metric).get(_ADAPTER, _NOBODY).adapter
-    if found is not None and found.metric is metric and found.output_transform is output_transform:
+    if found is not None and found.metric is metric and found.given_transform is output_transform:
         return found
     return TorchMetric(metric, output_transform)
 
@@ -80,6 +80,7 @@ class TorchMetric(Metric):
             raise TypeError(f"TorchMetric takes a metric or collection of torchmetrics, but got {metric!r}")
         super().__init__(output_transform)
         self.metric = metric
+        self.given_transform = output_transform
         self.result_keys = result_keys(metric)
         self._nodes = nodes_of(metric)
         for node in self._nodes.values():

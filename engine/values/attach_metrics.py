@@ -28,6 +28,7 @@ def attach_metrics(engine: Engine[Any, Any], metrics: Mapping[str, Any] | None) 
         )
     for name, metric in {name: adapted(name, metric, None, "metrics=") for name, metric in metrics.items()}.items():
         metric.attach(engine, name)
+        _lead(engine, metric)
 
 
 def attach_metric(
@@ -42,6 +43,12 @@ def attach_metric(
         measure.attach(engine, name)
     else:
         measure.attach(engine, name, usage)
+    _lead(engine, measure)
+
+
+def _lead(engine: Engine[Any, Any], metric: Any) -> None:
+    if engine.measured is not None:
+        engine.measured.lead_to(metric)
 
 
 def adapted(name: str, metric: Any, output_transform: Callable[[Any], Any] | None, who: str) -> Any:

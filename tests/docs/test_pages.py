@@ -73,3 +73,13 @@ def test_logging(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_links_lead_somewhere(page: str) -> None:
     for link in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", (DOCS / page).read_text()):
         assert (DOCS / link).exists(), link
+
+
+def test_metrics(capsys: pytest.CaptureFixture[str]) -> None:
+    run_page("metrics.md")
+    names, kappa, four, eight, balanced, largest = capsys.readouterr().out.splitlines()
+    assert names == "['accuracy', 'f1', 'loss']"
+    assert kappa == "True True"
+    assert four.startswith("4 ['accuracy of 4', 'batch accuracy', 'recent accuracy'")
+    assert eight.startswith("8 ")
+    assert (balanced, largest) == ("True", "2.0")

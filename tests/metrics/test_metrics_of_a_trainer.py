@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from leyden.engine import Events, supervised_trainer
-from leyden.metrics import Accuracy, Loss, RunningAverage
+from leyden.metrics import Accuracy, BatchWise, Loss, RunningAverage
 
 X = torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 0.0], [0.0, 1.0]])
 Y = torch.tensor([0, 1, 1, 1])
@@ -52,6 +52,21 @@ def test_a_metric_attached_beside_measures_the_output():
     state = trainer.run([(X, Y)])
     assert state.metrics["loss"] == pytest.approx(nn.functional.cross_entropy(X, Y).item())
     assert state.metrics["accuracy"] == 0.75
+
+
+def test_a_metric_that_is_attached_later_measures_the_same():
+    torchmetrics = pytest.importorskip("torchmetrics")
+    f1 = torchmetrics.classification.MulticlassAccuracy(2, average="micro")
+    trainer = make({"theirs": f1})
+    trainer.attach_metric("accuracy", Accuracy())
+    trainer.attach_metric("again", f1)
+    trainer.attach_metric("first", Accuracy(), usage=BatchWise())
+    trainer.attach_metric(
+        "some", torchmetrics.MeanMetric(), output_transform=lambda output: (output[0].argmax(1) == output[1]).float()
+    )
+    state = trainer.run([(X, Y)])
+    assert state.metrics == {"theirs": 0.75, "again": 0.75, "accuracy": 0.75, "first": 0.75, "some": 0.75}
+    assert state.output.ndim == 0
 
 
 def test_no_graph_is_kept():
