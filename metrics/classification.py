@@ -94,7 +94,8 @@ class ClassificationMetric(Metric):
         """The labels of a batch."""
         y_pred, y = tensor_pair(self, output)
         labels = self._multilabel(y_pred, y) if self.is_multilabel else self._exclusive(y_pred, y)
-        self._register(labels.kind, labels.classes, labels.kept, output)
+        if labels.kept is not None or self._seen != (labels.kind, labels.classes):
+            self._register(labels.kind, labels.classes, labels.kept, output)
         return labels
 
     def _register(self, kind: str, classes: int, kept: torch.Tensor | None, output: Any) -> None:
@@ -133,8 +134,9 @@ class ClassificationMetric(Metric):
         return torch.where(self.marks[1:].any(), torch.nan, value)
 
     def _exclusive(self, y_pred: torch.Tensor, y: torch.Tensor) -> Labels:
-        if y_pred.ndim == y.ndim + 1 and y_pred.ndim > 1 and (len(y_pred), *y_pred.shape[2:]) == y.shape:
-            classes = y_pred.shape[1]
+        shape = y_pred.shape
+        if y_pred.ndim == y.ndim + 1 and y_pred.ndim > 1 and shape[:1] + shape[2:] == y.shape:
+            classes = shape[1]
             if classes > 1:
                 return self._multiclass(y_pred, y, classes)
             y_pred = y_pred.squeeze(1)
@@ -155,19 +157,22 @@ class ClassificationMetric(Metric):
         return Labels("binary", y_pred, y, 2, kept)
 
     def _multiclass(self, y_pred: torch.Tensor, y: torch.Tensor, classes: int) -> Labels:
-        y = self._class_indices(y)
+        if y.dtype != torch.int64 or y.ndim > 1:
+            y = self._class_indices(y)
         kept = None
         if self._all_count(y, classes - 1) and not has_nan(y_pred):
             chosen = y_pred.argmax(1)
+            if chosen.ndim > 1:
+                chosen = flat(chosen)
         else:
             top, chosen = y_pred.max(1)  # of NaN and others the maximum is NaN
-            kept, top = self._kept(y), flat(top)
+            kept, top, chosen = self._kept(y), flat(top), flat(chosen)
             self._note(
                 Found(Fault.NAN, kept & top.isnan(), top),
                 Found(Fault.CLASS, kept & outside(y, 0, classes - 1), y),
                 classes=classes,
             )
-        return Labels("multiclass", flat(chosen), y, classes, kept)
+        return Labels("multiclass", chosen, y, classes, kept)
 
     def _class_indices(self, y: torch.Tensor) -> torch.Tensor:
         if y.is_floating_point():
@@ -180,7 +185,9 @@ class ClassificationMetric(Metric):
                 f"{type(self).__name__}(is_multilabel=True) takes y_pred and y of one shape (N, C, ...) with C > 1, "
                 f"but found {described((y_pred, y))}"
             )
-        y_pred, y, _, kept = self._decided(by_class(y_pred), by_class(whole(y)))
+        if y.ndim > 2:
+            y_pred, y = by_class(y_pred), by_class(y)
+        y_pred, y, _, kept = self._decided(y_pred, whole(y))
         return Labels("multilabel", y_pred, y, y.shape[1], kept)
 
     def _decided(
@@ -205,7 +212,7 @@ class ClassificationMetric(Metric):
         """Whether it is known, without waiting for a device, that every y is one of 0, ..., highest, and none of them
         is left out: masks are then not needed.
         """
-        if y.is_floating_point() or not can_look_at(y):
+        if not can_look_at(y) or y.is_floating_point():
             return False
         ignored = self.ignore_index is not None and 0 <= self.ignore_index <= (2**63 if highest is None else highest)
         return not ignored and within(y, 0, math.inf if highest is None else highest)

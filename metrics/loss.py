@@ -59,7 +59,7 @@ class Loss(Metric):
         if options and options.get("reduction") == "sum":
             raise ValueError(_summed("the keyword arguments of Loss"))
         if self.batch_size is None:
-            size = _batch_size(y_pred, y)
+            size = y.shape[0] if isinstance(y, torch.Tensor) and y.ndim else _batch_size(y_pred, y)
         else:
             size = whole_number("what Loss(batch_size=) gives, a number of samples,", self.batch_size(y), 0)
         if size == 0:
@@ -114,11 +114,7 @@ def _summed(what: str) -> str:
 
 
 def _batch_size(y_pred: Any, y: Any) -> int:
-    """The length of y; if y is not a tensor (a mapping, a pair), the length that all tensors of the prediction
-    share.
-    """
-    if isinstance(y, torch.Tensor) and y.ndim > 0:
-        return len(y)
+    """Where y is not a tensor (a mapping, a pair), the length that all tensors of the prediction share."""
     sizes = {len(tensor) for tensor in tensors_of(y_pred) if tensor.ndim > 0}
     if len(sizes) != 1:
         raise TypeError(

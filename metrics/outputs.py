@@ -13,6 +13,8 @@ from leyden.engine.values import first_tensor, map_tensors
 
 def wide(value: Any) -> Any:
     """The same value with its tensors cut from their graph, and floating ones of less than 32 bits as float32."""
+    if value.__class__ is tuple:  # as most outputs are: no more calls than tensors
+        return tuple([_wide(item) if item.__class__ is torch.Tensor else map_tensors(item, _wide) for item in value])
     return map_tensors(value, _wide)
 
 

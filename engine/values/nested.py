@@ -96,7 +96,7 @@ def detached(value: Any) -> Any:
     if kind is torch.Tensor:
         return value.detach()
     if kind is tuple:
-        return tuple([detached(item) for item in value])
+        return tuple([item.detach() if item.__class__ is torch.Tensor else detached(item) for item in value])
     return map_tensors(value, torch.Tensor.detach)
 
 
