@@ -14,7 +14,6 @@ from leyden.metrics.label_faults import (
     Fault,
     Found,
     can_look_at,
-    has_nan,
     looks_one_hot,
     message,
     not_binary,
@@ -92,11 +91,20 @@ class ClassificationMetric(Metric):
 
     def labels(self, output: Any) -> Labels:
         """The labels of a batch."""
-        y_pred, y = tensor_pair(self, output)
+        y_pred, y = self._pair(output)
         labels = self._multilabel(y_pred, y) if self.is_multilabel else self._exclusive(y_pred, y)
         if labels.kept is not None or self._seen != (labels.kind, labels.classes):
             self._register(labels.kind, labels.classes, labels.kept, output)
         return labels
+
+    def _pick(self, output: Any) -> Any:
+        # What is compared and counted has no graph: no tensor is made to cut it off, but where scores are added up.
+        return output if output.__class__ is tuple and not self.widens else super()._pick(output)
+
+    def _pair(self, output: Any) -> tuple[torch.Tensor, torch.Tensor]:
+        """(y_pred, y), without a graph."""
+        y_pred, y = tensor_pair(self, output)
+        return (y_pred.detach(), y) if y_pred.requires_grad else (y_pred, y)
 
     def _register(self, kind: str, classes: int, kept: torch.Tensor | None, output: Any) -> None:
         """Sees that all batches are of one kind, and counts what is left out."""
@@ -160,7 +168,7 @@ class ClassificationMetric(Metric):
         if y.dtype != torch.int64 or y.ndim > 1:
             y = self._class_indices(y)
         kept = None
-        if self._all_count(y, classes - 1) and not has_nan(y_pred):
+        if self._all_count(y, classes - 1) and (total := y_pred.sum().item()) == total:  # NaN differs from itself
             chosen = y_pred.argmax(1)
             if chosen.ndim > 1:
                 chosen = flat(chosen)
@@ -214,8 +222,13 @@ class ClassificationMetric(Metric):
         """
         if not can_look_at(y) or y.is_floating_point():
             return False
-        ignored = self.ignore_index is not None and 0 <= self.ignore_index <= (2**63 if highest is None else highest)
-        return not ignored and within(y, 0, math.inf if highest is None else highest)
+        high = math.inf if highest is None else highest
+        if self.ignore_index is not None and 0 <= self.ignore_index <= high:
+            return False
+        if y.numel() == 0:
+            return True
+        least, greatest = y.aminmax()
+        return bool(least.item() >= 0 and greatest.item() <= high)
 
     def _refuse_one_hot(self, y_pred: torch.Tensor, y: torch.Tensor) -> None:
         if y.ndim < 2 or y.shape[1] < 2:

@@ -78,12 +78,6 @@ def within(values: torch.Tensor, low: float, high: float) -> bool:
     return bool(least.item() >= low and greatest.item() <= high)
 
 
-def has_nan(values: torch.Tensor) -> bool:
-    """Whether NaN may be among the values, which can be read without waiting: a sum tells (inf - inf does too)."""
-    total = values.sum().item()
-    return total != total  # noqa: PLR0124 - only NaN differs from itself
-
-
 def not_binary(values: torch.Tensor) -> torch.Tensor:
     """Where values are neither 0 nor 1."""
     return (values != 0) & (values != 1)

@@ -66,8 +66,10 @@ def described(value: Any) -> str:
 
 def tensor_pair(metric: object, output: Any) -> tuple[torch.Tensor, torch.Tensor]:
     """(y_pred, y) of an output. Raises TypeError if it is no pair of tensors."""
-    if isinstance(output, tuple | list) and len(output) == 2:
+    if (output.__class__ is tuple or isinstance(output, tuple | list)) and len(output) == 2:
         y_pred, y = output
+        if y_pred.__class__ is torch.Tensor is y.__class__:  # as most are: no call is spent on them
+            return y_pred, y
         if isinstance(y_pred, torch.Tensor) and isinstance(y, torch.Tensor):
             return y_pred, y
     raise TypeError(

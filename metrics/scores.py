@@ -9,7 +9,7 @@ import torch
 from leyden.metrics.classification import ROUNDING, ClassificationMetric
 from leyden.metrics.label_faults import Fault, Found, not_binary, outside, within
 from leyden.metrics.label_shapes import by_class, flat, whole
-from leyden.metrics.outputs import described, tensor_pair
+from leyden.metrics.outputs import described
 
 
 class Scores(NamedTuple):
@@ -35,7 +35,7 @@ class ScoreMetric(ClassificationMetric):
         """The scores of a batch. Raises TypeError for labels in place of scores, ValueError for logits in place of
         probabilities, and for what labels raise it.
         """
-        y_pred, y = tensor_pair(self, output)
+        y_pred, y = self._pair(output)
         if not y_pred.is_floating_point():
             raise TypeError(
                 f"{type(self).__name__} needs scores as y_pred, floating numbers, but found {described((y_pred, y))}: "
