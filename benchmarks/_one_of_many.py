@@ -82,9 +82,17 @@ class PlayedStore:
         self._ranks._count("store", len(keys), 8)
         return True
 
+    def delete_key(self, key: str) -> bool:
+        self._ranks._count("store", 1, 8)
+        return True
+
     def add(self, key: str, amount: int) -> int:
         self._ranks._count("store", 1, 8)
         return self._ranks.rank
+
+    def compare_set(self, key: str, expected: str, value: str) -> bytes:
+        self._ranks._count("store", 1, len(value))
+        return value.encode()
 
     def get(self, key: str) -> bytes:
         value = str(self._ranks.size - 1).encode() if key.endswith("/closed") else b"0" * 32
@@ -115,6 +123,8 @@ class OneOfMany:
                     stack.enter_context(mock.patch.object(torch.distributed, name, getattr(self, name)))
                 for name in ("barrier", "new_group"):
                     stack.enter_context(mock.patch.object(torch.distributed, name, getattr(self, name)))
+                store = PlayedStore(self)
+                stack.enter_context(mock.patch("leyden.distributed.words.default_store", lambda: store))
                 # Meshes that are equal share what torch remembers of them, and one of another rank may be among them.
                 coordinates = property(self._coordinates, lambda mesh, value: None)
                 stack.enter_context(mock.patch.object(DeviceMesh, "_coordinate_on_dim", coordinates, create=True))

@@ -64,8 +64,7 @@ def make(size: int, shards: int, *handlers: Any) -> Engine[Any, Any]:
     for parameter in model.parameters():
         optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
     engine: Engine[Any, Any] = Engine(lambda engine, batch: None)
-    update = Update(engine, model, optimizer)
-    update.independent = True
+    Update(engine, model, optimizer)
     engine.attach(*handlers)
     return engine
 

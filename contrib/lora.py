@@ -44,6 +44,8 @@ class LoRA:
     Source: Hu et al., LoRA: Low-Rank Adaptation of Large Language Models, 2021, https://arxiv.org/abs/2106.09685.
     """
 
+    same_on_ranks = ("targets", "lr", "update")
+
     def __init__(
         self,
         rank: int = 8,

@@ -5,6 +5,7 @@ In one process every collective is the identity, so code written with this room 
 
 from leyden.distributed.adapting import DistributedProxySampler, auto_dataloader, auto_model, auto_optim
 from leyden.distributed.agreement import Agreement
+from leyden.distributed.alike import require_alike
 from leyden.distributed.collectives import (
     all_gather,
     all_gather_object,
@@ -60,6 +61,7 @@ from leyden.distributed.sharded_tensors import (
     shard_for,
     sharded_like,
 )
+from leyden.distributed.words import tell_abandoned, tell_failure
 
 __all__ = [
     "Agreement",
@@ -113,6 +115,7 @@ __all__ = [
     "place_of_sampler",
     "rank",
     "request_mesh",
+    "require_alike",
     "reshard",
     "set_local_rank",
     "shard_for",
@@ -120,5 +123,7 @@ __all__ = [
     "show_config",
     "spawn",
     "store",
+    "tell_abandoned",
+    "tell_failure",
     "world_size",
 ]

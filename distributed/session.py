@@ -17,6 +17,7 @@ import torch
 import torch.distributed as dist
 
 from leyden.distributed.backends import Backend, SerialBackend, TorchBackend, WaitingBackend
+from leyden.distributed.common import Common
 from leyden.distributed.compat import default_store
 from leyden.distributed.environment import Environment, RankLayout
 from leyden.distributed.joining import check_backend_name, environment_described_by, join
@@ -36,7 +37,9 @@ class Session:
         self._groups: dict[tuple[int, ...], Any] = {}  # by their ranks, for those who name the ranks at each call
         self._wishes: list[Wish] = []
         self._mesh: Mesh | None = None  # once several ranks have used it
-        self._joined = 0  # groups that this process has seen; each has a mesh of its own
+        self.joined = 0
+        """Groups that this process has seen; each has a mesh of its own."""
+        self.common = Common()
 
     def current(self) -> Backend:
         """The backend as things stand now."""
@@ -67,20 +70,22 @@ class Session:
             return
         group, place = join(environment, backend, _as_timedelta(timeout))
         self._backend = TorchBackend(group, place, owned=True)
-        self._joined += 1
+        self.joined += 1
         if not self._registered_at_exit:
             atexit.register(self._at_exit)
             self._registered_at_exit = True
 
     def finalize(self) -> None:
         backend = self._backend
-        self._backend = None
+        common, self._backend = self.common, None
         self._forget_groups()
         self._wishes.clear()
         if backend is None or backend.group is not _groups.WORLD:
             return
         # A gloo worker thread that still holds tensors aborts the interpreter at its exit: let go of garbage first.
         gc.collect()
+        if backend.group is not None:  # which may be the user's, and stay
+            common.leave_agreements(dist.destroy_process_group)
         backend.close()
 
     def group_of(self, ranks: Sequence[int], timeout: timedelta | float | None) -> Any:
@@ -118,7 +123,7 @@ class Session:
 
     def _compare_with_others(self, sizes: Mapping[str, int]) -> None:
         """Raises ValueError if a rank that has asked for the mesh before has another one. Nobody waits for others."""
-        store, key = default_store(), f"leyden/mesh/{self._joined}"
+        store, key = default_store(), f"leyden/mesh/{self.joined}"
         told = json.dumps(sizes).encode()
         try:
             first = told if store is None else store.compare_set(key, "", told.decode())
@@ -152,12 +157,13 @@ class Session:
         if self._backend is not None and self._backend.group is not None:
             self._wishes.clear()  # they were about a group that is gone
         self._backend = backend = _found()
-        self._joined += isinstance(backend, TorchBackend)
+        self.joined += isinstance(backend, TorchBackend)
         return backend
 
     def _forget_groups(self) -> None:
         self._groups.clear()
         self._mesh = None
+        self.common = Common()
 
     def _at_exit(self) -> None:
         # After an uncaught exception the other ranks may be gone or stuck; the process just ends, with its error.

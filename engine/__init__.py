@@ -3,6 +3,7 @@
 from leyden.engine.data.setup import CompositeData, DataStage
 from leyden.engine.engine import Engine
 from leyden.engine.evaluation.eval_mode import custom_evaluator
+from leyden.engine.events.attached_alike import AlikeOnRanks, attached_lines
 from leyden.engine.events.dispatch import RemovableEventHandle
 from leyden.engine.events.listeners import Order
 from leyden.engine.events.names import EventEnum, Events, EventsList, FilteredEvent, UpdateEvents
@@ -21,6 +22,7 @@ from leyden.engine.values.metric_values import MetricValues
 from leyden.engine.values.moving import to_device
 
 __all__ = [
+    "AlikeOnRanks",
     "Attachable",
     "CompositeData",
     "DataStage",
@@ -40,6 +42,7 @@ __all__ = [
     "Tail",
     "Update",
     "UpdateEvents",
+    "attached_lines",
     "create_supervised_evaluator",
     "create_supervised_trainer",
     "custom_evaluator",

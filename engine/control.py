@@ -131,6 +131,16 @@ class Control(Registry):
         """From the next run on, what one rank decides about stopping holds for all; every rank must run this engine."""
         self._stop_requests.shared = True
 
+    @property
+    def is_hosted(self) -> bool:
+        """It runs in a handler of another engine, within `hosting`."""
+        return self._host is not None
+
+    @property
+    def shares_stops(self) -> bool:
+        """`share_stops` was called, by a handler perhaps."""
+        return self._stop_requests.shared
+
     def _forget_stop_requests(self) -> None:
         self._stop_requests.forget()
         self.interrupted = self._interrupt_requested = False

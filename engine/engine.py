@@ -11,6 +11,7 @@ from torch import nn
 
 from leyden import distributed as dist
 from leyden.engine.data.feed import Cursor, Feed
+from leyden.engine.events.attached_alike import require_alike, tell_failure, telling_failure
 from leyden.engine.events.describe import describe
 from leyden.engine.events.names import Events
 from leyden.engine.events.signatures import check_process
@@ -94,21 +95,23 @@ class Engine(Loop, Generic[Batch, Output]):
         beginning. An evaluation (`training=False`) goes on only if it was interrupted or restored.
 
         Raises ValueError for limits that contradict each other or the state and for empty data, TypeError for data that
-        can't be iterated, RuntimeError for several ranks whose gradients nothing exchanges, and whatever the process
+        can't be iterated, RuntimeError for several ranks whose gradients nothing exchanges, ValueError on
+        all ranks where they have attached different handlers, and whatever the process
         function or a handler raises, after EXCEPTION_RAISED and CLOSED.
         """
         if self._running:
             raise RuntimeError("this engine is running already; a run inside its run needs an engine of its own")
-        for update in self.updates.values():
-            require_exchange(update)
         limits, source = self._limits, self.run_data
-        max_epochs, max_iters, epoch_length = limits.check(max_epochs, max_iters, epoch_length)
-        data = source.given if data is None else data
-        self.asked = RunArguments(data, max_epochs, max_iters, epoch_length)
-        limits.check_data(Feed(data), self.state, max_iters, epoch_length)
-        open_still = self.cursor.epoch_open
-        if limits.restarts(self.state, max_epochs, max_iters, epoch_open=open_still, training=self.training):
-            self._reset()
+        with telling_failure(self):
+            for update in self.updates.values():
+                require_exchange(update)
+            max_epochs, max_iters, epoch_length = limits.check(max_epochs, max_iters, epoch_length)
+            data = source.given if data is None else data
+            self.asked = RunArguments(data, max_epochs, max_iters, epoch_length)
+            limits.check_data(Feed(data), self.state, max_iters, epoch_length)
+            open_still = self.cursor.epoch_open
+            if limits.restarts(self.state, max_epochs, max_iters, epoch_open=open_still, training=self.training):
+                self._reset()
         continues = source.is_open_on(data)
         self._running = True
         self._forget_stop_requests()
@@ -117,6 +120,7 @@ class Engine(Loop, Generic[Batch, Output]):
         started_at = time.perf_counter()
         try:
             # What is restored may say how data is dealt and batched, so the data comes last.
+            require_alike(self)
             self.settle_handler_states()
             self.setup.run(Stage.DEVICE, Stage.SEED)
             if not continues:
@@ -150,6 +154,7 @@ class Engine(Loop, Generic[Batch, Output]):
         except BaseException as error:
             failure = error
             limits.ended = True
+            tell_failure(self, error)
             for raised in self._tables[Events.EXCEPTION_RAISED].fire_all((error,)):
                 if failure is error:
                     failure = raised  # in the place of the error, which is its context

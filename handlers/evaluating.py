@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 from leyden import distributed as dist
-from leyden.engine import Engine, Events, EventsList, FilteredEvent, Order, Stage
+from leyden.engine import Engine, Events, EventsList, FilteredEvent, Order, Stage, attached_lines
 from leyden.engine.data import Feed, parts_state, set_parts_state
 from leyden.engine.evaluation import ModeCheck
 from leyden.engine.events import EventEnum, events_in, without_filter
@@ -82,6 +82,11 @@ class Evaluate:
         self.after: list[Callable[[], None]] = []
         """Called once an evaluation has brought its metrics."""
         self._watch = MetricWatch()  # knows the evaluator's metrics as they were before the evaluation
+
+    @property
+    def same_on_ranks(self) -> dict[str, Any]:
+        """See `leyden.engine.AlikeOnRanks`. The data may be each rank's own."""
+        return {"prefix": self.prefix, "event": self.event, "evaluator": sorted(attached_lines(self.evaluator))}
 
     def attach(self, engine: Engine[Any, Any]) -> None:
         if engine is self.evaluator:

@@ -49,6 +49,7 @@ class Preemption:
     """
 
     refuses_second_engine = True
+    same_on_ranks = ()
 
     def __init__(
         self,

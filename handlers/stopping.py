@@ -35,6 +35,7 @@ class EarlyStopping:
 
     told_apart_by = ("metric",)
     settings = ("mode", "patience", "min_delta")
+    same_on_ranks = ("metric", *settings)
     told_misplaced = False
 
     def __init__(

@@ -68,6 +68,11 @@ class MetricGroup:
         engine.add_event_handler(Events.EPOCH_COMPLETED, self.complete, order=Order.METRICS)
         engine.declare_metrics(self.names)
 
+    @property
+    def same_on_ranks(self) -> dict[str, str]:
+        """See `leyden.engine.AlikeOnRanks`."""
+        return {name: type(metric).__name__ for name, metric in sorted(self.metrics.items())}
+
     def names(self) -> list[str]:
         """The names that will appear in `state.metrics`."""
         return [each for name, metric in self.metrics.items() for each in (name, *metric.result_keys)]

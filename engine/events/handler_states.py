@@ -41,10 +41,10 @@ class Mark:
     @classmethod
     def of(cls, handler: Any, name: str | None) -> Mark:
         kind = type(handler)
-        about = {key: _plain(getattr(handler, key)) for key in getattr(kind, "told_apart_by", ())}
+        about = {key: plain_setting(getattr(handler, key)) for key in getattr(kind, "told_apart_by", ())}
         given = getattr(handler, "settings", ())
         settings = given if isinstance(given, Mapping) else {key: getattr(handler, key) for key in given}
-        settings = {key: _plain(value) for key, value in settings.items()}
+        settings = {key: plain_setting(value) for key, value in settings.items()}
         return cls(kind.__name__, name, about, settings, getattr(kind, "told", True))
 
     def state_dict(self) -> dict[str, Any]:
@@ -66,9 +66,15 @@ class Mark:
         if self.name is not None:
             return self.name
         shown = [
-            _word(value) for key, value in self.about.items() if value is not None and (keys is None or key in keys)
+            setting_in_words(value)
+            for key, value in self.about.items()
+            if value is not None and (keys is None or key in keys)
         ]
-        shown += [f"{key}={_word(value)}" for key, value in self.settings.items() if keys is not None and key in keys]
+        shown += [
+            f"{key}={setting_in_words(value)}"
+            for key, value in self.settings.items()
+            if keys is not None and key in keys
+        ]
         return f"{self.kind}({', '.join(shown)})" if shown else self.kind
 
 
@@ -223,18 +229,19 @@ class LoadedStates:
         return [*gone, *new, *self.changed]
 
 
-def _plain(value: Any) -> Any:
+def plain_setting(value: Any) -> Any:
     """Equal in two processes that say the same, and storable."""
     if isinstance(value, enum.Enum):
         return value.name
     if value is None or isinstance(value, bool | int | float | str):
         return value
     if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
+        return {str(key): plain_setting(item) for key, item in value.items()}
     if isinstance(value, list | tuple | set | frozenset):
-        return [_plain(item) for item in value]
+        return [plain_setting(item) for item in value]
     return getattr(value, "__qualname__", type(value).__name__)
 
 
-def _word(value: Any) -> str:
+def setting_in_words(value: Any) -> str:
+    """A plain setting as a message shows it."""
     return value if isinstance(value, str) else repr(value)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from leyden.distributed import end_pass_of_shards
+from leyden.distributed import end_pass_of_shards, tell_abandoned
 from leyden.engine.events.dispatch import RemovableEventHandle, Table
 from leyden.engine.events.names import Event, UpdateEvents
 from leyden.engine.events.signatures import Handler
@@ -266,6 +266,8 @@ class Update(LossShare):
         if self.slots.sync is not None:
             self.slots.sync.abandon()
         end_pass_of_shards(self.modules.values())
+        if not self.independent:
+            tell_abandoned()
 
     def give_up(self, done: int | None = None) -> None:
         """After an error in a batch before which its window had `done` others."""

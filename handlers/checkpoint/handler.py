@@ -143,6 +143,13 @@ class Checkpoint:
             "to the trainer, where the metrics that Evaluate brings have its prefix before their names"
         )
 
+    @property
+    def same_on_ranks(self) -> dict[str, Any]:
+        """See `leyden.engine.AlikeOnRanks`. The directory may be each rank's own, on a disk of its node."""
+        event = None if self.event is None else str(self.event)
+        moments = {"event": event, "every_minutes": self.every_minutes, "best": self.keeping.best}
+        return {**moments, "resumes": self.resume is not None, "asynchronous": self.asynchronous}
+
     def attach(self, engine: Engine[Any, Any]) -> None:
         others = engine.find_handlers(Checkpoint)
         for other in others:

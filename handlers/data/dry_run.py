@@ -37,6 +37,8 @@ class DryRun:
     Raises TypeError and ValueError for a number of batches that is none.
     """
 
+    same_on_ranks = ("batches",)
+
     def __init__(self, batches: int = 1) -> None:
         if as_whole(batches) is None:
             raise TypeError(f"DryRun takes a whole number of batches, but got {batches!r}")

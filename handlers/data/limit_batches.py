@@ -25,6 +25,8 @@ class LimitBatches:
     limit is told in a warning.
     """
 
+    same_on_ranks = ()  # how many may be each rank's own
+
     def __init__(self, limit: int | float) -> None:
         self.limit = check_limit(limit, "LimitBatches")
         self._batches: int | None = None  # of the data of the run

@@ -30,6 +30,8 @@ class Overfit:
     Evaluators are left as they are. Raises TypeError and ValueError as `LimitBatches` does.
     """
 
+    same_on_ranks = ()
+
     def __init__(self, batches: int | float = 1) -> None:
         self.batches = check_limit(batches, "Overfit")
         self._kept: KeptBatches | None = None

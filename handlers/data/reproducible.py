@@ -44,6 +44,7 @@ class Reproducible:
     """
 
     refuses_second_engine = True
+    same_on_ranks = ()  # the seed may be each rank's own
 
     def __init__(self, seed: int = 0, *, deterministic: bool | str = False, samples: bool = True) -> None:
         check_seed(seed, "Reproducible")

@@ -40,6 +40,8 @@ class Finetune:
     Finetune on the same update, and a ParamSchedule that would set the ratios aside.
     """
 
+    same_on_ranks = ("update",)
+
     def __init__(
         self,
         plan: Mapping[int, Any],

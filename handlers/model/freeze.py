@@ -24,6 +24,8 @@ class Freeze:
     Raises ValueError for a part that no model has, and at the start of a run for an update with nothing left to train.
     """
 
+    same_on_ranks = ("update",)
+
     def __init__(self, *parts: What, train_batch_norm: bool = False, update: str | None = None) -> None:
         if not parts:
             raise ValueError('Freeze takes what to freeze: names ("encoder"), classes (nn.Embedding) or conditions')

@@ -50,6 +50,8 @@ class Quantize:
     CVPR 2018 (qat).
     """
 
+    same_on_ranks = ("kind", "update")
+
     def __init__(
         self,
         kind: str,

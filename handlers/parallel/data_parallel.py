@@ -52,6 +52,11 @@ class DataParallel:
         self._options = options
         self._replicas: list[Replicas] = []
 
+    @property
+    def same_on_ranks(self) -> dict[str, Any]:
+        """See `leyden.engine.AlikeOnRanks`."""
+        return {**self.dealing.same_on_ranks, "sync_batch_norm": self._sync_batch_norm, **self._options}
+
     def attach(self, engine: Engine[Any, Any]) -> None:
         dist.initialize()
         if dist.world_size() == 1:

@@ -49,6 +49,11 @@ class DealData:
         brought._said_by = name
         return brought
 
+    @property
+    def same_on_ranks(self) -> dict[str, Any]:
+        """See `leyden.engine.AlikeOnRanks`."""
+        return {"deal": self._choice}
+
     def refuses(self, other: Any) -> str | None:
         return "the data of a run are dealt once; attach one of them" if isinstance(other, DealData) else None
 

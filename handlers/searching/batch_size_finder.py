@@ -44,6 +44,8 @@ class BatchSizeFinder:
     RuntimeError where not even the smallest size fits.
     """
 
+    same_on_ranks = ("start", "mode", "steps", "max_size", "max_trials")
+
     def __init__(
         self,
         start: int = 2,

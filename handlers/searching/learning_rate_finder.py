@@ -55,6 +55,8 @@ class LearningRateFinder:
     ParamSchedule of "lr"); at the start of the run for data that can be gone through only once.
     """
 
+    same_on_ranks = ("start_lr", "end_lr", "steps", "mode", "update")
+
     def __init__(
         self,
         start_lr: float = 1e-6,

@@ -30,6 +30,10 @@ class Averaging:
     refuses_second_engine = True
     settings: tuple[str, ...] = ("evaluate",)
 
+    @property
+    def same_on_ranks(self) -> tuple[str, ...]:
+        return ("update", *self.settings)
+
     def __init__(self, *, evaluate: bool, update: str | None) -> None:
         self.evaluate = evaluate
         self.update = update

@@ -27,6 +27,8 @@ class BatchSizeSchedule:
     little of it for a batch.
     """
 
+    same_on_ranks = ("sizes",)
+
     def __init__(self, sizes: Mapping[int, int] | Shape) -> None:
         if not isinstance(sizes, Mapping | Shape) or (isinstance(sizes, Mapping) and not sizes):
             raise TypeError(f"BatchSizeSchedule takes {{epoch: size}} or a shape of the epoch, but got {sizes!r}")

@@ -39,6 +39,7 @@ class ClipGradients:
 
     told_apart_by = ("update", "kind")
     settings = ("norm", "value", "norm_type", "per_group")
+    same_on_ranks = ("update", *settings)
 
     def __init__(
         self,

@@ -38,6 +38,7 @@ class GradientAccumulation:
 
     told_apart_by = ("update",)
     settings = ("steps", "tail", "divide_by")
+    same_on_ranks = ("update", "steps", "weight", "tail", "divide_by")
 
     def __init__(
         self,

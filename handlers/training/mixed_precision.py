@@ -41,6 +41,7 @@ class MixedPrecision:
 
     told_apart_by = ("update",)
     settings = ("precision",)
+    same_on_ranks = ("update", "precision")
 
     def __init__(self, precision: str | None = None, *, update: str | None = None, **options: Any) -> None:
         known = [*AUTOCAST, *TRUE]

@@ -48,6 +48,8 @@ class ParamSchedule:
     another handler (a Schedule of the same optimizer, a second ParamSchedule) sets the same number.
     """
 
+    same_on_ranks = ("target", "per", "every", "update")
+
     def __init__(
         self,
         target: str | tuple[str, int],

@@ -72,6 +72,7 @@ class Schedule:
     """
 
     told_apart_by = ("kind", "optimizer_of", "metric")
+    same_on_ranks = ("kind", "optimizer_of", "metric", "per", "every")
 
     def __init__(
         self,

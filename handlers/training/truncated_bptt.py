@@ -48,6 +48,7 @@ class TruncatedBPTT:
     """
 
     refuses_second_engine = True
+    same_on_ranks = ("length", "dim")
 
     def __init__(self, length: int, *, dim: int = 1, split: Split | None = None) -> None:
         for name, value, least in (("length", length, 1), ("dim", dim, 0)):

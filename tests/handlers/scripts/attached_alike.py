@@ -1,0 +1,204 @@
+"""Ranks that attach different handlers: `attached_alike.py NPROC NAME...` prints what each rank was told, and how soon.
+
+The last line is JSON: {case: [[seconds, error or None, notes] of rank 0, of rank 1, ...]}.
+"""
+
+import json
+import sys
+import tempfile
+import time
+import warnings
+
+import torch
+from torch import nn
+
+from leyden import distributed as dist
+from leyden.engine import Engine, Events, supervised_evaluator, supervised_trainer
+from leyden.handlers import (
+    EMA,
+    Checkpoint,
+    ClipGradients,
+    DataParallel,
+    EarlyStopping,
+    Evaluate,
+    GradientAccumulation,
+    LimitBatches,
+    Logger,
+    ProgressBar,
+)
+from leyden.metrics import Accuracy, Loss, Mean
+
+LOSS = nn.CrossEntropyLoss()
+
+
+def data(batches=8):
+    return [(torch.randn(4, 3), torch.randint(2, (4,))) for _ in range(batches)]
+
+
+class Training:
+    def __init__(self):
+        self.model = nn.Linear(3, 2)
+        self.trainer = supervised_trainer(self.model, torch.optim.SGD(self.model.parameters(), lr=0.1), LOSS)
+        self.trainer.attach(DataParallel(deal="nothing"))
+
+    def evaluator(self, **metrics):
+        return supervised_evaluator(self.model, metrics=metrics)
+
+    def attach_on(self, rank, *handlers):
+        if dist.rank() == rank:
+            self.trainer.attach(*handlers)
+
+    def run(self):
+        self.trainer.run(data(), max_epochs=2)
+        return self.trainer.state.iteration
+
+
+def checkpoint_on_rank_0():
+    training = Training()
+    training.attach_on(0, Checkpoint(tempfile.mkdtemp()))
+    training.run()
+
+
+def evaluate_on_rank_0():
+    training = Training()
+    training.attach_on(0, Evaluate(training.evaluator(accuracy=Accuracy()), data(), prefix="val/"))
+    training.run()
+
+
+def early_stopping_on_rank_1():
+    training = Training()
+    training.trainer.attach(Evaluate(training.evaluator(accuracy=Accuracy()), data(), prefix="val/"))
+    training.attach_on(1, EarlyStopping("val/accuracy", mode="max"))
+    training.run()
+
+
+def metric_on_rank_1():
+    training = Training()
+    if dist.rank() == 1:
+        Mean(lambda loss: loss).attach(training.trainer, "mean_loss")
+    training.run()
+
+
+def metrics_of_the_evaluators_differ():
+    training = Training()
+    metrics = {"accuracy": Accuracy()} | ({"loss": Loss(LOSS)} if dist.rank() == 0 else {})
+    training.trainer.attach(Evaluate(training.evaluator(**metrics), data(), prefix="val/"))
+    training.run()
+
+
+def metrics_of_evaluators_run_by_hand_differ():
+    training = Training()
+    evaluator = training.evaluator(accuracy=Accuracy(), **({"loss": Loss(LOSS)} if dist.rank() == 0 else {}))
+    evaluator.run(data())
+
+
+def other_windows():
+    training = Training()
+    training.trainer.attach(GradientAccumulation(2 if dist.rank() == 0 else 4))
+    training.run()
+
+
+def other_norms():
+    training = Training()
+    training.trainer.attach(ClipGradients(norm=1.0 + dist.rank()))
+    training.run()
+
+
+def ema_on_rank_1():
+    training = Training()
+    training.attach_on(1, EMA(0.9))
+    training.run()
+
+
+def the_last_rank_differs():
+    training = Training()
+    training.attach_on(dist.world_size() - 1, EMA(0.9))
+    training.run()
+
+
+def alike_after_all():
+    """The second run is compared anew, and goes well."""
+    training = Training()
+    training.attach_on(1, accumulation := GradientAccumulation(2))
+    try:
+        training.run()
+    except ValueError:
+        training.attach_on(0, accumulation)
+        return training.run()
+
+
+class OneRankLogger(Logger):
+    def open(self, engine):
+        return
+
+    def write(self, values, step):
+        return
+
+
+class PerRank:
+    """A user's own, which says nothing of ranks."""
+
+    def attach(self, engine):
+        engine.add_event_handler(Events.EPOCH_COMPLETED, lambda: None)
+
+
+def may_differ():
+    """What prints, writes, or is one rank's own business; settings and data that may differ."""
+    training = Training()
+    training.attach_on(0, ProgressBar(), PerRank())
+    if dist.rank() == 1:
+        training.trainer.add_event_handler(Events.ITERATION_COMPLETED, lambda: None)
+    shared = dist.broadcast_object(tempfile.mkdtemp())
+    training.trainer.attach(LimitBatches(3), Checkpoint(f"{shared}/{dist.rank()}", asynchronous=False))
+    training.trainer.attach(Evaluate(training.evaluator(accuracy=Accuracy()), data(3 + dist.rank()), prefix="val/"))
+    return training.run()
+
+
+def other_order():
+    training = Training()
+    handlers = [GradientAccumulation(2), ClipGradients(norm=1.0), EMA(0.9)]
+    training.trainer.attach(*(handlers if dist.rank() == 0 else reversed(handlers)))
+    return training.run()
+
+
+def an_engine_of_one_rank():
+    """Rank 0 alone runs an engine with nothing on it that communicates."""
+    training = Training()
+    if dist.rank() == 0:
+        alone = Engine(lambda engine, batch: batch)
+        alone.attach(ProgressBar())
+        alone.run(range(3), max_epochs=2)
+    return training.run()
+
+
+def independent():
+    """Each rank trains a model of its own."""
+    model = nn.Linear(3, 2)
+    trainer = supervised_trainer(model, torch.optim.SGD(model.parameters(), lr=0.1), LOSS)
+    trainer.updates["default"].independent = True
+    trainer.attach(GradientAccumulation(1 + dist.rank()))
+    if dist.rank() == 0:
+        trainer.attach(EMA(0.9))
+    trainer.run(data(4 + 4 * dist.rank()))
+    return 16
+
+
+def play(names):
+    warnings.simplefilter("ignore")
+    found = {}
+    for name in names:
+        dist.barrier()
+        started = time.monotonic()
+        error, notes, value = None, [], None
+        try:
+            value = globals()[name]()
+        except Exception as caught:
+            error, notes = f"{type(caught).__name__}: {caught}", getattr(caught, "__notes__", [])
+        found[name] = [time.monotonic() - started, error, notes, value]
+    return found
+
+
+if __name__ == "__main__":
+    names = sys.argv[2:]
+    by_rank = dist.launch(play, int(sys.argv[1]), args=(names,), backend="gloo", timeout=60)
+    print(json.dumps({name: [found[name] for found in by_rank] for name in names}))
