@@ -145,6 +145,26 @@ def test_an_agreement_waits_only_when_its_result_is_due(coordinated):
     assert first["waiting"] > 0.5
 
 
+def test_agreements_of_a_process_share_one_group():
+    for result in dist.launch(rank_functions.agreements_of_one_group, 2, backend="gloo", timeout=30):
+        assert result["groups"] == 3  # one that is shared, one of the agreement that is too large, one of the thread
+        assert result["sums"] == [(2 * step + 1, 2 * step) for step in range(50)]
+        assert result["in a thread"] == [20] * 50
+
+
+def test_ranks_that_post_to_different_agreements_are_told_so():
+    told = dist.launch(rank_functions.agreements_in_another_order, 2, backend="gloo", timeout=30)
+    assert "rank 0 wanted to agree about number 1" in told[0]
+    assert "rank 1 wanted to agree about number 2" in told[1]
+    assert all("run the same engines in the same order" in each for each in told)
+
+
+def test_finalize_ends_the_group_of_the_agreements(tmp_path):
+    file = str(tmp_path / "met")
+    for result in dist.launch(rank_functions.agreements_on_a_users_group, 2, args=(file,), backend="gloo", timeout=30):
+        assert result == {"groups": 2, "sums": [2, 2], "left": True}
+
+
 @pytest.mark.slow
 def test_an_agreement_waits_as_long_as_initialize_said():
     (waited, told), _ = dist.launch(rank_functions.late_for_an_agreement, 2, backend="gloo", timeout=8)

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import threading
 import time
 
 import torch
@@ -231,3 +232,66 @@ def die_on(rank):
 
 def unpicklable():
     return lambda: None
+
+
+def _counting_groups():
+    """What new_group is called for from now on, a list that grows."""
+    made, new_group = [], torch.distributed.new_group
+
+    def counted(*args, **options):
+        made.append(args)
+        return new_group(*args, **options)
+
+    torch.distributed.new_group = counted
+    return made
+
+
+def agreements_of_one_group():
+    made = _counting_groups()
+    small, large, wide = dist.Agreement(1), dist.Agreement(14), dist.Agreement(15)
+    in_thread = []
+
+    def agree_in_a_thread():
+        own = dist.Agreement(1)
+        for _ in range(50):
+            own.post([10])
+        in_thread.extend(own.result()[0] for _ in range(50))
+        own.close()
+
+    small.close()  # which leaves the group to the others
+    thread = threading.Thread(target=agree_in_a_thread)
+    thread.start()
+    sums = []
+    for step in range(50):
+        large.post([dist.rank() + step] * 14)
+        wide.post([step] * 15)
+        sums.append((large.result()[-1], wide.result()[-1]))
+    thread.join()
+    return {"groups": len(made), "sums": sums, "in a thread": in_thread}
+
+
+def agreements_in_another_order():
+    one, other = dist.Agreement(1), dist.Agreement(3)
+    mine = one if dist.rank() == 0 else other
+    mine.post([1] * mine.size)
+    try:
+        return mine.result()
+    except RuntimeError as error:
+        return str(error)
+
+
+def agreements_on_a_users_group(file):
+    """finalize() ends the group of the agreements, and leaves the user's; later ones have another."""
+    rank = dist.rank()
+    dist.finalize()
+    torch.distributed.init_process_group("gloo", init_method=f"file://{file}", rank=rank, world_size=2)
+    made = _counting_groups()
+    found = []
+    for _ in range(2):
+        agreement = dist.Agreement(1)
+        agreement.post([1])
+        found += agreement.result()
+        dist.finalize()
+    up = torch.distributed.is_initialized()
+    torch.distributed.destroy_process_group()
+    return {"groups": len(made), "sums": found, "left": up}
