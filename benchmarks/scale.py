@@ -136,13 +136,14 @@ def epoch_end(ranks: OneOfMany, folder: Path) -> Cost:
 class PlayedExchange:
     """What the writers of the ranks tell each other, where one process writes for one after the other.
 
-    others: on rank 0, what writes for the others once there is a folder, and gives what they tell. folder: on these.
+    others: on rank 0, what writes for the others once there is a folder, and gives what they tell. word: on these,
+    rank 0's.
     """
 
     def __init__(
-        self, ranks: OneOfMany, others: Callable[[Any], dict[int, Any]] | None = None, folder: Any = None
+        self, ranks: OneOfMany, others: Callable[[Any], dict[int, Any]] | None = None, word: Any = None
     ) -> None:
-        self.ranks, self.others, self.folder = ranks, others, folder
+        self.ranks, self.others, self.word = ranks, others, word
         self.given: Any = None
         self._answers: dict[int, Any] = {}
 
@@ -150,10 +151,10 @@ class PlayedExchange:
         return
 
     def broadcast(self, token: str, value: Any) -> Any:
-        told = value if self.others is not None else (self.folder, None)
+        told = value if self.others is not None else self.word
         self.ranks.broadcast_object_list([told])
         if self.others is not None:
-            self._answers = self.others(value[0])
+            self._answers = self.others(value)
         return told
 
     def gather(self, token: str, value: Any) -> dict[int, Any]:
@@ -176,9 +177,9 @@ def save(size: int, folder: Path) -> dict[int, Cost]:
             made.exchange = exchange  # type: ignore[assignment]
             return made
 
-        def by(rank: int, folder: Any) -> Any:
+        def by(rank: int, word: Any) -> Any:
             """What that rank tells rank 0 once it has written."""
-            exchange = PlayedExchange(zero, folder=folder)
+            exchange = PlayedExchange(zero, word=word)
             zero.rank, zero.replayed = rank, zero.decided[-1:]
             try:
                 with as_rank(rank), zero.measured() if rank == size - 1 else contextlib.nullcontext(Cost()) as cost:
@@ -191,9 +192,9 @@ def save(size: int, folder: Path) -> dict[int, Cost]:
             costs[rank] = cost
             return exchange.given
 
-        def others(folder: Any) -> dict[int, Any]:
+        def others(word: Any) -> dict[int, Any]:
             mine, zero.cost = zero.cost, Cost()
-            given = {rank: by(rank, folder) for rank in range(1, size)}
+            given = {rank: by(rank, word) for rank in range(1, size)}
             zero.cost = mine
             return given
 

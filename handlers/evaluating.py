@@ -45,7 +45,7 @@ class Evaluate:
     """
 
     told_apart_by = ("prefix",)
-    rank_zero_shares_out = True
+    shared_out = "first"
     settings = ("event",)
 
     def __init__(

@@ -269,8 +269,8 @@ class Metric(Arithmetic):
         self._settled = False
 
     def load_state_dicts(self, states: Sequence[Mapping[str, torch.Tensor | int]], *, first: bool) -> None:
-        """Loads the states of several ranks where the number of ranks has changed: the `first` rank takes all of it and
-        the others start empty, so the value over all ranks is unchanged.
+        """Loads the states of several ranks where the number of ranks has changed: one rank takes each of them. That is
+        this one if `first`; else it starts empty. So the value over all ranks is unchanged.
         """
         self.reset()
         if first and not all(declaration.mergeable for declaration in self.declarations.values()):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import torch
 
@@ -17,6 +17,7 @@ from leyden.metrics.usage import EPOCH_WISE, MetricUsage
 
 if TYPE_CHECKING:
     from leyden.metrics.base import Metric
+    from leyden.metrics.states import StateValue
 
 
 class _Live:
@@ -30,6 +31,14 @@ class _Live:
         self.shown: torch.Tensor | None = None
 
 
+@runtime_checkable
+class EvenedOut(Protocol):
+    """A metric whose states another number of ranks can't divide among them: each goes on from their average."""
+
+    def even_out(self, whole: Mapping[str, StateValue]) -> None:
+        """`whole`: the states over all ranks. Called as a run starts, once the states that were saved are loaded."""
+
+
 class MetricGroup:
     """The handler behind `metric.attach(engine, name)`: one for an engine, however many metrics it has.
 
@@ -38,7 +47,7 @@ class MetricGroup:
     goes on with the states of that epoch, also in another process, and with another number of ranks.
     """
 
-    rank_zero_shares_out = True
+    shared_out = "dealt"
     usage: MetricUsage = EPOCH_WISE
     told = False
     """Metrics may be added or removed between runs without changing the training."""
@@ -49,6 +58,7 @@ class MetricGroup:
         self._updated: tuple[Metric, ...] = ()
         self._live: tuple[_Live, ...] = ()
         self._in_epoch = False
+        self._uneven = False  # the states are of another number of ranks
         self._waiting: dict[str, tuple[list[Any], bool]] = {}  # loaded states of metrics that are not attached yet
         self._items: dict[str, list[str]] = {}  # what the last value of a metric that is a mapping put into the state
         self._told: set[str] = set()
@@ -141,7 +151,7 @@ class MetricGroup:
             if saved_as in self._waiting:
                 states, shared_out = self._waiting.pop(saved_as)
                 if shared_out:
-                    source.load_state_dicts(states, first=dist.data_rank() == 0)
+                    source.load_state_dicts(states, first=bool(states))
                 else:
                     source.load_state_dict(states[0])
 
@@ -153,6 +163,14 @@ class MetricGroup:
             self._check_use()
         if engine.state.iteration == 0:
             self._reset(self._updated)
+        self._even_out()
+
+    def _even_out(self) -> None:
+        """Where the number of ranks has changed: what they can't divide among them, they average."""
+        averages = [metric for metric in self._updated if isinstance(metric, EvenedOut)] if self._uneven else []
+        self._uneven = False
+        for metric, whole in zip(averages, reduced_states(averages) if averages else (), strict=True):
+            metric.even_out(whole)
 
     def start_epoch(self) -> None:
         self._in_epoch = True
@@ -246,9 +264,11 @@ class MetricGroup:
         """Loads such states; the states of metrics that are not attached yet are kept until they are."""
         self._reset(self._updated)
         same = len(states) == dist.data_size()
-        saved = [states[dist.data_rank()]] if same else list(states)
-        names = dict.fromkeys(name for state in saved for name in state)
+        saved = states[dist.data_rank() :: dist.data_size()]
+        # Also of the first, which every rank has: one without a share of the others' has the same metrics.
+        names = dict.fromkeys(name for state in (*saved, *([] if same else states[:1])) for name in state)
         self._waiting = {name: ([state[name] for state in saved if name in state], not same) for name in names}
+        self._uneven = not same
         self._in_epoch = bool(names)
         self._arrange()
 

@@ -12,7 +12,7 @@ import torch
 from leyden.metrics.base import Device, Metric, OutputTransform
 from leyden.metrics.errors import NotComputableError
 from leyden.metrics.outputs import described
-from leyden.metrics.states import moved, widened
+from leyden.metrics.states import StateValue, moved, widened
 from leyden.metrics.usage import EPOCH_WISE, MetricUsage, RunningBatchWise, SingleEpochRunningBatchWise
 
 USAGES = {SingleEpochRunningBatchWise.usage_name: True, RunningBatchWise.usage_name: False}
@@ -104,14 +104,19 @@ class RunningAverage(Metric):
         return self.value / self.ranks
 
     def load_state_dicts(self, states: Sequence[Mapping[str, torch.Tensor | int]], *, first: bool) -> None:
-        """Every rank continues from the mean of the saved averages: an average, unlike a sum, can't be divided among
-        ranks.
+        """Goes on from the mean of these averages, whichever rank it is: an average, unlike a sum, can't be divided
+        among ranks.
         """
-        self.reset()
         begun = [state for state in states if state["ranks"]]
-        if begun:
-            mean = torch.stack([torch.as_tensor(state["value"]) for state in begun]).mean(0)
-            self.load_state_dict({**begun[0], "value": mean})
+        super().load_state_dicts(begun, first=bool(begun))
+
+    def even_out(self, whole: Mapping[str, StateValue]) -> None:
+        """Goes on from the mean over all ranks; `whole`: the states of all, added up."""
+        value, ranks = whole["value"], whole["ranks"]
+        assert isinstance(value, torch.Tensor)
+        assert isinstance(ranks, int)
+        if ranks:
+            self.load_state_dict({"value": value / ranks, "ranks": 1, "_updates": 1})
 
     def _take(self, output: Any) -> None:
         """The slow path: the first number, and numbers of another type, dtype or shape."""
@@ -124,6 +129,8 @@ class RunningAverage(Metric):
         else:
             if not self._settled:
                 self.value = self.value.to(number.device if self._wish is None else self._wish)
+            if self.ranks > 1:  # the sum of several ranks' averages
+                self.value, self.ranks = self.value / self.ranks, 1
             self.value.lerp_(number.to(self.value), 1 - self.alpha)
         self._settled = True
 

@@ -67,6 +67,7 @@ class AtEvents(MetricGroup):
         if engine.state.iteration == 0:
             self.start_epoch()
         self._check_use()
+        self._even_out()
 
     def _counts_on(self) -> bool:
         return True
@@ -84,6 +85,8 @@ class EachIteration(AtEvents):
     A value of this rank is computed when it is read; at an epoch's end the value over all ranks is there, on which
     ranks can decide together.
     """
+
+    shared_out = "first"
 
     def __init__(self, usage: MetricUsage) -> None:
         super().__init__(usage)

@@ -40,9 +40,9 @@ class PerRank(Protocol):
         """Goes on from the states of all ranks that were saved, in their order; called after `load_state_dict`.
 
         Of as many as there are ranks now, each takes its own, and no other is there (None). Of another number, each
-        is there, and the ranks have to share them out: nothing may be lost or count twice. A class that says
-        `rank_zero_shares_out = True` shares out what rank 0 is given; the others then get {} for most ranks, and need
-        not read what these had: beyond the first rank's and their own.
+        is there, and the ranks have to share them out: nothing may be lost or count twice. A class whose attribute
+        `shared_out` is "dealt" lets rank r of R take the states r, r + R, r + 2R, ...; with "first" the first state is
+        enough for all. The others may then be {}: no rank has to read what it does not take.
         """
 
 
@@ -194,12 +194,6 @@ class Registry(Listeners):
     def changed_handlers(self) -> list[str]:
         """In words: how the handlers differ from those of the state that was loaded last."""
         return self._loaded.differences(self._marked())
-
-    def rank_zero_shares_out(self) -> bool:
-        """Of what another number of ranks had for themselves, no handler needs more than rank 0 is given."""
-        return all(
-            getattr(each, "rank_zero_shares_out", False) for each in self.handlers.values() if isinstance(each, PerRank)
-        )
 
     def require_distinct_handlers(self) -> None:
         """Raises ValueError if a saved state could be that of one handler as well as of another."""

@@ -48,13 +48,13 @@ def rank_snapshot(engine: Engine[Any, Any]) -> dict[str, Any]:
 
 def restore_ranks(engine: Engine[Any, Any], states: Sequence[Any], mesh: Mapping[str, int] | None = None) -> None:
     """Goes on from what each rank had for itself. `states` by rank: where the data are dealt to as many ranks as they
-    were, only that of the rank with this one's share is looked at; else all are, and shared out. `mesh`: the sizes of
-    that of the run which had them.
+    were, only that of the rank with this one's share is looked at; else they are shared out, and of those that this
+    rank does not take it may have {} (`shares_needed`). `mesh`: the sizes of that of the run which had them.
     """
     states = _by_share(states, mesh or {"replicate": len(states)})
     rank = dist.data_rank()
     same = len(states) == dist.data_size()
-    mine = states[rank] if same else states[min(rank, len(states) - 1)]
+    mine = states[rank] if rank < len(states) else states[0]
 
     def each_of(part: str, name: str) -> list[Any]:
         return [None if state is None else state.get(part, {}).get(name, {}) for state in states]

@@ -56,12 +56,13 @@ class SavedUpdate(BatchCount, Optimized, Spanned):
 
     def load_rank_state_dicts(self, states: Sequence[Any]) -> None:
         """Goes on in the window that was open; after `load_state_dict`. `states`: those of all ranks that were saved.
-        Of as many as there are now this rank takes its own; else the first takes the sum of all.
+        Of as many as there are now this rank takes its own; of another number rank r of R takes the sum of the ranks
+        r, r + R, r + 2R, ..., scaled for the mean over the ranks.
         """
         rank, ranks = dist.data_rank(), dist.data_size()
         sharded = any(map(dist.is_sharded, self.trainable()))
         if len(states) != ranks:
-            window = merge(states, ranks, first=rank == 0, sharded=sharded)
+            window = merge(states, rank, ranks, sharded=sharded)
         else:
             window = states[rank]
             if window and window["gradients"] and sharded and ranks > 1:

@@ -57,12 +57,12 @@ def put_gradients(update: SavedUpdate, saved: Mapping[str, Any]) -> None:
         parameter.grad = _from_data(saved[name], parameter) if name in saved else None
 
 
-def merge(windows: Sequence[Mapping[str, Any]], ranks: int, *, first: bool, sharded: bool) -> dict[str, Any]:
+def merge(windows: Sequence[Mapping[str, Any]], rank: int, ranks: int, *, sharded: bool) -> dict[str, Any]:
     """The window for one of `ranks` ranks, from those of another number of them.
 
-    All that was accumulated goes to the `first`, scaled so that the mean over the ranks is as it would have been; to
-    the others nothing. Of `sharded` parameters each rank takes the mean. Sums that are divided by their total weight
-    keep their scale.
+    What was accumulated is dealt: it takes the windows rank, rank + ranks, ..., scaled so that the mean over the ranks
+    is as it would have been. Of `sharded` parameters each rank takes the mean of all windows. Sums that are divided by
+    their total weight keep their scale.
     """
     opened = [window for window in windows if window]
     if not opened:
@@ -72,16 +72,13 @@ def merge(windows: Sequence[Mapping[str, Any]], ranks: int, *, first: bool, shar
     if sharded:
         scale /= ranks
     gradients: dict[str, Any] = {}
-    weight: Any = 0.0 if weighted else None
-    if first or sharded:
-        for window in opened:
-            for name, data in window["gradients"].items():
-                gradients[name] = _plus(gradients.get(name), data)
-            weight = weight + window["weight"] if weighted else None
-        if scale != 1:
-            gradients = {name: _times(data, scale) for name, data in gradients.items()}
-        if sharded and weighted:
-            weight = weight / ranks
+    dealt = [window for window in windows[rank::ranks] if window]
+    for window in opened if sharded else dealt:
+        for name, data in window["gradients"].items():
+            gradients[name] = _plus(gradients.get(name), data)
+    if scale != 1:
+        gradients = {name: _times(data, scale) for name, data in gradients.items()}
+    weight = sum((window["weight"] for window in dealt), 0.0) if weighted else None
     return {**opened[0], "weight": weight, "gradients": gradients}
 
 

@@ -44,7 +44,7 @@ class Logger(ABC):
     beginning has a new one.
     """
 
-    rank_zero_shares_out = True
+    shared_out = "first"
 
     refuses_second_engine = True
 

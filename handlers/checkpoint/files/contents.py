@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from leyden import distributed as dist
 from leyden.handlers.checkpoint.errors import CheckpointDamagedError
 from leyden.handlers.checkpoint.files.codec import Json, decode, tensors_in
 from leyden.handlers.checkpoint.files.index import INDEX, Index
@@ -68,6 +69,16 @@ class CheckpointContents:
             return read_rank_file(self.path, self._index.token, rank, gradients=gradients)
         json = self._json["ranks"][str(rank)]
         return self._load(json if gradients else without_gradients(json))
+
+    @property
+    def mesh(self) -> dist.Mesh:
+        """That of the ranks which wrote it."""
+        return dist.Mesh(self.outline["engine"].get("mesh") or {"replicate": self.manifest.world_size})
+
+    @property
+    def own(self) -> Mapping[str, str] | None:
+        """What the ranks' own files have for another number of ranks to share out, and how; None if not known."""
+        return None if self._index is None else self._index.own
 
     def rank_outline(self, rank: int) -> dict[str, Any]:
         """What one of the ranks had for itself, with a TensorInfo in the place of each tensor.

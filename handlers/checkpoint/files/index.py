@@ -75,14 +75,17 @@ class StoredTensor:
 
 @dataclass(frozen=True)
 class Index:
-    """token: a word of this checkpoint alone, which what ranks have for themselves repeats."""
+    """token: a word of this checkpoint alone, which what ranks have for themselves repeats. own: what there is in the
+    ranks' own files for another number of ranks to share out, and how; None if that is not known.
+    """
 
     token: str
     files: tuple[StoredFile, ...]
     tensors: Mapping[str, StoredTensor]
+    own: Mapping[str, str] | None = None
 
     @staticmethod
-    def to_bytes(token: str, shards: Iterable[ShardRecord]) -> bytes:
+    def to_bytes(token: str, shards: Iterable[ShardRecord], own: Mapping[str, str] | None = None) -> bytes:
         """The index of files that were written."""
         files: list[Any] = []
         tensors: dict[str, dict[str, Any]] = {}
@@ -96,7 +99,7 @@ class Index:
                 entry["shape"] = list(map(max, entry["shape"], ends))
                 entry["pieces"].append([len(files), data + start, *offsets, *shape, *sums])
             files.append([shard.name, shard.bytes, shard.header_bytes, shard.header_sha256])
-        content = {"token": token, "files": files, "tensors": tensors}
+        content = {"token": token, "files": files, "tensors": tensors, "own": own}
         return json.dumps(content, separators=(",", ":"), allow_nan=False).encode()
 
     @classmethod
@@ -108,7 +111,10 @@ class Index:
             tensors = {name: _tensor(name, values, files) for name, values in content["tensors"].items()}
             if not isinstance(content["token"], str) or len({file.name for file in files}) < len(files):
                 raise ValueError("it has no token, or names a file twice")
-            return cls(content["token"], files, tensors)
+            own = content.get("own")
+            if own is not None and not all(isinstance(way, str) for way in own.values()):
+                raise ValueError(f"of what ranks have for themselves it says {own!r}, where words should be")
+            return cls(content["token"], files, tensors, own)
         except (KeyError, TypeError, AttributeError, IndexError) as error:
             raise ValueError(f"it is no index: {type(error).__name__}: {error}") from None
 

@@ -12,6 +12,7 @@ import torch
 
 from leyden import distributed as dist
 from leyden.engine import Engine
+from leyden.engine.resume import ways_of_sharing
 from leyden.handlers.checkpoint.errors import ScoreError
 from leyden.handlers.checkpoint.files.codec import Json, encode
 from leyden.handlers.checkpoint.files.index import INDEX, Index, ShardRecord
@@ -49,7 +50,8 @@ class Taken:
     """What this rank is to write, apart from the run: nothing of it changes as training goes on.
 
     name: the checkpoint's. token: a word of its own. state: what all ranks share, on rank 0; own: what this one has for
-    itself. shard, own_tensors: the tensors of each that this rank writes.
+    itself. shard, own_tensors: the tensors of each that this rank writes. ways: how another number of ranks shares out
+    what this one has for itself.
     """
 
     name: str
@@ -59,6 +61,7 @@ class Taken:
     manifest: Manifest
     shard: Copied
     own_tensors: Copied
+    ways: Mapping[str, str]
 
 
 def take(
@@ -81,6 +84,7 @@ def take(
     shared: dict[str, Any] = {}
     json: Json = {}
     own: Json = {}
+    ways: dict[str, str] = {}
     shard = own_tensors = Copied.of((), None)
     of_shared, of_own = buffers or (None, None)
     try:
@@ -89,7 +93,9 @@ def take(
             raise ScoreError(f'Checkpoint ranks by "{best}", which is no number, but a {kind}')
         shared = collect(engine, extra, script)
         json, tensors = encode(shared)
-        own, mine = _encode_own(collect_own(engine))
+        live = collect_own(engine)
+        own, mine = _encode_own(live)
+        ways = ways_of_sharing(engine, live["engine"])
         shard = Copied.of(pieces_of(tensors, whole=dist.rank() == 0), of_shared)
         own_tensors = Copied.of(pieces_of(mine, whole=True), of_own)
     except Exception as error:  # raised once all ranks know of it
@@ -106,7 +112,7 @@ def take(
         metrics=numbers(state.metrics),
         scored=[name for name in numbers(state.metrics) if name in new_metrics],
     )
-    return Taken(name, token, json if dist.rank() == 0 else {}, own, manifest, shard, own_tensors)
+    return Taken(name, token, json if dist.rank() == 0 else {}, own, manifest, shard, own_tensors, ways)
 
 
 def _encode_own(own: Mapping[str, Any]) -> tuple[Json, dict[str, torch.Tensor]]:
@@ -130,12 +136,13 @@ def write(
     can't be deleted. Raises DirectoryInUseError, OSError, or RuntimeError where another rank failed.
     """
     folder, failure = _begin(taken, directory, lock)
-    folder, told = exchange.broadcast(taken.token, (folder, failure and f"{type(failure).__name__}: {failure}"))
+    word = failure and f"{type(failure).__name__}: {failure}"
+    folder, told, ways = exchange.broadcast(taken.token, (folder, word, taken.ways))
     if told is not None:
         raise failure or RuntimeError(f"rank 0 failed: {told}")
     assert folder is not None
     try:
-        shards = _write_own(folder, taken, exchange)
+        shards, ways = _write_own(folder, taken, exchange, ways)
         if dist.rank() != 0:
             return ()
         entries = directory.entries()
@@ -145,7 +152,7 @@ def write(
             scored = {*entry.manifest.scored, *manifest.scored} & manifest.metrics.keys()
             manifest = replace(manifest, scored=sorted(scored))
         files = {
-            INDEX: write_file(folder / INDEX, Index.to_bytes(taken.token, shards)),
+            INDEX: write_file(folder / INDEX, Index.to_bytes(taken.token, shards, ways)),
             STATE: write_file(folder / STATE, json.dumps(taken.state, allow_nan=False).encode()),
         }
         lock.check()
@@ -173,8 +180,12 @@ def _begin(
         return None, error
 
 
-def _write_own(folder: StoragePath, taken: Taken, exchange: Exchange) -> list[ShardRecord]:
-    """Writes this rank's files; gives, on rank 0, the records of all ranks' files of tensors."""
+def _write_own(
+    folder: StoragePath, taken: Taken, exchange: Exchange, ways: Mapping[str, str]
+) -> tuple[list[ShardRecord], Mapping[str, str]]:
+    """Writes this rank's files; gives, on rank 0, the records of all ranks' files of tensors, and the ways of sharing
+    out what any of them has for itself. `ways`: rank 0's; it is told only of more.
+    """
     record: ShardRecord | None = None
     failure: Exception | None = None
     rank, own = dist.rank(), taken.own_tensors
@@ -186,13 +197,16 @@ def _write_own(folder: StoragePath, taken: Taken, exchange: Exchange) -> list[Sh
     except Exception as error:  # raised once rank 0 knows of it
         failure = error
     told = failure and f"{type(failure).__name__}: {failure}"
-    gathered = exchange.gather(taken.token, None if record is None and told is None else (record, told))
+    more = {name: way for name, way in taken.ways.items() if name not in ways}
+    gathered = exchange.gather(taken.token, (record, told, more) if record or told or more else None)
     if failure is not None:
         raise failure
-    for other, (_, message) in gathered.items():
+    for other, (_, message, _) in gathered.items():
         if message is not None:
             raise RuntimeError(f"rank {other} failed: {message}")
-    return [shard for shard, _ in gathered.values() if shard is not None]
+    for _, _, more in gathered.values():
+        ways = {**more, **ways}
+    return [shard for shard, _, _ in gathered.values() if shard is not None], ways
 
 
 def _remove(directory: CheckpointDirectory, keeping: Keeping, old: Sequence[Entry]) -> tuple[str, ...]:

@@ -12,6 +12,7 @@ import torch
 from leyden import distributed as dist
 from leyden.engine import Engine, GradientScaler
 from leyden.engine.randomness import rng_state, set_rng_state
+from leyden.engine.resume import is_dealt_to_this_rank, shares_needed
 from leyden.engine.step import parameters_by_name
 from leyden.handlers.checkpoint.errors import CheckpointDamagedError
 from leyden.handlers.checkpoint.files.contents import CheckpointContents
@@ -102,20 +103,13 @@ def _load_own(engine: Engine[Any, Any], contents: CheckpointContents) -> list[Ma
         saved,
         dist.world_size(),
     )
-    mesh = dist.Mesh(contents.outline["engine"].get("mesh") or {"replicate": saved})
-    shares = [mesh.rank_at(share) for share in range(mesh.size("data"))]
-    # What was accumulated goes to the first rank, and where parameters are sharded, to each rank its part.
+    shares = [contents.mesh.rank_at(share) for share in range(contents.mesh.size("data"))]
     sharded = any(dist.is_sharded(p) for update in engine.updates.values() for p in update.trainable())
-    gradients = dist.data_rank() == 0 or sharded
-    first = contents.load_rank(shares[0], gradients=gradients)
-    opened = bool(first.get("engine", {}).get("updates"))
-    needed = {shares[min(dist.data_rank(), len(shares) - 1)]}
-    if dist.data_rank() == 0 or (sharded and opened) or not engine.rank_zero_shares_out():
-        needed = set(shares)
-    return [
-        first if place == shares[0] else contents.load_rank(place, gradients=gradients) if place in needed else {}
-        for place in range(saved)
-    ]
+    own: list[Mapping[str, Any] | None] = [{}] * saved
+    for share in shares_needed(contents.own, len(shares), sharded=sharded):
+        gradients = sharded or is_dealt_to_this_rank(share)
+        own[shares[share]] = contents.load_rank(shares[share], gradients=gradients)
+    return own
 
 
 def _counterpart(contents: CheckpointContents) -> int | None:

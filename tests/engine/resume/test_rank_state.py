@@ -76,33 +76,37 @@ def test_a_state_of_another_rank_is_not_taken_over() -> None:
     assert handler.loaded == [{}]
 
 
-def test_of_other_ranks_the_first_takes_all_that_was_accumulated() -> None:
-    # Two ranks had means of 2.0 and 4.0; the mean over four is 3.0 again if one has 12.0.
-    first = merge(windows(2.0, 4.0), 4, first=True, sharded=False)
-    assert first["gradients"]["model/weight"].item() == 12.0
-    assert (first["done"], first["size"], first["weight"]) == (2, 3, None)
-    other = merge(windows(2.0, 4.0), 4, first=False, sharded=False)
-    assert (other["done"], other["gradients"]) == (2, {})
-    assert merge(windows(2.0, 4.0), 1, first=True, sharded=False)["gradients"]["model/weight"].item() == 3.0
+def dealt(windows, ranks):
+    """The gradient that each of so many ranks takes; None where it takes none."""
+    merged = [merge(windows, rank, ranks, sharded=False) for rank in range(ranks)]
+    assert {(each["done"], each["size"]) for each in merged} == {(2, 3)}
+    gradients = [each["gradients"].get("model/weight") for each in merged]
+    return [None if gradient is None else gradient.item() for gradient in gradients]
+
+
+def test_what_was_accumulated_is_dealt_to_other_ranks_and_its_mean_over_them_stays() -> None:
+    assert dealt(windows(2.0, 4.0), 1) == [3.0]
+    assert dealt(windows(2.0, 4.0), 4) == [4.0, 8.0, None, None]  # 12 / 4
+    assert dealt(windows(1.0, 2.0, 3.0, 6.0), 2) == [2.0, 4.0]  # (1 + 3, 2 + 6), by 2 instead of 4
+    assert dealt(windows(2.0, 4.0, 6.0), 2) == pytest.approx([8.0 * 2 / 3, 4.0 * 2 / 3])
 
 
 def test_sums_by_weight_keep_their_scale() -> None:
-    first = merge(windows(2.0, 4.0, weights=[torch.tensor(1), torch.tensor(3)]), 4, first=True, sharded=False)
-    assert (first["gradients"]["model/weight"].item(), first["weight"].item()) == (6.0, 4)
-    other = merge(windows(2.0, 4.0, weights=[1, 3]), 4, first=False, sharded=False)
-    assert (other["gradients"], other["weight"]) == ({}, 0.0)
+    saved = windows(2.0, 4.0, weights=[torch.tensor(1), torch.tensor(3)])
+    assert (dealt(saved, 1), dealt(saved, 4)) == ([6.0], [2.0, 4.0, None, None])
+    assert [merge(saved, rank, 4, sharded=False)["weight"] for rank in range(4)] == [1, 3, 0, 0]
 
 
 def test_of_shards_every_rank_takes_its_part_of_the_mean() -> None:
-    for first in (True, False):
-        assert merge(windows(2.0, 4.0), 4, first=first, sharded=True)["gradients"]["model/weight"].item() == 3.0
+    for rank in range(4):
+        assert merge(windows(2.0, 4.0), rank, 4, sharded=True)["gradients"]["model/weight"].item() == 3.0
 
 
 def test_a_rank_without_a_gradient_adds_nothing() -> None:
     some = windows(2.0, 4.0)
     some[0]["gradients"] = {}
-    assert merge(some, 2, first=True, sharded=False)["gradients"]["model/weight"].item() == 4.0
-    assert merge([{}, {}], 2, first=True, sharded=False) == {}
+    assert dealt(some, 2) == [None, 4.0]
+    assert merge([{}, {}], 0, 2, sharded=False) == {}
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1,)], ids=["fits", "of another model"])
