@@ -96,6 +96,7 @@ class GoingOn:
         self.script = Script()
         self._path: StoragePath | None = None
         self._saved: Mapping[str, Any] = {}
+        self._ranks = 1  # to which the data were dealt
         self._differences: list[str] = []
 
     def restore(
@@ -131,6 +132,7 @@ class GoingOn:
         put_back(engine, extra, loaded)
         outline = loaded.contents.outline
         self._path, self._saved = loaded.contents.path, outline.get("script", {})
+        self._ranks = loaded.contents.mesh.size("data")
         scalers = [name for name, update in engine.updates.items() if update.slots.scaler is not None]
         self._differences = [
             *self.script.settle(engine, self._saved, self.override),
@@ -145,7 +147,8 @@ class GoingOn:
     def tell(self, engine: Engine[Any, Any]) -> None:
         """Once the data of the run is known: warns of what differs."""
         if self._path is not None:
-            tell_differences(self._path, [*self._differences, *data_differences(engine, self._saved)])
+            data = data_differences(engine, self._saved, self._ranks)
+            tell_differences(self._path, [*self._differences, *data])
             self._path = None
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from leyden import distributed as dist
 from leyden.distributed.compat import last_rates
 from leyden.engine import Engine, Update
 from leyden.engine.data import known_length
@@ -111,22 +112,36 @@ class Script:
                 )
 
 
-def data_differences(engine: Engine[Any, Any], saved: Mapping[str, Any]) -> list[str]:
-    """In words: in what the data, or the run's limits, are others than those of the run that is gone on with."""
+def data_differences(engine: Engine[Any, Any], saved: Mapping[str, Any], ranks: int) -> list[str]:
+    """In words: in what the data, or the run's limits, are others than those of the run that is gone on with, whose
+    data were dealt to so many ranks. Batches that are as large over all ranks are no others.
+    """
     old, new = saved.get("data", {}), data_options(engine)
     differ = [name for name in new if name in old and new[name] != old[name]]
-    if len(differ) > 1 and "batches" in differ:  # follows from the rest
+    told = []
+    if "batch size" in old and "batch size" in new:
+        told = _batch_size_difference(old["batch size"], ranks, new["batch size"], dist.data_size())
+    if "batches" in differ and len(differ) > 1:  # follows from the rest
         differ.remove("batches")
-    told = [f"{name} of the data: {new[name]!r} now, {old[name]!r} when it was saved" for name in differ]
-    if told and engine.cursor.epoch_open:
-        told[-1] += (
-            "; the open epoch goes on by the number of its batches, so samples of it may be missed or come twice"
-        )
+    others = [name for name in differ if name != "batch size"]
+    told += [f"{name} of the data: {new[name]!r} now, {old[name]!r} when it was saved" for name in others]
+    if others and engine.cursor.epoch_open:
+        told[-1] += "; the open epoch goes on where it was in the old order, so samples may be missed or come twice"
     for name, limit in limits(engine).items():
         before = saved.get("limits", {}).get(name)
         if limit is not None and isinstance(before, int) and limit < before:
             told.append(f"{name}: {limit} now, {before} when it was saved; the run ends earlier")
     return told
+
+
+def _batch_size_difference(old: int, old_ranks: int, new: int, new_ranks: int) -> list[str]:
+    if old * old_ranks == new * new_ranks:
+        return []
+    if old_ranks == new_ranks:
+        return [f"batch size of the data: {new} now, {old} when it was saved"]
+    now = f"{new_ranks * new} now ({new_ranks} x {new})"
+    then = f"{old_ranks * old} when it was saved ({old_ranks} x {old})"
+    return [f"batch size of the data over all ranks: {now}, {then}"]
 
 
 def scaler_differences(saved: Iterable[str], present: Iterable[str]) -> list[str]:

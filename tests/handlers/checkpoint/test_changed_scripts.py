@@ -1,5 +1,6 @@
 """Where the script is not the one whose run goes on, it is told once, by name; `override` lets the script win."""
 
+import shutil
 import warnings
 
 import pytest
@@ -99,6 +100,19 @@ def test_other_data_is_told(tmp_path) -> None:
     shorter = TensorDataset(*SAMPLES[:8])
     _, (said,) = go(tmp_path, 3, data=DataLoader(shorter, batch_size=5, shuffle=True))
     assert said.endswith("samples of the data: 8 now, 20 when it was saved")
+
+
+def test_only_of_another_order_is_told_that_samples_may_be_missed(tmp_path) -> None:
+    class Stops:
+        def attach(self, engine):
+            engine.add_event_handler(Events.ITERATION_COMPLETED(once=2), engine.interrupt)
+
+    go(tmp_path, 1, lambda o: Stops())
+    shutil.copytree(tmp_path, tmp_path.with_name("again"))
+    _, (said,) = go(tmp_path, 1, batch_size=5)
+    assert said.endswith("batch size of the data: 5 now, 4 when it was saved")
+    _, (said,) = go(tmp_path.with_name("again"), 1, shuffle=True)
+    assert said.endswith("the open epoch goes on where it was in the old order, so samples may be missed or come twice")
 
 
 def test_fewer_epochs_are_told(tmp_path) -> None:

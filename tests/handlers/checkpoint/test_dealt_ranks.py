@@ -69,3 +69,16 @@ def test_where_nothing_is_open_one_file_is_read(before, now, opened, resumed) ->
     new = resumed(before, now)["from_end"]
     assert [rank["opened"] for rank in new] == [[0]] * now
     assert [(rank["gradient"], rank["done"], rank["smooth"]) for rank in new] == [(None, None, None)] * now
+
+
+def test_batches_as_large_over_all_ranks_are_no_others(base) -> None:
+    there = base / "batches"
+    there.mkdir()
+    two = play(2, there, "batches_of_4")["batches_of_4"]
+    assert sorted(sample for rank in two for sample in rank["seen"]) == list(range(16))
+    told = play(1, there, "batches_of_8", "batches_of_4_alone")
+    assert told["batches_of_8"] == [{"seen": list(range(16, 32)), "said": []}]
+    (alone,) = told["batches_of_4_alone"]
+    assert alone["seen"] == list(range(16, 32))
+    (said,) = alone["said"]
+    assert said.endswith("batch size of the data over all ranks: 4 now (1 x 4), 8 when it was saved (2 x 4)")
