@@ -124,7 +124,7 @@ class OneOfMany:
                 for name in ("barrier", "new_group"):
                     stack.enter_context(mock.patch.object(torch.distributed, name, getattr(self, name)))
                 store = PlayedStore(self)
-                stack.enter_context(mock.patch("leyden.distributed.words.default_store", lambda: store))
+                stack.enter_context(mock.patch("leyden.distributed.words.default_store", return_value=store))
                 # Meshes that are equal share what torch remembers of them, and one of another rank may be among them.
                 coordinates = property(self._coordinates, lambda mesh, value: None)
                 stack.enter_context(mock.patch.object(DeviceMesh, "_coordinate_on_dim", coordinates, create=True))
