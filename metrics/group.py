@@ -12,6 +12,7 @@ from leyden import distributed as dist
 from leyden.engine import Engine, Events, Order
 from leyden.metrics.computing import computed
 from leyden.metrics.errors import NotComputableError
+from leyden.metrics.reduction import reduced_states
 from leyden.metrics.results import plain
 from leyden.metrics.usage import EPOCH_WISE, MetricUsage
 
