@@ -21,7 +21,8 @@ def plain(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {key: plain(item) for key, item in value.items()}
     if isinstance(value, tuple | list):
-        return tuple(_point_or_curve(item) for item in value)
+        items = [_point_or_curve(item) for item in value]
+        return items if isinstance(value, list) else tuple(items)
     return value
 
 
