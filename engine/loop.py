@@ -58,8 +58,9 @@ class Loop(Control):
                 skips = cursor.epoch_cut and Stop.SKIP_EPOCH_COMPLETED in requests.heard
                 requests.heed(ENDS_RUN)
                 ends = limits.reached(state, epoch_open=False)
-                self._step_watch.tell_unclosed()
                 for update in self.updates.values():
+                    if update.batch_open:
+                        self._step_watch.tell_unclosed(update.name)
                     update.flush(run_ends=ends)
                 cursor.epoch_open = cursor.epoch_cut = False
                 state.times["EPOCH_COMPLETED"] = time.perf_counter() - started_at

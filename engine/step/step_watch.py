@@ -15,6 +15,7 @@ from leyden.engine.events.listeners import Order
 from leyden.engine.events.names import Events
 from leyden.engine.state import State
 from leyden.engine.step.parameters import named_parameters
+from leyden.engine.values.whole_numbers import NEVER
 
 if TYPE_CHECKING:
     from leyden.engine.step.update import Update
@@ -40,7 +41,7 @@ class StepWatch:
         self._told: set[str] = set()
         self._begun_at = 0
         self._steps_at: dict[str, int] = {}  # when the run began
-        self._long_open: list[RemovableEventHandle] = []
+        self._long_open: dict[str, RemovableEventHandle] = {}
 
     def begin(self, iteration: int) -> None:
         """Called when a run starts."""
@@ -51,13 +52,10 @@ class StepWatch:
             if name not in self._steps_at:
                 self._tell_left_out(name)
             self._steps_at[name] = update.steps
-            self._long_open.append(
-                update.engine.add_event_handler(
-                    Events.ITERATION_COMPLETED(once=iteration + LONG_OPEN),
-                    functools.partial(self._tell_unclosed, name),
-                    order=Order.LAST,
-                )
-            )
+            look_late = functools.partial(self._look_late, name)
+            handle = update.engine.add_event_handler(Events.ITERATION_COMPLETED, look_late, order=Order.LAST)
+            handle.defer_until(iteration + LONG_OPEN)  # a filter would be asked anew in each epoch
+            self._long_open[name] = handle
             if self._seen.get(name, 0) < LOOKED_AT:
                 watched = [each for each in update.optimizers if hasattr(each, "register_step_post_hook")]
                 look = functools.partial(self._look, name)
@@ -67,7 +65,7 @@ class StepWatch:
         """Lets go of the optimizers."""
         for name in tuple(self._hooks):
             self._release(name)
-        for handle in self._long_open:
+        for handle in self._long_open.values():
             handle.remove()
         self._long_open.clear()
 
@@ -106,15 +104,18 @@ class StepWatch:
                 stacklevel=5,
             )
 
-    def tell_unclosed(self) -> None:
-        """As an epoch ends: warns of updates of which no batch was closed since the run began."""
-        for name in self._steps_at:
-            self._tell_unclosed(name)
+    def _look_late(self, name: str) -> None:
+        due = self._begun_at + LONG_OPEN
+        if self._updates[name].engine.state.iteration >= due:
+            self.tell_unclosed(name)
+            due = NEVER
+        self._long_open[name].defer_until(due)
 
-    def _tell_unclosed(self, name: str) -> None:
+    def tell_unclosed(self, name: str) -> None:
+        """Warns, while a batch of the update is open, if none was closed since the run began."""
         update = self._updates[name]
         iterations = update.engine.state.iteration - self._begun_at
-        none_closed = update.is_first_open() and update.steps == self._steps_at[name]
+        none_closed = update.is_first_open() and update.steps == self._steps_at.get(name)
         if none_closed and iterations > 1 and name not in self._told:
             self._told.add(name)
             warnings.warn(
