@@ -14,6 +14,10 @@ from torch.nn.parallel import DistributedDataParallel
 from leyden import distributed as dist
 from leyden.distributed.compat import BatchNorm, begin_pass_of_replica, end_pass_of_replica, share_buffers_of_replica
 from leyden.engine import Update
+from leyden.handlers.parallel.flat_exchange import average
+
+BUCKET_MB = 25
+"""As torch has it where `bucket_cap_mb` is not given."""
 
 
 class Replicas:
@@ -79,11 +83,20 @@ class Replicas:
             replica.require_forward_param_sync = (
                 True  # as after a pass that exchanged: a window begins with equal buffers
             )
-        ranks = dist.data_size()
+        if dist.data_size() == 1:
+            return
+        gradients = []
         for parameter in update.trainable():
             if parameter.grad is None:  # another rank may have one: all take part
                 parameter.grad = torch.zeros_like(parameter)
-            parameter.grad.copy_(dist.all_reduce(parameter.grad, over="data") / ranks)
+            if parameter.grad.is_sparse:
+                raise ValueError(
+                    f'update "{update.name}" has a sparse gradient, of a parameter of shape {tuple(parameter.shape)}, '
+                    "which DataParallel can't exchange after several backward passes of a batch, or where an epoch "
+                    "cuts a window short; make it dense: nn.Embedding(..., sparse=False)"
+                )
+            gradients.append(dist.local_part(parameter.grad))
+        average(gradients, self._options.get("bucket_cap_mb") or BUCKET_MB)
 
 
 def _make_alike(module: nn.Module, dimensions: Iterable[str]) -> None:
