@@ -7,7 +7,8 @@ import sys
 
 import pytest
 
-ENGINE_BUDGET_MS = 30.0
+ENGINE_BUDGET = 30.0 / 800.0
+"""30 ms where importing torch takes 800, as a share of it, seen in one process: machines differ threefold."""
 OPTIONAL = (
     "mlflow",
     "tensorboardX",
@@ -27,21 +28,21 @@ def run_python(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, env=environment, capture_output=True, text=True, check=True, timeout=60)
 
 
-def milliseconds_to_import(module: str, after: str) -> float:
-    """Time importing `module`, and all that it brings along, in a process that has imported `after`."""
-    report = run_python("-X", "importtime", "-c", f"import {after}\nimport {module}").stderr
+def share_of_importing(module: str, of: str) -> float:
+    """Time importing `of`, then `module` and all that it brings along, in one process; the second as a share."""
+    report = run_python("-X", "importtime", "-c", f"import {of}\nimport {module}").stderr
     # import time: self [us] | cumulative | imported package
     rows = [line.removeprefix("import time:").split("|") for line in report.splitlines() if line.count("|") == 2]
-    (microseconds,) = (int(cumulative) for _, cumulative, name in rows if name.strip() == module)
-    return microseconds / 1000
+    microseconds = {name.strip(): int(cumulative) for _, cumulative, name in rows if name.strip() in (module, of)}
+    return microseconds[module] / microseconds[of]
 
 
 def test_the_engine_adds_little_to_importing_torch() -> None:
     # The first run may have to compile, and a busy machine makes any run longer: the best of eight counts.
     seen: list[float] = []
-    while len(seen) < 8 and min(seen, default=math.inf) > ENGINE_BUDGET_MS:
-        seen.append(milliseconds_to_import("leyden.engine", after="torch"))
-    assert min(seen) <= ENGINE_BUDGET_MS
+    while len(seen) < 8 and min(seen, default=math.inf) > ENGINE_BUDGET:
+        seen.append(share_of_importing("leyden.engine", of="torch"))
+    assert min(seen) <= ENGINE_BUDGET
 
 
 @pytest.mark.parametrize("room", ["distributed", "engine", "metrics", "handlers", "contrib"])
