@@ -95,9 +95,9 @@ class Engine(Loop, Generic[Batch, Output]):
         beginning. An evaluation (`training=False`) goes on only if it was interrupted or restored.
 
         Raises ValueError for limits that contradict each other or the state and for empty data, TypeError for data that
-        can't be iterated, RuntimeError for several ranks whose gradients nothing exchanges, ValueError on
-        all ranks where they have attached different handlers, and whatever the process
-        function or a handler raises, after EXCEPTION_RAISED and CLOSED.
+        can't be iterated, RuntimeError for several ranks whose gradients nothing exchanges, ValueError on all ranks
+        where they have attached different handlers, and whatever the process function or a handler raises, after
+        EXCEPTION_RAISED and CLOSED.
         """
         if self._running:
             raise RuntimeError("this engine is running already; a run inside its run needs an engine of its own")

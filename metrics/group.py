@@ -44,8 +44,8 @@ class MetricGroup:
     """The handler behind `metric.attach(engine, name)`: one for an engine, however many metrics it has.
 
     A metric that several derived ones use is updated, reduced and computed once. Where an epoch ends, all states are
-    reduced in at most four collectives; in one process with none. A run that goes on in mid-epoch
-    goes on with the states of that epoch, also in another process, and with another number of ranks.
+    reduced in at most four collectives; in one process with none. A run that goes on in mid-epoch goes on with the
+    states of that epoch, also in another process, and with another number of ranks.
     """
 
     shared_out = "dealt"
@@ -209,19 +209,19 @@ class MetricGroup:
         for key in (name, *self._items.pop(name, ())):
             engine.state.metrics.pop(key, None)
 
-    def _values(self, engine: Engine[Any, Any] | None, *, together: bool = True) -> dict[Metric, Any]:
-        """The values of those metrics that have one; of this rank's states if not `together`."""
-        values = computed(self._updated, together=together)
+    def _values(self, engine: Engine[Any, Any]) -> dict[Metric, Any]:
+        """The values of those metrics that have one, over all ranks."""
+        values = computed(self._updated)
         for metric, value in list(values.items()):
             if isinstance(value, NotComputableError):
                 self._tell(engine, metric, value)
                 del values[metric]
         return values
 
-    def _tell(self, engine: Engine[Any, Any] | None, metric: Metric, error: NotComputableError) -> None:
+    def _tell(self, engine: Engine[Any, Any], metric: Metric, error: NotComputableError) -> None:
         """Warns once why there is no value, unless the epoch had no batch."""
         name = self._sources[metric]
-        if engine is not None and dist.rank() == 0 and metric.updated() and name not in self._told:
+        if dist.rank() == 0 and metric.updated() and name not in self._told:
             self._told.add(name)
             warnings.warn(f'no value of "{name}" for epoch {engine.state.epoch}: {error}', stacklevel=2)
 

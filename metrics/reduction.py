@@ -12,7 +12,7 @@ from leyden import distributed as dist
 from leyden.metrics.agreed_shapes import Shapes
 from leyden.metrics.packing import Packed, unpacked
 from leyden.metrics.state_items import Item
-from leyden.metrics.states import StateValue, moved
+from leyden.metrics.states import StateValue
 
 if TYPE_CHECKING:
     from leyden.metrics.base import Metric
@@ -28,22 +28,28 @@ def reduced_states(metrics: Sequence[Metric], *, together: bool = True) -> list[
 
     Raises ValueError, on every rank, if a state has different shapes on different ranks.
     """
-    items = [
-        Item.of(metric, name, declaration) for metric in metrics for name, declaration in metric.declarations.items()
-    ]
-    gathered = _by_destination(item for item in items if not item.declaration.arithmetic)
-    packed = {to: Packed.of([item.gathered() for item in each], to.device) for to, each in gathered.items()}
-    extremes = [item for item in items if item.declaration.reduction in ("max", "min")]
-    ranks = dist.data_size() if together else 1
-    sizes = _compare(items, extremes, list(packed.values()), ranks)
-    _add([item for item in items if item.declaration.reduction in ("sum", "mean")], ranks)
-    _extremes([item for item in extremes if not item.done], ranks)
-    for (to, each), lengths in zip(gathered.items(), sizes, strict=True):
-        _gather(each, packed[to], lengths, ranks, on_rank_zero=to.rank_zero)
+    items = [item for metric in metrics for item in Item.all_of(metric)]
+    if together and dist.data_size() > 1:
+        _reduce(items)
+    else:
+        for item in items:
+            item.finish_alone()
     states: dict[int, dict[str, StateValue]] = defaultdict(dict)
     for item in items:
         states[id(item.metric)][item.name] = item.state()
     return [states[id(metric)] for metric in metrics]
+
+
+def _reduce(items: list[Item]) -> None:
+    """In an order that is the same on all ranks."""
+    gathered = _by_destination(item for item in items if not item.declaration.arithmetic)
+    packed = {to: Packed.of([item.gathered() for item in each], to.device) for to, each in gathered.items()}
+    extremes = [item for item in items if item.declaration.reduction in ("max", "min")]
+    sizes = _compare(items, extremes, list(packed.values()))
+    _add([item for item in items if item.declaration.reduction in ("sum", "mean")])
+    _extremes([item for item in extremes if not item.done])
+    for (to, each), lengths in zip(gathered.items(), sizes, strict=True):
+        _gather(each, packed[to], lengths, on_rank_zero=to.rank_zero)
 
 
 class _Destination(NamedTuple):
@@ -60,22 +66,21 @@ def _by_destination(items: Iterable[Item]) -> dict[_Destination, list[Item]]:
     return found
 
 
-def _compare(items: list[Item], extremes: list[Item], packed: list[Packed], ranks: int) -> list[list[list[int]]]:
+def _compare(items: list[Item], extremes: list[Item], packed: list[Packed]) -> list[list[list[int]]]:
     """Sees that all ranks have these items in one shape, and finishes the extremes whose shape was as declared on all.
     Gives, of each that is packed, the sizes on all ranks: of the header and of the whole.
     """
-    device = dist.device()
     shapes = Shapes([item for item in items if item.declaration.shaped_by_data])
     foreseen = [item for item in extremes if item.foreseen is not None]
     if not shapes.items and not foreseen and not packed:
         return []
-    sizes = torch.zeros(len(packed), ranks, 2, dtype=torch.int64)
+    sizes = torch.zeros(len(packed), dist.data_size(), 2, dtype=torch.int64)
     for mine, each in zip(sizes, packed, strict=True):
-        mine[dist.data_rank() if ranks > 1 else 0] = torch.tensor([each.header, len(each.content)])
+        mine[dist.data_rank()] = torch.tensor([each.header, len(each.content)])
     numbers = [shapes.numbers().reshape(-1), sizes.reshape(-1)]
     host = sum(map(len, numbers))
-    sent = torch.cat([torch.cat(numbers).to(device), *(item.in_order(item.foreseen) for item in foreseen)])
-    known = dist.all_reduce(sent, "max", over="data") if ranks > 1 else sent
+    sent = torch.cat([torch.cat(numbers).to(dist.device()), *(item.in_order(item.foreseen) for item in foreseen)])
+    known = dist.all_reduce(sent, "max", over="data")
     on_host = known[:host].cpu()
     shapes.settle(on_host[: len(numbers[0])])
     for item, piece in zip(
@@ -86,41 +91,34 @@ def _compare(items: list[Item], extremes: list[Item], packed: list[Packed], rank
     return on_host[len(numbers[0]) :].view_as(sizes).tolist()
 
 
-def _add(items: list[Item], ranks: int) -> None:
+def _add(items: list[Item]) -> None:
     """Sums: those of whole numbers exactly, all others in the widest floats."""
+    summands = [(item, tensor) for item in items for tensor in item.summands()]
     for whole in (True, False):
-        bucket = [(item, tensor) for item in items for tensor in item.summands() if _is_whole(tensor) == whole]
+        bucket = [(item, tensor) for item, tensor in summands if tensor.is_floating_point() is not whole]
         if bucket:
-            dtype = torch.int64 if whole else torch.float64
-            tensors = [moved(tensor, dist.device(), dtype).reshape(-1) for _, tensor in bucket]
-            flat = torch.cat(tensors)
-            flat = dist.all_reduce(flat, "sum", over="data") if ranks > 1 else flat
+            flat = dist.all_reduce(torch.cat([tensor.reshape(-1) for _, tensor in bucket]), "sum", over="data")
             for (item, tensor), piece in zip(bucket, flat.split([tensor.numel() for _, tensor in bucket]), strict=True):
                 item.take_sum(piece.view(tensor.shape))
     for item in items:
         item.finish_sum()
 
 
-def _is_whole(tensor: torch.Tensor) -> bool:
-    return not tensor.is_floating_point()
-
-
-def _extremes(items: list[Item], ranks: int) -> None:
+def _extremes(items: list[Item]) -> None:
     """Those whose shape the data alone knew."""
     if items:
         pieces = [item.in_order(item.local) for item in items]
-        flat = torch.cat(pieces)
-        flat = dist.all_reduce(flat, "max", over="data") if ranks > 1 else flat
+        flat = dist.all_reduce(torch.cat(pieces), "max", over="data")
         for item, piece in zip(items, flat.split([len(each) for each in pieces]), strict=True):
             item.finish_order(piece, item.local.shape)
 
 
-def _gather(items: list[Item], packed: Packed, sizes: list[list[int]], ranks: int, *, on_rank_zero: bool) -> None:
+def _gather(items: list[Item], packed: Packed, sizes: list[list[int]], *, on_rank_zero: bool) -> None:
     lengths = [whole for _, whole in sizes]
-    flat: torch.Tensor | None = packed.content
-    if ranks > 1 and on_rank_zero:
+    flat: torch.Tensor | None
+    if on_rank_zero:
         flat = dist.gather(packed.content, lengths=lengths, over="data")
-    elif ranks > 1:
+    else:
         flat = dist.all_gather(packed.content, lengths=lengths, over="data")
     if flat is None:  # another rank has it
         for item in items:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -39,8 +39,16 @@ class Item:
     _sums: list[torch.Tensor] = field(default_factory=list)
 
     @classmethod
-    def of(cls, metric: Metric, name: str, declaration: Declaration) -> Item:
-        parts = [(states[name], metric.updates_of(name, states)) for states in metric.contributions()]
+    def all_of(cls, metric: Metric) -> list[Item]:
+        """Those of a metric, in the order in which they were declared."""
+        contributions = metric.contributions()
+        return [cls._of(metric, name, declaration, contributions) for name, declaration in metric.declarations.items()]
+
+    @classmethod
+    def _of(
+        cls, metric: Metric, name: str, declaration: Declaration, contributions: Sequence[Mapping[str, StateValue]]
+    ) -> Item:
+        parts = [(states[name], metric.updates_of(name, states)) for states in contributions]
         item = cls(metric, name, declaration, parts, torch.device("cpu") if metric.on_host(name) else dist.device())
         if declaration.arithmetic:
             item._combine()
@@ -81,10 +89,10 @@ class Item:
         return in_order(torch.where(flat.isnan(), flat, -flat)) if flat.is_floating_point() else ~flat.to(torch.int64)
 
     def summands(self) -> list[torch.Tensor]:
-        """What is added up; of a mean the updates too, by which it is weighed."""
-        if self.declaration.reduction == "sum":
-            return [torch.view_as_real(self.local) if self.local.is_complex() else self.local]
-        return [self.local, torch.tensor(self.weight)]
+        """What is added up, as int64 or in the widest floats; of a mean first the updates, by which it is weighed."""
+        if self.declaration.reduction == "mean":
+            return [_wide(torch.tensor(self.weight)), _wide(self.local)]
+        return [_wide(torch.view_as_real(self.local) if self.local.is_complex() else self.local)]
 
     def gathered(self) -> list[Any]:
         """What is gathered: tensors, or whatever else is in a list."""
@@ -114,7 +122,7 @@ class Item:
             weights = [weight if self.weight else 1 for _, weight in parts]
             self.local = sum(each * weight for each, weight in zip(tensors, weights, strict=True))  # type: ignore[assignment]
             return
-        if declaration.reduction == "sum" and not declaration.fixed and not self.without_defaults():
+        if declaration.reduction == "sum" and not declaration.fixed and not declaration.starts_from_zero:
             tensors = [each - declaration.default.to(each) for each in tensors]
         if len(tensors) == 1:
             (self.local,) = tensors
@@ -126,11 +134,17 @@ class Item:
         else:
             self.local = stacked.amax(0) if declaration.reduction == "max" else stacked.amin(0)
 
-    def without_defaults(self) -> bool:
-        """The default adds nothing to a sum."""
-        return not bool(self.declaration.default.any())
-
     # -- what all ranks gave -------------------------------------------------------------------------------------------
+
+    def finish_alone(self) -> None:
+        """What this rank gives is all there is."""
+        if not self.declaration.arithmetic:
+            self.finish_gathered([self.gathered()])
+        elif self.declaration.reduction in ("max", "min"):
+            self.reduced = self.local
+        else:
+            self._sums = self.summands()
+            self.finish_sum()
 
     def take_sum(self, total: torch.Tensor) -> None:
         self._sums.append(total)
@@ -146,7 +160,7 @@ class Item:
             return
         (total,) = self._sums
         self.reduced = (torch.view_as_complex(total) if dtype.is_complex else total).to(dtype)
-        if not self.declaration.fixed and not self.without_defaults():
+        if not self.declaration.fixed and not self.declaration.starts_from_zero:
             self.reduced = self.reduced + self.declaration.default.to(self.reduced)
 
     def finish_order(self, greatest: torch.Tensor, shape: torch.Size) -> None:
@@ -195,6 +209,10 @@ class Item:
             for each in full
         ):
             raise differing(self, [[tuple(each.shape) for each in found] for found in of_ranks])
+
+
+def _wide(tensor: torch.Tensor) -> torch.Tensor:
+    return moved(tensor, dist.device(), torch.float64 if tensor.is_floating_point() else torch.int64)
 
 
 def differing(item: Item, shapes: Sequence[Sequence[tuple[int, ...]]]) -> ValueError:

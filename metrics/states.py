@@ -71,6 +71,11 @@ class Declaration:
         return self.arithmetic and not self.counter and (not self.fixed or self.default.shape == UNKNOWN_SHAPE)
 
     @property
+    def starts_from_zero(self) -> bool:
+        """The default adds nothing to a sum."""
+        return not bool(self.default.any())
+
+    @property
     def mergeable(self) -> bool:
         """The values of several ranks make one value of the same kind, with which updates can go on."""
         return self.reduction in ("sum", "max", "min", "cat")

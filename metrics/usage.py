@@ -21,6 +21,8 @@ class MetricUsage:
     usage_name: ClassVar[str] = ""
     each_iteration: ClassVar[bool] = False
     """The value of this rank can be read after each iteration; that over all ranks is there at an epoch's end."""
+    window: int | None = None
+    """How many batches that value is of; None for all since `started`."""
 
     def __init__(
         self,
@@ -74,7 +76,7 @@ class BatchWise(MetricUsage):
 
     usage_name = "batch_wise"
     each_iteration = True
-    window: int | None = 1
+    window = 1
 
     def __init__(self) -> None:
         super().__init__()
@@ -98,7 +100,6 @@ class RunningBatchWise(MetricUsage):
 
     usage_name = "running_batch_wise"
     each_iteration = True
-    window: int | None = None
 
     def __init__(self) -> None:
         super().__init__(Events.STARTED)
@@ -109,7 +110,6 @@ class SingleEpochRunningBatchWise(MetricUsage):
 
     usage_name = "single_epoch_running_batch_wise"
     each_iteration = True
-    window: int | None = None
 
     def __init__(self) -> None:
         super().__init__()

@@ -11,6 +11,8 @@ from leyden import distributed as dist
 from leyden.engine import Engine, Events, Order
 from leyden.engine.events import AnyEvent
 from leyden.engine.values import Deferred
+from leyden.metrics.computing import computed
+from leyden.metrics.errors import NotComputableError
 from leyden.metrics.group import MetricGroup
 from leyden.metrics.results import plain
 from leyden.metrics.states import StateValue
@@ -56,8 +58,7 @@ class AtEvents(MetricGroup):
         self.trains = engine.training
         usage = self.usage
         engine.add_event_handler(Events.STARTED, self.start, order=Order.METRICS)
-        if usage.started not in (None, Events.STARTED):  # that is also where a run goes on
-            assert usage.started is not None
+        if usage.started is not None and usage.started != Events.STARTED:  # that is also where a run goes on
             engine.add_event_handler(usage.started, self.start_epoch, order=Order.METRICS)
         engine.add_event_handler(usage.iteration_completed, self.update, order=Order.METRICS)
         engine.add_event_handler(usage.completed, self.complete, order=Order.METRICS)
@@ -90,7 +91,7 @@ class EachIteration(AtEvents):
 
     def __init__(self, usage: MetricUsage) -> None:
         super().__init__(usage)
-        self._window: int | None = getattr(usage, "window", None)
+        self._window = usage.window
         self._batches: dict[Metric, deque[dict[str, StateValue]]] = {}
         self._shown: list[tuple[str, Deferred]] = []
 
@@ -108,20 +109,23 @@ class EachIteration(AtEvents):
 
     def complete(self, engine: Engine[Any, Any]) -> None:
         self._check_use()
-        self._carry()
+        self._carry(self._updated)
         self._write(engine)
 
-    def _carry(self) -> None:
-        """Has each metric stand for its last batches."""
-        for metric, batches in self._batches.items():
-            metric.reset()
-            metric.carried = list(batches)
+    def _carry(self, metrics: Sequence[Metric]) -> None:
+        """Has each of these stand for its last batches, if it keeps them."""
+        for metric in metrics:
+            if metric in self._batches:
+                metric.reset()
+                metric.carried = list(self._batches[metric])
 
     def _read(self, name: str) -> Any:
-        self._carry()
-        values = self._values(None, together=False)
         metric = self.metrics[name]
-        return plain(metric.result(values)) if all(source in values for source in metric.sources()) else None
+        self._carry(metric.sources())
+        values = computed(metric.sources(), together=False)
+        if any(isinstance(value, NotComputableError) for value in values.values()):
+            return None
+        return plain(metric.result(values))
 
     def _arrange(self) -> None:
         super()._arrange()
@@ -139,7 +143,7 @@ class EachIteration(AtEvents):
                 self._batches[metric].clear()
 
     def rank_state_dict(self) -> dict[str, Any]:
-        self._carry()
+        self._carry(self._updated)
         return super().rank_state_dict()
 
     def load_rank_state_dicts(self, states: Sequence[Any]) -> None:

@@ -57,7 +57,7 @@ def telling_failure(engine: Engine[Any, Any]) -> Iterator[None]:
 
 
 def _lines_to_compare(engine: Engine[Any, Any]) -> list[str]:
-    """None where each rank trains a model of its own."""
+    """Empty where each rank trains a model of its own."""
     updates = engine.updates.values()
     return [] if updates and all(update.independent for update in updates) else attached_lines(engine)
 
