@@ -24,7 +24,7 @@ from leyden.metrics.precision_recall import Precision, Recall
 from leyden.metrics.r2_score import R2Score
 from leyden.metrics.regression import MeanAbsoluteError, MeanSquaredError, RootMeanSquaredError
 from leyden.metrics.running_average import RunningAverage
-from leyden.metrics.saved_states import CARRIED, split_carried
+from leyden.metrics.saved_states import all_parts
 from leyden.metrics.states import Declaration, StateReduction, StateValue
 from leyden.metrics.usage import (
     BatchFiltered,
@@ -39,7 +39,6 @@ from leyden.metrics.usage_groups import Usage
 
 __all__ = [
     "AUROC",
-    "CARRIED",
     "F1",
     "Accuracy",
     "AveragePrecision",
@@ -81,7 +80,7 @@ __all__ = [
     "StateReduction",
     "StateValue",
     "Usage",
+    "all_parts",
     "described",
     "device_of",
-    "split_carried",
 ]

@@ -11,14 +11,14 @@ import torch
 
 from leyden import distributed as dist
 from leyden.engine import Engine
-from leyden.engine.values import detached
+from leyden.engine.values import detached, map_tensors
 from leyden.metrics.arithmetic import Arithmetic
 from leyden.metrics.errors import require_samples
 from leyden.metrics.group import MetricGroup
 from leyden.metrics.outputs import described, device_of, wide
 from leyden.metrics.owners import Owners
-from leyden.metrics.saved_states import given, saved, split_carried
-from leyden.metrics.states import Declaration, StateReduction, StateValue, moved
+from leyden.metrics.saved_states import all_parts, merged, saved, split_carried
+from leyden.metrics.states import Declaration, StateReduction, StateValue, as_tensor, moved
 from leyden.metrics.surrounding import beginning, checked, prepared
 from leyden.metrics.usage import EPOCH_WISE, MetricUsage, usage_of
 from leyden.metrics.usage_groups import Usage, add_to_group
@@ -228,7 +228,12 @@ class Metric(Arithmetic):
 
     def describe_state(self, state: str) -> str:
         """A state for an error message."""
-        return f"{type(self).__name__}.{state}"
+        return f"{self.kind}.{state}"
+
+    @property
+    def kind(self) -> str:
+        """The class of what it measures with, for messages."""
+        return type(self).__name__
 
     def private(self) -> tuple[Metric, ...]:
         """Metrics that this one resets for itself, so that nobody else can use them on the same engine."""
@@ -244,29 +249,49 @@ class Metric(Arithmetic):
         afterwards.
         """
         own = self.states()
-        vars(self).update(states)
+        self.put(states)
         try:
             yield
         finally:
-            vars(self).update(own)
+            self.put(own)
 
-    def state_dict(self) -> dict[str, torch.Tensor | int]:
-        """A copy of this rank's states."""
-        return saved(self.contributions(), self.declarations)
+    def put(self, states: Mapping[str, StateValue]) -> None:
+        """Sets these states to these values."""
+        vars(self).update(states)
 
-    def load_state_dict(self, state_dict: Mapping[str, torch.Tensor | int]) -> None:
+    def state_dict(self) -> dict[str, Any]:
+        """A copy of this rank's states, in tensors and numbers."""
+        return saved(self.contributions(), self.to_saved)
+
+    def to_saved(self, name: str, value: StateValue) -> Any:
+        """A copy of a state as it is saved; those that it makes are restored by `from_saved`."""
+        return value if self.declarations[name].counter else as_tensor(value).clone()
+
+    def from_saved(self, name: str, value: Any) -> StateValue:
+        """The state of which that was saved."""
+        if self.declarations[name].counter:
+            return int(value)
+        tensor = torch.as_tensor(value).clone()
+        return [tensor] if self.declarations[name].listed else tensor
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Loads such states. Raises ValueError if they are another metric's."""
         self._begun = True
         own, carried = split_carried(state_dict)
         needed = [name for name in self.declarations if name not in self.later_states]
         for states in (own, *carried):
             if not set(needed) <= states.keys() <= self.declarations.keys():
-                raise ValueError(
-                    f"{type(self).__name__} has the states {', '.join(needed)}, but was given {', '.join(states)}"
-                )
-        vars(self).update(given(own, self.declarations))
-        self.carried = [given(states, self.declarations) for states in carried]
+                raise ValueError(f"{self.kind} has the states {', '.join(needed)}, but was given {', '.join(states)}")
+        self.put(self._restored(own))
+        self.carried = [self._restored(states) for states in carried]
         self._settled = False
+
+    def _restored(self, states: Mapping[str, Any]) -> dict[str, StateValue]:
+        """Saved states in the form that they have here; those that are missing begin from their defaults."""
+        return {
+            name: self.from_saved(name, states.get(name, declaration.default))
+            for name, declaration in self.declarations.items()
+        }
 
     def load_state_dicts(self, states: Sequence[Mapping[str, torch.Tensor | int]], *, first: bool) -> None:
         """Loads the states of several ranks where the number of ranks has changed: one rank takes each of them. That is
@@ -275,14 +300,9 @@ class Metric(Arithmetic):
         self.reset()
         if first and not all(declaration.mergeable for declaration in self.declarations.values()):
             self._begun = True
-            parts = [part for state in states for own, carried in [split_carried(state)] for part in (own, *carried)]
-            self.carried = [given(part, self.declarations) for part in parts]
+            self.carried = [self._restored(part) for part in all_parts(states)]
         elif first:
-            merged = {
-                name: declaration.merge([state.get(name, declaration.default) for state in states])
-                for name, declaration in self.declarations.items()
-            }
-            self.load_state_dict(merged)
+            self.load_state_dict(merged(states, self.declarations))
 
     def __getstate__(self) -> dict[str, Any]:
         """A copy measures no engine."""
@@ -323,10 +343,7 @@ class Metric(Arithmetic):
             if declaration.counter:
                 continue
             self._defaults[name] = moved(self._defaults[name], device)
-            state = getattr(self, name)
-            setattr(
-                self, name, [moved(each, device) for each in state] if isinstance(state, list) else moved(state, device)
-            )
+            setattr(self, name, map_tensors(getattr(self, name), lambda tensor: moved(tensor, device)))
 
     def _check_updated(self) -> None:
         require_samples(self, self._updates)

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
-import torch
-
-from leyden.metrics.states import Declaration, StateValue, as_tensor
+from leyden.metrics.states import Declaration, StateValue
 
 CARRIED = "carried."
 """With a number, before the names of states in what is saved: they are those of another rank, which this one carries.
@@ -15,24 +14,20 @@ CARRIED = "carried."
 
 
 def saved(
-    contributions: Sequence[Mapping[str, StateValue]], declarations: Mapping[str, Declaration]
-) -> dict[str, torch.Tensor | int]:
-    """A copy of all of them; the first are the rank's own."""
-    copies: dict[str, torch.Tensor | int] = {}
+    contributions: Sequence[Mapping[str, StateValue]], copied: Callable[[str, StateValue], Any]
+) -> dict[str, Any]:
+    """All of them, the first being the rank's own; `copied(name, value)` is what is saved of a state."""
+    copies: dict[str, Any] = {}
     for place, states in enumerate(contributions):
         prefix = f"{CARRIED}{place - 1}." if place else ""
-        for name in declarations:
-            value = states[name]
-            copies[prefix + name] = value if isinstance(value, int) else as_tensor(value).clone()
+        copies |= {prefix + name: copied(name, value) for name, value in states.items()}
     return copies
 
 
-def split_carried(
-    saved: Mapping[str, torch.Tensor | int],
-) -> tuple[dict[str, torch.Tensor | int], list[dict[str, torch.Tensor | int]]]:
+def split_carried(saved: Mapping[str, Any]) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """A saved state's own part, and those that it carried."""
-    own: dict[str, torch.Tensor | int] = {}
-    carried: dict[int, dict[str, torch.Tensor | int]] = defaultdict(dict)
+    own: dict[str, Any] = {}
+    carried: dict[int, dict[str, Any]] = defaultdict(dict)
     for name, value in saved.items():
         if name.startswith(CARRIED):
             place, _, state = name.removeprefix(CARRIED).partition(".")
@@ -42,14 +37,14 @@ def split_carried(
     return own, list(carried.values())
 
 
-def given(states: Mapping[str, torch.Tensor | int], declarations: Mapping[str, Declaration]) -> dict[str, StateValue]:
-    """What was saved in the form that a metric knows; states that are missing begin from their defaults."""
-    found: dict[str, StateValue] = {}
-    for name, declaration in declarations.items():
-        value = states.get(name, declaration.default)
-        if declaration.counter:
-            found[name] = int(value)
-        else:
-            tensor = torch.as_tensor(value).clone()
-            found[name] = [tensor] if declaration.listed else tensor
-    return found
+def all_parts(states: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """What several ranks saved: the own part of each, and those that it carried."""
+    return [part for state in states for own, carried in [split_carried(state)] for part in (own, *carried)]
+
+
+def merged(states: Sequence[Mapping[str, Any]], declarations: Mapping[str, Declaration]) -> dict[str, Any]:
+    """One state of those that several ranks saved, where each can be merged."""
+    return {
+        name: declaration.merge([state.get(name, declaration.default) for state in states])
+        for name, declaration in declarations.items()
+    }

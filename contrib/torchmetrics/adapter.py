@@ -24,14 +24,12 @@ from leyden.contrib.torchmetrics.nodes import (
 from leyden.contrib.torchmetrics.result_names import result_keys
 from leyden.engine import Engine
 from leyden.metrics import (
-    CARRIED,
-    Declaration,
     Metric,
     OutputTransform,
     StateValue,
     Usage,
+    all_parts,
     device_of,
-    split_carried,
 )
 
 _ADAPTER = "_leyden_adapter"
@@ -133,61 +131,21 @@ class TorchMetric(Metric):
         place, _, attribute = state.rpartition(".")
         return f"{type(self._nodes.get(place, self.metric)).__name__}.{attribute}"
 
+    @property
+    def kind(self) -> str:
+        return type(self.metric).__name__
+
     @contextmanager
     def holding(self, states: Mapping[str, StateValue]) -> Iterator[None]:
-        own = self.states()
-        for node in self._nodes.values() if states else ():
-            internals.forget_computed(node)
-        self._put(states)
-        try:
+        if not states:  # its own
             yield
-        finally:
-            self._put({name: own[name] for name in states})
+            return
+        for node in self._nodes.values():
+            internals.forget_computed(node)
+        with super().holding(states):
+            yield
 
-    def state_dict(self) -> dict[str, Any]:
-        copies: dict[str, Any] = {}
-        for place, states in enumerate(self.contributions()):
-            prefix = f"{CARRIED}{place - 1}." if place else ""
-            copies |= {prefix + name: _copied(states[name], each) for name, each in self.declarations.items()}
-        memory = changed(memory_of(self._nodes), self._memory)
-        return copies | {_MEMORY + name: value for name, value in memory.items()}
-
-    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        own, carried = self._parts(state_dict)
-        for states in (own, *carried):
-            if states.keys() != self.declarations.keys():
-                raise ValueError(
-                    f"{type(self.metric).__name__} has the states {', '.join(self.declarations)}, "
-                    f"but was given {', '.join(states)}"
-                )
-        self._remember(state_dict)
-        self._put(self._given(own))
-        self.carried = [self._given(states) for states in carried]
-        self._settled = False
-
-    def load_state_dicts(self, states: Sequence[Mapping[str, Any]], *, first: bool) -> None:
-        """The `first` rank carries all of it: what can't be merged (the values of ranks, stacked) is kept apart."""
-        self.reset()
-        if states:
-            self._remember(states[0])
-        if first:
-            parts = [part for state in states for own, carried in [self._parts(state)] for part in (own, *carried)]
-            self.carried = [self._given(part) for part in parts if part["_updates"]]
-
-    def keeps_between_epochs(self) -> bool:
-        return super().keeps_between_epochs() or bool(changed(memory_of(self._nodes), self._memory))
-
-    def _parts(self, state_dict: Mapping[str, Any]) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-        return split_carried({name: value for name, value in state_dict.items() if not name.startswith(_MEMORY)})
-
-    def _remember(self, state_dict: Mapping[str, Any]) -> None:
-        memory = {n.removeprefix(_MEMORY): value for n, value in state_dict.items() if n.startswith(_MEMORY)}
-        remember(self._nodes, memory)
-
-    def _given(self, states: Mapping[str, Any]) -> dict[str, StateValue]:
-        return {name: _copied(states[name], declaration) for name, declaration in self.declarations.items()}
-
-    def _put(self, states: Mapping[str, StateValue]) -> None:
+    def put(self, states: Mapping[str, StateValue]) -> None:
         if "_updates" in states:
             self._updates = int(states["_updates"])  # type: ignore[arg-type]
         for place, node in self._nodes.items():
@@ -196,6 +154,41 @@ class TorchMetric(Metric):
             for attribute in internals.values(node):
                 if (name := state_name(place, attribute)) in states:
                     setattr(node, attribute, states[name])
+
+    def state_dict(self) -> dict[str, Any]:
+        memory = changed(memory_of(self._nodes), self._memory)
+        return super().state_dict() | {_MEMORY + name: value for name, value in memory.items()}
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        super().load_state_dict(_without_memory(state_dict))
+        self._remember(state_dict)
+
+    def load_state_dicts(self, states: Sequence[Mapping[str, Any]], *, first: bool) -> None:
+        """The `first` rank carries all of it: what can't be merged (the values of ranks, stacked) is kept apart."""
+        self.reset()
+        if states:
+            self._remember(states[0])
+        if first:
+            parts = all_parts([_without_memory(state) for state in states])
+            self.carried = [self._restored(part) for part in parts if part["_updates"]]
+
+    def to_saved(self, name: str, value: StateValue) -> Any:
+        """A copy; of a list whose values are joined anyway, joined."""
+        if not isinstance(value, list):
+            return value.detach().clone() if isinstance(value, torch.Tensor) else value
+        copies = [each.detach().clone() if isinstance(each, torch.Tensor) else each for each in value]
+        if self.declarations[name].reduction != "cat" or not copies:
+            return copies
+        return [torch.cat([each.reshape(1) if each.ndim == 0 else each for each in copies])]
+
+    from_saved = to_saved
+
+    def keeps_between_epochs(self) -> bool:
+        return super().keeps_between_epochs() or bool(changed(memory_of(self._nodes), self._memory))
+
+    def _remember(self, state_dict: Mapping[str, Any]) -> None:
+        memory = {n.removeprefix(_MEMORY): value for n, value in state_dict.items() if n.startswith(_MEMORY)}
+        remember(self._nodes, memory)
 
     def _settle(self, output: Any) -> None:
         device = device_of(output)
@@ -235,14 +228,8 @@ class _MeasuredBy:
 _NOBODY = _MeasuredBy()
 
 
-def _copied(value: Any, declaration: Declaration) -> Any:
-    """A copy; of a list whose values are joined anyway, joined."""
-    if not isinstance(value, list):
-        return value.detach().clone() if isinstance(value, torch.Tensor) else value
-    copies = [each.detach().clone() if isinstance(each, torch.Tensor) else each for each in value]
-    if declaration.reduction != "cat" or not copies:
-        return copies
-    return [torch.cat([each.reshape(1) if each.ndim == 0 else each for each in copies])]
+def _without_memory(state_dict: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in state_dict.items() if not name.startswith(_MEMORY)}
 
 
 def _check(node: Any) -> None:
