@@ -36,7 +36,7 @@ from leyden.distributed.launching import RankError, launch
 from leyden.distributed.mesh import data_rank, data_size, mesh, request_mesh
 from leyden.distributed.mesh_layout import Mesh
 from leyden.distributed.parallel import Parallel
-from leyden.distributed.ranks import one_rank_first, one_rank_only
+from leyden.distributed.ranks import on_rank_zero, one_rank_first, one_rank_only
 from leyden.distributed.samplers import check_place, place_of_sampler
 from leyden.distributed.session import (
     backend,
@@ -110,6 +110,7 @@ __all__ = [
     "new_group",
     "node_count",
     "node_rank",
+    "on_rank_zero",
     "one_rank_first",
     "one_rank_only",
     "place_of_sampler",

@@ -1,13 +1,14 @@
-"""Work for one rank alone, or for one rank before the others."""
+"""Work for one rank alone, for all of them, or before the others."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import wraps
-from typing import ParamSpec, TypeVar
+from typing import ParamSpec, TypeVar, cast
 
-from leyden.distributed.collectives import barrier
+from leyden.distributed.collectives import barrier, broadcast_object
+from leyden.distributed.mesh import backend_over
 from leyden.distributed.session import local_rank as this_local_rank
 from leyden.distributed.session import local_world_size, world_size
 from leyden.distributed.session import rank as this_rank
@@ -37,6 +38,37 @@ def one_rank_only(rank: int = 0, with_barrier: bool = False) -> Callable[[Callab
         return on_one_rank
 
     return decorate
+
+
+def on_rank_zero(function: Callable[[], R], *, over: str | None = None, failed: str = "rank 0 failed") -> R:
+    """Calls the function on rank 0, and gives all ranks what it gave there; the others wait for it.
+
+    Args:
+        function: gives what can be pickled.
+        over: a dimension of the run's mesh, along which rank 0 then counts; see `all_reduce`.
+        failed: how the message begins on the other ranks if it fails.
+
+    Raises:
+        Exception: what the function raised, on rank 0; a RuntimeError with its message on the others, so that nobody is
+            left waiting.
+    """
+    backend = backend_over(over)
+    if backend.size == 1:
+        return function()
+    outcome: tuple[R | None, str | None] = (None, None)
+    failure: Exception | None = None
+    if backend.index == 0:
+        try:
+            outcome = (function(), None)
+        except Exception as error:  # raised below, once the others know
+            failure = error
+            outcome = (None, f"{failed}: {type(error).__name__}: {error}")
+    value, message = broadcast_object(outcome, over=over)
+    if failure is not None:
+        raise failure
+    if message is not None:
+        raise RuntimeError(message)
+    return cast(R, value)
 
 
 @contextmanager

@@ -50,17 +50,9 @@ def _by_first_rank(states: Mapping[Metric, Mapping[str, StateValue]], metrics: S
 
     Raises what a metric raised there; on the other ranks a RuntimeError that says so.
     """
-    failure: Exception | None = None
-    outcome: tuple[list[Any], str | None] = ([], None)
-    if dist.data_rank() == 0:
-        try:
-            outcome = ([map_tensors(_value(metric, states[metric]), torch.Tensor.cpu) for metric in metrics], None)
-        except Exception as error:  # raised below, once the others know
-            failure = error
-            outcome = ([], f"{type(error).__name__}: {error}")
-    values, told = dist.broadcast_object(outcome, over="data")
-    if failure is not None:
-        raise failure
-    if told is not None:
-        raise RuntimeError(f"a metric that rank 0 computes for all failed there: {told}")
+    values = dist.on_rank_zero(
+        lambda: [map_tensors(_value(metric, states[metric]), torch.Tensor.cpu) for metric in metrics],
+        over="data",
+        failed="a metric that rank 0 computes for all failed there",
+    )
     return dict(zip(metrics, values, strict=True))

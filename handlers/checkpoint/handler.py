@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from leyden import distributed as dist
+from leyden.distributed import on_rank_zero
 from leyden.engine import Engine, Events, Order, Stage
 from leyden.engine.events import AnyEvent
 from leyden.handlers.checkpoint.arguments import check_directory, check_moments, check_options
@@ -16,7 +17,6 @@ from leyden.handlers.checkpoint.messages import tell_no_model, tell_place
 from leyden.handlers.checkpoint.resuming import GoingOn, absolute, check_company, check_places, take_and_find
 from leyden.handlers.checkpoint.save_points import AfterEvaluations, Between, Clock, check_event, run_ends_here, save_at
 from leyden.handlers.checkpoint.saving.saver import Saver
-from leyden.handlers.checkpoint.shared_outcomes import on_rank_zero
 from leyden.handlers.checkpoint.state.preconditions import require_storable
 from leyden.handlers.checkpoint.state.training_state import Stateful
 from leyden.handlers.checkpoint.store.directory import CheckpointDirectory

@@ -1,4 +1,4 @@
-"""How something ended is the same on all ranks: what one does for all, and what each does for itself."""
+"""How what each rank does for itself ended is the same on all of them."""
 
 from __future__ import annotations
 
@@ -11,29 +11,6 @@ import torch
 from leyden import distributed as dist
 
 T = TypeVar("T")
-
-
-def on_rank_zero(function: Callable[[], T]) -> T:
-    """Calls the function on rank 0; the others wait for it.
-
-    Raises what it raised on rank 0, and RuntimeError with its message on the others: nobody is left waiting.
-    """
-    if dist.world_size() == 1:
-        return function()
-    outcome: tuple[T | None, str | None] = (None, None)
-    failure: Exception | None = None
-    if dist.rank() == 0:
-        try:
-            outcome = (function(), None)
-        except Exception as error:  # raised below, once the others know
-            failure = error
-            outcome = (None, f"rank 0 failed: {type(error).__name__}: {error}")
-    value, message = dist.broadcast_object(outcome)
-    if failure is not None:
-        raise failure
-    if message is not None:
-        raise RuntimeError(message)
-    return value  # type: ignore[return-value]
 
 
 def on_every_rank(function: Callable[[], T]) -> T:

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from leyden import distributed as dist
+from leyden.distributed import on_rank_zero
 from leyden.engine import Engine
 from leyden.engine.resume import ways_of_sharing
 from leyden.handlers.checkpoint.errors import ScoreError
@@ -21,7 +22,6 @@ from leyden.handlers.checkpoint.files.rank_file import rank_file_name, write_ran
 from leyden.handlers.checkpoint.files.reader import pieces_in, write_shard
 from leyden.handlers.checkpoint.files.shards import HostBuffer, Layout, Piece, file_name, ordered, pieces_of
 from leyden.handlers.checkpoint.saving.writer import Exchange
-from leyden.handlers.checkpoint.shared_outcomes import on_rank_zero
 from leyden.handlers.checkpoint.state.preconditions import require_same_models
 from leyden.handlers.checkpoint.state.training_state import Stateful, collect, collect_own
 from leyden.handlers.checkpoint.store.directory import CheckpointDirectory, Entry

@@ -6,6 +6,7 @@ import functools
 from collections.abc import Mapping
 from typing import Any
 
+from leyden.distributed import on_rank_zero
 from leyden.engine import Engine
 from leyden.handlers.checkpoint.errors import ScoreError
 from leyden.handlers.checkpoint.files.manifest import numbers
@@ -14,7 +15,6 @@ from leyden.handlers.checkpoint.messages import tell_failure, tell_remarks
 from leyden.handlers.checkpoint.saving.record import SaveRecord
 from leyden.handlers.checkpoint.saving.save import take, write
 from leyden.handlers.checkpoint.saving.writer import Ended, Exchange, Writer
-from leyden.handlers.checkpoint.shared_outcomes import on_rank_zero
 from leyden.handlers.checkpoint.state.training_state import Stateful
 from leyden.handlers.checkpoint.store.directory import CheckpointDirectory
 from leyden.handlers.checkpoint.store.lock import DirectoryLock
