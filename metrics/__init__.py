@@ -22,6 +22,7 @@ from leyden.metrics.overlap import Dice, IoU, MeanIoU
 from leyden.metrics.perplexity import Perplexity
 from leyden.metrics.precision_recall import Precision, Recall
 from leyden.metrics.r2_score import R2Score
+from leyden.metrics.ranking import RankingMetric
 from leyden.metrics.regression import MeanAbsoluteError, MeanSquaredError, RootMeanSquaredError
 from leyden.metrics.running_average import RunningAverage
 from leyden.metrics.saved_states import all_parts
@@ -71,6 +72,7 @@ __all__ = [
     "Perplexity",
     "Precision",
     "R2Score",
+    "RankingMetric",
     "Recall",
     "RootMeanSquaredError",
     "RunningAverage",

@@ -149,10 +149,7 @@ class ClassificationMetric(Metric):
                 return self._multiclass(y_pred, y, classes)
             y_pred = y_pred.squeeze(1)
         if y_pred.shape != y.shape or y.ndim == 0:
-            raise ValueError(
-                f"{type(self).__name__} takes scores (N, C, ...) and classes (N, ...), or both (N, ...), "
-                f"but found {described((y_pred, y))}; give it an output_transform that makes such a pair"
-            )
+            raise self._differing_shapes(y_pred, y)
         self._refuse_one_hot(y_pred, y)
         y_pred, y = flat(y_pred), flat(whole(y))
         if y_pred.is_floating_point() or y_pred.dtype == torch.bool or y.is_floating_point() or self.binary_only:
@@ -187,12 +184,21 @@ class ClassificationMetric(Metric):
             raise TypeError(f"{type(self).__name__} needs class indices as y, whole numbers, but found {described(y)}")
         return flat(whole(y))
 
+    def _differing_shapes(self, y_pred: torch.Tensor, y: torch.Tensor) -> ValueError:
+        return ValueError(
+            f"{type(self).__name__} takes scores (N, C, ...) and classes (N, ...), or both (N, ...), "
+            f"but found {described((y_pred, y))}; give it an output_transform that makes such a pair"
+        )
+
+    def _no_several_labels(self, y_pred: torch.Tensor, y: torch.Tensor) -> ValueError:
+        return ValueError(
+            f"{type(self).__name__}(is_multilabel=True) takes y_pred and y of one shape (N, C, ...) with C > 1, "
+            f"but found {described((y_pred, y))}"
+        )
+
     def _multilabel(self, y_pred: torch.Tensor, y: torch.Tensor) -> Labels:
         if y_pred.shape != y.shape or y.ndim < 2 or y.shape[1] < 2:
-            raise ValueError(
-                f"{type(self).__name__}(is_multilabel=True) takes y_pred and y of one shape (N, C, ...) with C > 1, "
-                f"but found {described((y_pred, y))}"
-            )
+            raise self._no_several_labels(y_pred, y)
         if y.ndim > 2:
             y_pred, y = by_class(y_pred), by_class(y)
         y_pred, y, _, kept = self._decided(y_pred, whole(y))

@@ -44,10 +44,7 @@ class ScoreMetric(ClassificationMetric):
         kind: Literal["binary", "multiclass", "multilabel"]
         if self.is_multilabel:
             if y_pred.shape != y.shape or y.ndim < 2 or y.shape[1] < 2:
-                raise ValueError(
-                    f"{type(self).__name__}(is_multilabel=True) takes y_pred and y of one shape (N, C, ...) with "
-                    f"C > 1, but found {described((y_pred, y))}"
-                )
+                raise self._no_several_labels(y_pred, y)
             kind, scores, y = "multilabel", by_class(y_pred), by_class(whole(y))
             classes = y.shape[1]
         elif y_pred.ndim > 1 and y_pred.shape[1] > 1 and y_pred.shape[:1] + y_pred.shape[2:] == y.shape:
@@ -57,10 +54,7 @@ class ScoreMetric(ClassificationMetric):
             if y_pred.ndim == y.ndim + 1 and y_pred.shape[1:2] == (1,):
                 y_pred = y_pred.squeeze(1)
             if y_pred.shape != y.shape or y.ndim == 0:
-                raise ValueError(
-                    f"{type(self).__name__} takes scores (N, C, ...) and classes (N, ...), or both (N, ...), "
-                    f"but found {described((y_pred, y))}; give it an output_transform that makes such a pair"
-                )
+                raise self._differing_shapes(y_pred, y)
             self._refuse_one_hot(y_pred, y)
             kind, scores, y, classes = "binary", flat(y_pred), flat(whole(y)), 2
         kept = self._checked(kind, scores, y, classes)

@@ -1,10 +1,6 @@
 """What two processes find is what one process finds that sees all samples: uneven shards, and one that is empty."""
 
-import json
-import os
 import runpy
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -13,23 +9,13 @@ SCRIPT = Path(__file__).parent / "scripts" / "native_ranks.py"
 
 
 @pytest.fixture(scope="module")
-def alone():
-    return json.loads(json.dumps(runpy.run_path(str(SCRIPT))["scenarios"]()))
+def alone(found_alone):
+    return found_alone(SCRIPT)
 
 
 @pytest.fixture(scope="module")
-def ranks(tmp_path_factory):
-    found = tmp_path_factory.mktemp("ranks") / "found.json"
-    done = subprocess.run(
-        [sys.executable, str(SCRIPT), "2", str(found)],
-        capture_output=True,
-        text=True,
-        timeout=100,
-        check=False,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-    )
-    assert done.returncode == 0, done.stderr
-    return json.loads(found.read_text())
+def ranks(found_by):
+    return found_by(SCRIPT, 2)
 
 
 def close(value):

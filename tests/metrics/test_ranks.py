@@ -1,10 +1,6 @@
 """Over several processes the values are those of one process that sees all samples, with few collectives."""
 
-import json
-import os
 import runpy
-import subprocess
-import sys
 from collections import Counter
 from pathlib import Path
 
@@ -15,25 +11,15 @@ SCRIPT = Path(__file__).parent / "scripts" / "measuring.py"
 
 
 @pytest.fixture(scope="module")
-def alone():
-    """What one process finds; through JSON, as the ranks tell it."""
-    return json.loads(json.dumps(runpy.run_path(str(SCRIPT))["scenarios"]()))
+def alone(found_alone):
+    """What one process finds."""
+    return found_alone(SCRIPT)
 
 
 @pytest.fixture(scope="module", params=[2, 3])
-def ranks(request, tmp_path_factory):
+def ranks(request, found_by):
     """What each of two and of three processes finds."""
-    found = tmp_path_factory.mktemp("ranks") / "found.json"
-    done = subprocess.run(
-        [sys.executable, str(SCRIPT), str(request.param), str(found)],
-        capture_output=True,
-        text=True,
-        timeout=100,
-        check=False,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-    )
-    assert done.returncode == 0, done.stderr
-    return json.loads(found.read_text())
+    return found_by(SCRIPT, request.param)
 
 
 def close(value):

@@ -7,41 +7,32 @@ from typing import Any
 import torch
 
 from leyden import metrics
-from leyden.metrics import OutputTransform
+from leyden.metrics import OutputTransform, RankingMetric
 
 
-class AveragePrecision(metrics.AveragePrecision):
+class _FindsLabels(RankingMetric):
+    """Ignite's arguments; several labels are found by the shape of y."""
+
+    def __init__(
+        self,
+        output_transform: OutputTransform | None = None,
+        check_compute_fn: bool = False,
+        device: str | torch.device | None = None,
+        skip_unrolling: bool | None = None,
+    ) -> None:
+        super().__init__(output_transform, device=device, skip_unrolling=skip_unrolling)
+
+    def update(self, output: Any) -> None:
+        self.is_multilabel = _several(output)
+        super().update(output)
+
+
+class AveragePrecision(_FindsLabels, metrics.AveragePrecision):
     """leyden's, which finds several labels by the shape of y, (N, C). There is no `compute_fn` to check."""
 
-    def __init__(
-        self,
-        output_transform: OutputTransform | None = None,
-        check_compute_fn: bool = False,
-        device: str | torch.device | None = None,
-        skip_unrolling: bool | None = None,
-    ) -> None:
-        super().__init__(output_transform, device=device, skip_unrolling=skip_unrolling)
 
-    def update(self, output: Any) -> None:
-        self.is_multilabel = _several(output)
-        super().update(output)
-
-
-class ROC_AUC(metrics.AUROC):
+class ROC_AUC(_FindsLabels, metrics.AUROC):
     """leyden's AUROC, which finds several labels by the shape of y, (N, C). There is no `compute_fn` to check."""
-
-    def __init__(
-        self,
-        output_transform: OutputTransform | None = None,
-        check_compute_fn: bool = False,
-        device: str | torch.device | None = None,
-        skip_unrolling: bool | None = None,
-    ) -> None:
-        super().__init__(output_transform, device=device, skip_unrolling=skip_unrolling)
-
-    def update(self, output: Any) -> None:
-        self.is_multilabel = _several(output)
-        super().update(output)
 
 
 def _several(output: Any) -> bool:
