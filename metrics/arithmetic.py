@@ -20,8 +20,8 @@ class Arithmetic(ABC):
     """`1 - Accuracy()`, `2 * p * r / (p + r)`, `abs(m)`, `m[1]`, `m["key"]`, `m.mean()`."""
 
     @abstractmethod
-    def derive(self, function: Callable[..., Any], *operands: Any) -> Metric:
-        """The metric `function(*operands)`, where operands that are metrics stand for their results."""
+    def derive(self, function: Callable[..., Any], *operands: Any, **named: Any) -> Metric:
+        """The metric `function(*operands, **named)`, where metrics among these stand for their results."""
 
     def __add__(self, other: Operand) -> Metric:
         return self.derive(operator.add, self, other)

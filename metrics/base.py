@@ -193,10 +193,10 @@ class Metric(Arithmetic):
 
     # -- for the group that measures an engine -------------------------------------------------------------------------
 
-    def derive(self, function: Callable[..., Any], *operands: Any) -> Metric:
+    def derive(self, function: Callable[..., Any], *operands: Any, **named: Any) -> Metric:
         from leyden.metrics.derived import Derived
 
-        return Derived(function, *operands)
+        return Derived(function, *operands, **named)
 
     def sources(self) -> tuple[Metric, ...]:
         """The metrics with states that this one's value comes from: itself, or a derived metric's operands."""

@@ -36,6 +36,8 @@ def of(value):
         (lambda a, b: 15 % a, 1.0),
         (lambda a, b: 2**a, 128.0),
         (lambda a, b: a * torch.tensor(2.0), 14.0),
+        (lambda a, b: a.clamp(max=4.0), 4.0),
+        (lambda a, b: (a * b).clamp(min=2 * a, max=a + b), 9.0),
         (lambda a, b: Derived(torch.hypot, a, b), 53**0.5),
         (lambda a, b: Derived(lambda x, by: x / by, a, by=b), 3.5),
     ],
