@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import leyden.handlers
+import leyden.metrics
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
@@ -58,6 +60,17 @@ def test_its_table_has_every_handler() -> None:
     assert table == {name for name in leyden.handlers.__all__ if hasattr(getattr(leyden.handlers, name), "attach")} - {
         "Logger"
     }
+
+
+def test_it_names_every_metric() -> None:
+    metrics = {name: each for name, each in vars(leyden.metrics).items() if name in leyden.metrics.__all__}
+    made = {
+        name
+        for name, each in metrics.items()
+        if inspect.isclass(each) and issubclass(each, leyden.metrics.Metric) and not inspect.isabstract(each)
+    }
+    sentence = README[README.index("Metrics (`leyden.metrics`)") : README.index("## Further")]
+    assert set(re.findall(r"`(\w+)`", sentence)) == made - {"Derived", "MetricsLambda"}  # which arithmetic makes
 
 
 def test_its_links_lead_somewhere() -> None:
