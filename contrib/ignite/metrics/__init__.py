@@ -1,4 +1,4 @@
-"""The names of `ignite.metrics` that leyden has."""
+"""The names of `ignite.metrics` that leyden has; asking for another tells what to write."""
 
 from leyden.contrib.ignite.metrics.confusion_matrix import (
     DiceCoefficient,
@@ -9,12 +9,15 @@ from leyden.contrib.ignite.metrics.confusion_matrix import (
     cmRecall,
     mIoU,
 )
+from leyden.contrib.ignite.metrics.elsewhere import not_here
 from leyden.contrib.ignite.metrics.fbeta import Fbeta
 from leyden.contrib.ignite.metrics.ranking import ROC_AUC, AveragePrecision
 from leyden.contrib.ignite.metrics.running_average import RunningAverage
 from leyden.contrib.ignite.metrics.top_k import TopKCategoricalAccuracy
 from leyden.metrics import (
     Accuracy,
+    BatchFiltered,
+    BatchWise,
     ConfusionMatrix,
     EpochMetric,
     EpochWise,
@@ -26,6 +29,7 @@ from leyden.metrics import (
     MetricsLambda,
     MetricUsage,
     MultiLabelConfusionMatrix,
+    Perplexity,
     Precision,
     Recall,
     RootMeanSquaredError,
@@ -37,6 +41,8 @@ __all__ = [
     "ROC_AUC",
     "Accuracy",
     "AveragePrecision",
+    "BatchFiltered",
+    "BatchWise",
     "ConfusionMatrix",
     "DiceCoefficient",
     "EpochMetric",
@@ -52,6 +58,7 @@ __all__ = [
     "MetricUsage",
     "MetricsLambda",
     "MultiLabelConfusionMatrix",
+    "Perplexity",
     "Precision",
     "Recall",
     "RootMeanSquaredError",
@@ -64,3 +71,5 @@ __all__ = [
     "cmRecall",
     "mIoU",
 ]
+
+__getattr__ = not_here(__name__)
