@@ -13,10 +13,12 @@ from typing import Any
 from leyden import distributed as dist
 from leyden.engine import Engine, Events, Order
 from leyden.handlers.loggers.arguments import check_what_is_shown, iterations_between, parameters, seconds
-from leyden.handlers.loggers.delivery import Delivery, send_in_parts
-from leyden.handlers.loggers.entries import Ending, LogEntry, Value, ending_by, entries_of, to_state
+from leyden.handlers.loggers.deliveries import Deliveries, send_at_once
+from leyden.handlers.loggers.entries import Ending, Image, LogEntry, Value, ending_by, entries_of, to_state
 from leyden.handlers.loggers.hyperparameters import flatten, hyperparameters, hyperparameters_of_optimizers
+from leyden.handlers.loggers.images import check_image, to_pixels
 from leyden.handlers.loggers.points import Points
+from leyden.handlers.loggers.troubles import Troubles
 from leyden.handlers.loggers.values import MetricChoice, scalars
 from leyden.metrics import OutputTransform
 
@@ -67,15 +69,15 @@ class Logger(ABC):
         self.patience = seconds(who, patience)
         self._engine: Engine[Any, Any] | None = None
         self._options: dict[str, dict[str, Any]] = {}  # of the optimizers, as the script has them
-        self._delivery: Delivery[LogEntry] | None = None
-        self._early: list[Value] = []  # logged before the first run
+        self._delivery: Deliveries | None = None
+        self._early: list[LogEntry] = []  # logged before the first run
         self._undelivered: list[LogEntry] = []  # of a run that may go on
         self._opened = False
         self._may_repeat = True  # the next run to be opened may have points already that come again
         self._muted = False
         self._logged: dict[str, str] = {}  # parameters, by the backend's names
-        self._told = self.told_misplaced = False
-        self._refused: set[str] = set()  # names that were told
+        self.told_misplaced = False
+        self._troubles = Troubles(self._warn, self._place)
         self._ending = Ending.FINISHED
         self._error: BaseException | None = None
 
@@ -97,6 +99,10 @@ class Logger(ABC):
     def _write_params(self, params: dict[str, str]) -> None:
         """Writes parameters; like `_write`."""
 
+    def _write_image(self, image: Image) -> None:
+        """Writes an image; like `_write`, in a thread of its own. A backend without it takes none."""
+        raise NotImplementedError
+
     @abstractmethod
     def _close(self, ending: Ending | None, error: BaseException | None) -> None:
         """Closes the backend; `ending` is None after a value was logged outside of a run. May be called again."""
@@ -105,9 +111,13 @@ class Logger(ABC):
         """The name in a form that the backend accepts; different names stay different."""
         return name
 
+    def _clean_of_image(self, name: str) -> str:
+        """The same for the name of an image."""
+        return name
+
     def _is_refusal(self, error: Exception) -> bool:
         """True if the backend will never accept these values, however often they are sent."""
-        return isinstance(error, TypeError | ValueError) and not isinstance(error, OSError)
+        return isinstance(error, TypeError | ValueError | ImportError) and not isinstance(error, OSError)
 
     @abstractmethod
     def _place(self) -> str:
@@ -129,6 +139,30 @@ class Logger(ABC):
                 raise TypeError(f"log_metrics takes numbers and scalar tensors, but {name!r} is a {kind}: {metric!r}")
             values += [Value(key, number, step, now) for key, number in numbers.items()]
         self._put(values)
+
+    def log_image(self, name: str, image: Any, step: int) -> None:
+        """Logs an image at a step: a tensor or array (H, W), (C, H, W) or (H, W, C), or an image of PIL; a batch
+        (N, C, H, W) or (N, H, W, C) becomes a grid, in rows of up to 8. C is 1 (grey), 3 (RGB) or 4 (RGBA); where first
+        and last both could be C, it is the first. Floats are of 0 to 1, and cut there with a warning; uint8 of 0 to
+        255; bool.
+
+        Rank 0 logs, and waits for its device; the rest is done beside the training, and an image store that is away
+        holds up no values. Images that have not arrived are in the checkpoint, without compression; while the store is
+        away no more than 64 MiB are kept, and what comes then is left out, with a warning.
+
+        Raises TypeError and ValueError on all ranks for what is no image; ValueError for NaN; NotImplementedError for a
+        logger that takes no images; ModuleNotFoundError without pillow.
+        """
+        if type(self)._write_image is Logger._write_image:
+            raise NotImplementedError(f"{type(self).__name__} takes no images; one that does defines _write_image")
+        image = check_image(name, image)
+        step = int(step)
+        if dist.rank() != 0:
+            return
+        pixels, beyond = to_pixels(name, image)
+        if beyond is not None:
+            self._troubles.tell_cut(name, *beyond)
+        self._put([Image(name, pixels, step, time.time())])
 
     def log_params(self, params: Mapping[str, Any]) -> None:
         """Logs parameters, also nested ones (as `outer/inner`).
@@ -199,7 +233,8 @@ class Logger(ABC):
             engine.require_metric(name, type(self).__name__)
 
     def _begin(self, engine: Engine[Any, Any]) -> None:
-        self._ending, self._error, self._told = Ending.FINISHED, None, False
+        self._ending, self._error = Ending.FINISHED, None
+        self._troubles.begin()
         unlogged = self._points.begin(engine)
         if self._muted:
             return
@@ -212,7 +247,7 @@ class Logger(ABC):
         except BaseException as error:
             self._close_after(error)
             raise
-        self._delivery = Delivery(self._send, self._is_refusal)
+        self._delivery = Deliveries(self._send, self._write_image, self._is_refusal)
         self._delivery.put([*(self._undelivered if continues else ()), *self._early])
         self._undelivered, self._early = [], []
         self._log(engine, unlogged)
@@ -251,16 +286,11 @@ class Logger(ABC):
         if delivery is None:
             return
         last = partial(self._close, self._ending, self._error)
-        in_time = delivery.close(last, self.patience)
-        self._tell_refused(delivery.take_refused())
+        lost = delivery.close(last, self.patience)
+        self._troubles.tell_refused(delivery.take_refused())
         self._undelivered = delivery.waiting
-        if not in_time:
-            self._warn(
-                f"{len(self._undelivered)} values and the end of the run could not be delivered to {self._place()} "
-                f"within {self.patience:g} s and are lost, unless the run goes on, here or from a checkpoint that has "
-                f"them; the cause: {delivery.failure!r}"
-            )
-        elif delivery.end_refused is not None:
+        self._troubles.tell_lost(lost, self._undelivered, self.patience)
+        if delivery.end_refused is not None:
             self._warn(f"the end of the run was refused by {self._place()}: {delivery.end_refused}")
 
     # -- the way to the backend --------------------------------------------------------------------------------------
@@ -270,23 +300,24 @@ class Logger(ABC):
             return
         entries = [self._renamed(entry) for entry in entries]
         if self._delivery is not None:
-            self._delivery.put(entries)
-            self._tell_refused(self._delivery.take_refused())
-            self._tell_failure(self._delivery)
+            self._troubles.tell_left_out(self._delivery.put(entries))
+            self._troubles.tell_refused(self._delivery.take_refused())
+            self._troubles.tell_failures(self._delivery.failures)
         elif self._opened:
             self._send_now(entries)
             self._close(None, None)
         else:
-            self._early += [entry for entry in entries if isinstance(entry, Value)]
+            self._early += entries  # parameters wait in `params`
 
     def _renamed(self, entry: LogEntry) -> LogEntry:
-        if isinstance(entry, Value) and (name := self._clean(entry.name)) != entry.name:
-            return replace(entry, name=name)
-        return entry  # a parameter has its name by `_new_params`
+        if isinstance(entry, tuple):
+            return entry  # a parameter has its name by `_new_params`
+        name = self._clean_of_image(entry.name) if isinstance(entry, Image) else self._clean(entry.name)
+        return entry if name == entry.name else replace(entry, name=name)
 
     def _send(self, entries: list[LogEntry]) -> None:
         values = [entry for entry in entries if isinstance(entry, Value)]
-        params = dict(entry for entry in entries if not isinstance(entry, Value))
+        params = dict(entry for entry in entries if isinstance(entry, tuple))
         if params:
             self._write_params(params)
         if values:
@@ -294,9 +325,7 @@ class Logger(ABC):
 
     def _send_now(self, entries: list[LogEntry]) -> None:
         """Sends in this thread; raises what the backend raises, unless it refuses an entry."""
-        if entries:
-            parts = send_in_parts(entries, self._send, self._is_refusal)
-            self._tell_refused([(part[0], reason) for part, reason in parts if reason is not None])
+        self._troubles.tell_refused(send_at_once(entries, self._send, self._write_image, self._is_refusal))
 
     def _new_params(self, params: dict[str, str]) -> dict[str, str]:
         """The parameters that are not logged yet; warns of those that differ from what was logged."""
@@ -311,24 +340,6 @@ class Logger(ABC):
             self._warn(f"parameters that the run has already keep their first value: {'; '.join(differing)}")
         self._logged |= new
         return new
-
-    def _tell_failure(self, delivery: Delivery[Any]) -> None:
-        cause = delivery.failure
-        if cause is not None and not self._told:
-            self._told = True
-            self._warn(
-                f"{self._place()} accepts no values at present ({type(cause).__name__}: {cause}); the training goes "
-                "on, they are kept and tried again"
-            )
-
-    def _tell_refused(self, refused: list[tuple[LogEntry, Exception]]) -> None:
-        """Once for each name."""
-        reasons = {entry.name if isinstance(entry, Value) else entry[0]: error for entry, error in refused}
-        new = {name: error for name, error in reasons.items() if name not in self._refused}
-        if new:
-            self._refused |= new.keys()
-            told = "; ".join(f"{name!r} ({error})" for name, error in new.items())
-            self._warn(f"{self._place()} refuses these, which are left out: {told}")
 
     def _warn(self, message: str) -> None:
         warnings.warn(f"{type(self).__name__}: {message}", stacklevel=3)

@@ -41,11 +41,16 @@ class Delivery(Generic[T]):
 
     If `send(items)` raises, they are kept and tried again after growing pauses; so `send` must bear being given an item
     twice. `failure` is what it raised last, None after it went well. If `is_refusal(error)` says that they will never
-    be taken, those that cause it are found and set aside, and the others sent.
+    be taken, those that cause it are found and set aside, and the others sent. `one_by_one`: each item is sent alone,
+    so that one which fails brings none of the others twice.
     """
 
     def __init__(
-        self, send: Callable[[list[T]], None], is_refusal: Callable[[Exception], bool], interval: float = 1.0
+        self,
+        send: Callable[[list[T]], None],
+        is_refusal: Callable[[Exception], bool],
+        interval: float = 1.0,
+        one_by_one: bool = False,
     ) -> None:
         self.failure: Exception | None = None
         self.end_refused: Exception | None = None
@@ -53,6 +58,7 @@ class Delivery(Generic[T]):
         self._send = send
         self._is_refusal = is_refusal
         self._interval = interval
+        self._one_by_one = one_by_one
         self._items: list[T] = []
         self._refused: list[tuple[T, Exception]] = []
         self._last: Callable[[], None] | None = None
@@ -114,13 +120,14 @@ class Delivery(Generic[T]):
                 return
 
     def _deliver(self, items: list[T]) -> None:
-        for part, refusal in send_in_parts(items, self._send, self._is_refusal):
-            with self._changed:
-                del self._items[: len(part)]
-                if refusal is not None:
-                    self._refused.append((part[0], refusal))
-            if self._abandoned:
-                return
+        for group in [[item] for item in items] if self._one_by_one else [items]:
+            for part, refusal in send_in_parts(group, self._send, self._is_refusal):
+                with self._changed:
+                    del self._items[: len(part)]
+                    if refusal is not None:
+                        self._refused.append((part[0], refusal))
+                if self._abandoned:
+                    return
 
     def _finish(self, last: Callable[[], None]) -> None:
         try:

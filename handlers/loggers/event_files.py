@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import math
 import struct
+import threading
 import time
 from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from leyden.handlers.loggers.entries import Value
+from leyden.handlers.loggers.entries import Image, Value
+from leyden.handlers.loggers.images import to_png
 
 EventPoint = tuple[str, int, float | None]
-"""Name, step and number, in the precision in which files keep it; None for what is not a number."""
+"""Name, step and number, in the precision in which files keep it; None for what is not a number. Of an image, for the
+number, when it was logged.
+"""
 
 
 class EventFile:
-    """A new file in a folder. What was added is on the disk when `add` returns.
+    """A new file in a folder. What was added is on the disk when `add` returns. Threads may add at the same time.
 
     tensorboardX's own SummaryWriter hands everything to a thread, for which nobody can wait.
     """
@@ -28,37 +32,56 @@ class EventFile:
 
         # A file is named by the second, so another one made in it would replace it. TensorBoard reads files by name.
         self._writer = EventsWriter(str(folder / "events"), f".{time.time_ns()}")
+        self._lock = threading.Lock()
         if hides_from is not None:
-            self._write(step=hides_from, file_version="brain.Event:2")
-            self._write(step=hides_from, session_log=SessionLog(status=SessionLog.START))
-            self._writer.flush()
+            self._write(
+                {"step": hides_from, "file_version": "brain.Event:2"},
+                {"step": hides_from, "session_log": SessionLog(status=SessionLog.START)},
+            )
 
     def add(self, values: Iterable[Value]) -> None:
         from tensorboardX.proto.summary_pb2 import Summary
 
+        events = []
         for value in values:  # under its own name: tensorboardX's functions make one of several
             summary = Summary(value=[Summary.Value(tag=value.name, simple_value=value.number)])
-            self._write(step=value.step, wall_time=value.time, summary=summary)
-        self._writer.flush()
+            events.append({"step": value.step, "wall_time": value.time, "summary": summary})
+        self._write(*events)
+
+    def add_image(self, image: Image) -> None:
+        from tensorboardX.proto.summary_pb2 import Summary
+
+        height, width, *channels = image.pixels.shape
+        picture = Summary.Image(
+            height=height,
+            width=width,
+            colorspace=channels[0] if channels else 1,
+            encoded_image_string=to_png(image.pixels),
+        )
+        summary = Summary(value=[Summary.Value(tag=image.name, image=picture)])
+        self._write({"step": image.step, "wall_time": image.time, "summary": summary})
 
     def add_text(self, name: str, text: str) -> None:
         from tensorboardX.summary import text as to_summary
 
-        self._write(step=0, wall_time=time.time(), summary=to_summary(name, text))
-        self._writer.flush()
+        self._write({"step": 0, "summary": to_summary(name, text)})
 
     def close(self) -> None:
-        self._writer.close()
+        with self._lock:
+            self._writer.close()
 
-    def _write(self, **fields: Any) -> None:
+    def _write(self, *events: dict[str, Any]) -> None:
         from tensorboardX.proto.event_pb2 import Event
 
-        self._writer.write_event(Event(**({"wall_time": time.time()} | fields)))
+        with self._lock:
+            for fields in events:
+                self._writer.write_event(Event(**({"wall_time": time.time()} | fields)))
+            self._writer.flush()
 
 
-def point_of(value: Value) -> EventPoint:
-    """A value as files keep it."""
-    return value.name, value.step, _kept(value.number)
+def point_of(entry: Value | Image) -> EventPoint:
+    """A value or an image as files keep it."""
+    return entry.name, entry.step, entry.time if isinstance(entry, Image) else _kept(entry.number)
 
 
 def points_in(folder: Path, steps: Collection[int]) -> set[EventPoint]:
@@ -69,11 +92,11 @@ def points_in(folder: Path, steps: Collection[int]) -> set[EventPoint]:
             if event.HasField("session_log"):
                 points = {point for point in points if point[1] < event.step}
             if event.step in steps:
-                points |= {
-                    (value.tag, event.step, _kept(value.simple_value))
-                    for value in event.summary.value
-                    if value.HasField("simple_value")
-                }
+                for value in event.summary.value:
+                    if value.HasField("simple_value"):
+                        points.add((value.tag, event.step, _kept(value.simple_value)))
+                    elif value.HasField("image"):
+                        points.add((value.tag, event.step, event.wall_time))
     return points
 
 

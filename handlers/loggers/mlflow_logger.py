@@ -15,9 +15,10 @@ from leyden.engine import Engine
 from leyden.engine.randomness import Aside
 from leyden.handlers.common.packages import require_package
 from leyden.handlers.loggers.base import Logger
-from leyden.handlers.loggers.entries import Ending, Value
+from leyden.handlers.loggers.entries import Ending, Image, Value
 from leyden.handlers.loggers.mlflow_history import MLflowHistory
-from leyden.handlers.loggers.mlflow_names import MLflowNames
+from leyden.handlers.loggers.mlflow_images import MLflowImages
+from leyden.handlers.loggers.mlflow_names import LONGEST_OF_IMAGE, REFUSED_OF_IMAGE, MLflowNames
 from leyden.handlers.loggers.mlflow_runs import (
     PARENT_TAG,
     PROCESS_TAG,
@@ -58,8 +59,8 @@ class MLflowLogger(Logger):
     `mlflow.log_metric` and its like log to it. Its id is part of the logger's state: resumed training goes on with the
     same run. Where it lies is printed once.
 
-    MLflow takes letters and digits of any script in names, and " _-./:"; other names are changed, each differently,
-    which is told.
+    MLflow takes letters and digits of any script in names, and " _-./:" (those of images: A to Z, a to z, " _-./");
+    other names are changed, each differently, which is told.
 
     Raises ModuleNotFoundError if mlflow is not installed; when a run starts: ConnectionError if no server answers,
     ValueError for a run or experiment that is not there, and what MLflow raises.
@@ -100,8 +101,10 @@ class MLflowLogger(Logger):
         self._given_uri = tracking_uri is not None
         self._environment_uri = os.environ.get("MLFLOW_TRACKING_URI")
         self._names = MLflowNames()
+        self._image_names = MLflowNames(REFUSED_OF_IMAGE, LONGEST_OF_IMAGE)
         self._client: Any = None
         self._history: MLflowHistory | None = None
+        self._images: MLflowImages | None = None
         self._activity: Activity | None = None
         self._is_open = False
         self._is_users = False  # the run is the script's own
@@ -136,11 +139,16 @@ class MLflowLogger(Logger):
         return f"{program} ui --backend-store-uri {shlex.quote(self.tracking_uri)}"
 
     def state_dict(self) -> dict[str, Any]:
-        return super().state_dict() | {"run_id": self.run_id, "names": self._names.given}
+        return (
+            super().state_dict()
+            | {"run_id": self.run_id, "names": self._names.given}
+            | ({"image_names": given} if (given := self._image_names.given) else {})
+        )
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         super().load_state_dict(state_dict)
         self._names.restore(state_dict.get("names", {}))
+        self._image_names.restore(state_dict.get("image_names", {}))
         if self._given_run_id is None and state_dict["run_id"] is not None:
             self.run_id = state_dict["run_id"]
 
@@ -160,6 +168,7 @@ class MLflowLogger(Logger):
             mlflow_active.draw_apart()
             run = self._choose_run(continues)
             self.run_id = str(run.info.run_id)
+            self._images = MLflowImages(self._client, self.run_id, self._may_repeat and self._history is not None)
             self._is_open = True
             self._client.set_tag(self.run_id, PROCESS_TAG, own_process())
             self._client.set_tag(self.run_id, "world_size", str(dist.world_size()))
@@ -291,9 +300,20 @@ class MLflowLogger(Logger):
         for first in range(0, len(entries), PARAMS_A_CALL):
             self._client.log_batch(self.run_id, params=entries[first : first + PARAMS_A_CALL], synchronous=True)
 
+    def _write_image(self, image: Image) -> None:
+        assert self._images is not None
+        check_server(self.tracking_uri)
+        self._images.write(image)
+
     def _clean(self, name: str) -> str:
-        known = name in self._names.changed
-        clean = self._names.clean(name)
+        return self._cleaned(self._names, name)
+
+    def _clean_of_image(self, name: str) -> str:
+        return self._cleaned(self._image_names, name)
+
+    def _cleaned(self, names: MLflowNames, name: str) -> str:
+        known = name in names.changed
+        clean = names.clean(name)
         if clean != name and not known:
             self._warn(f"{name!r} is logged as {clean!r}: MLflow does not accept this name, or uses it for another one")
         return clean

@@ -1,4 +1,4 @@
-"""The names of parameters and metrics as MLflow takes them."""
+"""The names of parameters, metrics and images as MLflow takes them."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from hashlib import sha256
 
 LONGEST_NAME = 250
 REFUSED = re.compile(r"[^\w\-. :/]")  # what MLflow takes is letters and digits of any script, and these
+LONGEST_OF_IMAGE = 120  # it becomes the name of a file, with step, time and an id
+REFUSED_OF_IMAGE = re.compile(r"[^a-zA-Z0-9_\-. /]")
 
 
 class MLflowNames:
@@ -16,7 +18,8 @@ class MLflowNames:
     Which one it is hangs on those before only where two would else be the same; so `given` goes into checkpoints.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, refused: re.Pattern[str] = REFUSED, longest: int = LONGEST_NAME) -> None:
+        self._refused, self._longest = refused, longest
         self.changed: dict[str, str] = {}
         """The names that had to be changed."""
         self._owners: dict[str, str] = {}  # of each name that is taken
@@ -24,9 +27,9 @@ class MLflowNames:
     def clean(self, name: str) -> str:
         if (known := self.changed.get(name)) is not None:
             return known
-        clean = _valid(name)
+        clean = self._valid(name)
         if self._owners.setdefault(clean, name) != name:
-            clean = _marked(clean, name)
+            clean = self._marked(clean, name)
             self._owners[clean] = name
         if clean != name:
             self.changed[name] = clean
@@ -42,16 +45,14 @@ class MLflowNames:
         self.changed |= {name: clean for name, clean in given.items() if clean != name}
         self._owners |= {clean: name for name, clean in given.items()}
 
+    def _valid(self, name: str) -> str:
+        """The nearest name that MLflow takes: it has to be a path, without characters that no file's name may have."""
+        parts = [part for part in self._refused.sub("_", name).split("/") if part]
+        clean = "/".join("_" * len(part) if part in (".", "..") else part for part in parts) or "_"
+        assert posixpath.normpath(clean) == clean
+        return clean if len(clean) <= self._longest else self._marked(clean, name)
 
-def _valid(name: str) -> str:
-    """The nearest name that MLflow takes: it has to be a path, without characters that no file's name may have."""
-    parts = [part for part in REFUSED.sub("_", name).split("/") if part]
-    clean = "/".join("_" * len(part) if part in (".", "..") else part for part in parts) or "_"
-    assert posixpath.normpath(clean) == clean
-    return clean if len(clean) <= LONGEST_NAME else _marked(clean, name)
-
-
-def _marked(clean: str, name: str) -> str:
-    """The name with a mark derived from it."""
-    mark = "_" + sha256(name.encode()).hexdigest()[:8]
-    return clean[: LONGEST_NAME - len(mark)] + mark
+    def _marked(self, clean: str, name: str) -> str:
+        """The name with a mark derived from it."""
+        mark = "_" + sha256(name.encode()).hexdigest()[:8]
+        return clean[: self._longest - len(mark)] + mark

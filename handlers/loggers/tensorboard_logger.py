@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 import shutil
 import sys
+import time
 from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import Any
 from leyden.engine import Engine
 from leyden.handlers.common.packages import require_package
 from leyden.handlers.loggers.base import Logger
-from leyden.handlers.loggers.entries import Ending, Value
+from leyden.handlers.loggers.entries import Ending, Image, Value
 from leyden.handlers.loggers.event_files import EventFile, point_of, points_in
 from leyden.handlers.loggers.folders import Claim, make_new
 from leyden.handlers.loggers.values import MetricChoice
@@ -22,6 +23,8 @@ from leyden.metrics import OutputTransform
 
 class TensorBoardLogger(Logger):
     """Logs a run's curves, and its parameters as a table of text, to event files; what is logged when, see `Logger`.
+
+    Images that `log_image` gives stand under Images.
 
     `log_dir`: where the files go; None: a new folder runs/<date>_<time>_<host> for each run. Training that is resumed
     goes on in its folder. What a folder holds of iterations that are still to come, from a process that died after its
@@ -57,6 +60,7 @@ class TensorBoardLogger(Logger):
         self._given = log_dir is not None
         self._file: EventFile | None = None
         self._goes_on_from = 0  # the iteration of a run that is gone on with, until what was on its way is there
+        self._repeats_until = 0.0  # an image that was logged before may be in the folder already
         self._claim = Claim()
 
     def refuses(self, other: Any) -> str | None:
@@ -92,6 +96,7 @@ class TensorBoardLogger(Logger):
         # TensorBoard hides what it has from this step on: the run writes it anew.
         self._file = EventFile(self.log_dir, hides_from=engine.state.iteration + 1)
         self._goes_on_from = engine.state.iteration if self._may_repeat else 0
+        self._repeats_until = time.time() if self._may_repeat else 0.0
         return self._logged if continues else {}
 
     def _opened_file(self) -> EventFile:
@@ -103,6 +108,12 @@ class TensorBoardLogger(Logger):
     def _write(self, values: list[Value]) -> None:
         self._opened_file().add(self._without_known(values))
         self._goes_on_from = 0
+
+    def _write_image(self, image: Image) -> None:
+        file = self._opened_file()
+        assert self.log_dir is not None
+        if image.time >= self._repeats_until or point_of(image) not in points_in(self.log_dir, {image.step}):
+            file.add_image(image)
 
     def _without_known(self, values: list[Value]) -> list[Value]:
         """Of what a checkpoint had as not delivered, the process may have written something before it died."""

@@ -62,7 +62,7 @@ def test_logging(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("train/loss", "train/lr", "train/epoch"):
         assert steps[name] == [10, 20, 30, 40, 50, 60]
     assert steps["val/accuracy"] == steps["val/loss"] == [20, 40, 60]
-    assert steps["train/weight_norm"] == [20, 40, 60]
+    assert steps["train/weight_norm"] == steps["train/weights"] == [20, 40, 60]
     assert {name.partition("/")[0] for name in steps if "hparams" not in name and "text" not in name} >= {
         "train",
         "val",

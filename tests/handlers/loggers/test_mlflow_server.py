@@ -12,9 +12,12 @@ from urllib.error import URLError
 from urllib.request import urlopen
 
 import pytest
+import torch
 
 from leyden.engine import Engine, Events
 from leyden.handlers.loggers import MLflowLogger
+
+from .stored_images import images_of_mlflow
 
 START_UP = 120  # seconds
 
@@ -89,6 +92,11 @@ def test_a_run_outlives_its_server(server: Server) -> None:
     engine.attach(logger)
     slowest = 0.0
 
+    @engine.on(Events.ITERATION_COMPLETED(every=15))
+    def log_image() -> None:
+        shade = torch.full((4, 4), engine.state.iteration, dtype=torch.uint8)
+        logger.log_image("val/shade", shade, engine.state.iteration)
+
     @engine.on(Events.ITERATION_COMPLETED(once=20), order=99)
     def kill() -> None:
         wait_until(lambda: len(points(server, logger.run_id)) == 20)
@@ -105,12 +113,14 @@ def test_a_run_outlives_its_server(server: Server) -> None:
         engine.state.left_at = time.monotonic()
 
     engine.add_event_handler(Events.ITERATION_COMPLETED(once=50), server.start)
-    with pytest.warns(UserWarning, match="accepts no values at present .*no MLflow server answers") as told:
+    with pytest.warns(UserWarning, match="accepts no (values|images) at present .*no MLflow server answers") as told:
         engine.run(range(60))
-    assert len(told) == 1
+    assert len(told) == 2, "each once"
     assert slowest < 1.0, "no step waited for the server"
     assert points(server, logger.run_id) == [(step, float(step)) for step in range(1, 61)]
     run = MlflowClient(tracking_uri=server.uri).get_run(logger.run_id)
+    shades = images_of_mlflow(MlflowClient(tracking_uri=server.uri), logger.run_id)["val/shade"]
+    assert [(step, pixels.max()) for step, pixels in shades] == [(step, step) for step in (15, 30, 45, 60)]
     assert (run.info.status, run.data.params["seed"]) == ("FINISHED", "3")
 
     lost = Engine(lambda engine, batch: 1.0)

@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from .stored_images import images_of_mlflow
+
 SCRIPT = Path(__file__).parent / "scripts" / "two_ranks.py"
 
 
@@ -36,4 +38,6 @@ def test_two_ranks_write_one_run_and_one_file(workspace: Path) -> None:
         "by a user": [0, 0],
     }
     assert {name: value for name, value in run.data.metrics.items() if value} == {"train/epoch": 2.0}
+    shades = images_of_mlflow(client, run.info.run_id)["shade"]
+    assert [(step, pixels.max()) for step, pixels in shades] == [(2, 0), (4, 0)], "of rank 0 alone"
     assert len(list((workspace / "events").iterdir())) == 2, "one file for each of the two calls of run"

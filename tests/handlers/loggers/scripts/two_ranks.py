@@ -1,5 +1,7 @@
 """Two ranks train with both loggers, stop, and go on; run in an empty folder."""
 
+import torch
+
 import leyden.distributed as dist
 from leyden.engine import Engine, Events
 from leyden.handlers.loggers import MLflowLogger, TensorBoardLogger
@@ -12,6 +14,10 @@ def train() -> None:
     mlflow_logger = MLflowLogger("ranks", every=1)
     engine.attach(mlflow_logger, TensorBoardLogger("events", every=1))
     engine.add_event_handler(Events.STARTED, lambda: mlflow_logger.log_metrics({"by a user": rank}, step=0))
+    shade = torch.full((4, 4), rank, dtype=torch.uint8)
+    engine.add_event_handler(
+        Events.EPOCH_COMPLETED, lambda: mlflow_logger.log_image("shade", shade, engine.state.iteration)
+    )
     with engine.add_event_handler(Events.EPOCH_COMPLETED, engine.interrupt):
         engine.run(range(2), max_epochs=2)
     engine.run()

@@ -1,0 +1,46 @@
+"""Images read back from where loggers put them."""
+
+import re
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .test_tensorboard_logger import read_events
+
+Stored = dict[str, list[tuple[int, np.ndarray]]]
+
+
+def images_of_tensorboard(folder: Path) -> Stored:
+    """By name, in the order of steps: the step and the pixels, (H, W) or (H, W, C)."""
+    found: Stored = {}
+    for event in read_events(folder):
+        for value in event.summary.value:
+            if value.HasField("image"):
+                pixels = pixels_of(value.image.encoded_image_string)
+                assert pixels.shape[:2] == (value.image.height, value.image.width)
+                assert value.image.colorspace == (pixels.shape[2] if pixels.ndim == 3 else 1)
+                found.setdefault(value.tag, []).append((event.step, pixels))
+    return found
+
+
+def images_of_mlflow(client: Any, run_id: str | None) -> Stored:
+    """The same of a run that has a tab of images."""
+    found: Stored = {}
+    files = sorted(file.path for file in client.list_artifacts(run_id, "images"))
+    for path in files:
+        if path.endswith(".png"):
+            name, step = re.fullmatch(r"images/(.+?)[+%]step[+%](\d+)[+%]timestamp[+%].*\.png", path).groups()
+            assert any(small.startswith(path[:-4]) and small.endswith(".webp") for small in files), "no small one"
+            data = Path(client.download_artifacts(run_id, path)).read_bytes()
+            found.setdefault(re.sub("[~#]", "/", name), []).append((int(step), pixels_of(data)))
+    assert not found or client.get_run(run_id).data.tags["mlflow.loggedImages"] == "True"
+    return {name: sorted(images, key=lambda image: image[0]) for name, images in found.items()}
+
+
+def pixels_of(png: bytes) -> np.ndarray:
+    from PIL import Image
+
+    with Image.open(BytesIO(png)) as opened:
+        return np.array(opened)
