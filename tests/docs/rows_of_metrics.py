@@ -58,12 +58,12 @@ def exported() -> dict[str, Any]:
     return found
 
 
-def network(*last: nn.Module) -> nn.Module:
+def network(width: int) -> nn.Module:
     torch.manual_seed(2)
-    return nn.Sequential(nn.Flatten(), *last).requires_grad_(False)
+    return nn.Sequential(nn.Flatten(), nn.Linear(768, width)).requires_grad_(False)
 
 
-NETWORKS = {"extractor": network(nn.Linear(768, 8)), "classifier": network(nn.Linear(768, 5))}
+NETWORKS = {"extractor": network(8), "classifier": network(5)}
 THEIRS = {**public(nn), **public(nn.functional), **exported(), **NETWORKS, "torch": torch}
 OURS = {**public(leyden.metrics), **NETWORKS}
 exec("".join(re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)), OURS)

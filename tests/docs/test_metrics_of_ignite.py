@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import sys
 from importlib.util import find_spec
@@ -16,6 +17,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from outputs_of_metrics import outputs
 from rows_of_metrics import DIFFERS, OURS, PAGE, ROWS, THEIRS, Row, exported, flat, ignite, our_value, same, their_value
 
+NotComputableError = ignite.exceptions.NotComputableError
 pytestmark = pytest.mark.filterwarnings("ignore")  # what Ignite, torchmetrics and scikit-learn warn of
 
 BY_ITSELF = {"ObjectDetectionAvgPrecisionRecall", "CommonObjectDetectionMetrics", "GpuInfo"}
@@ -44,6 +46,17 @@ def test_a_class_that_never_occurs_is_left_out(name: str) -> None:
     (row,) = (row for row in ROWS if row.name == name)
     data = [(scores[:, [0, 1, 2, 3, 3]] * torch.tensor([1, 1, 1, 1, 0]), y % 4) for scores, y in outputs(row.outputs)]
     same(our_value(row, data), their_value(row, data) * 5 / 4)
+
+
+def test_a_group_that_does_not_occur() -> None:
+    rows = {row.name: row for row in ROWS}
+    data = [(scores, y, groups * 0) for scores, y, groups in outputs("scores, classes, groups")]
+    assert math.isnan(our_value(rows["DemographicParityDifference"], data))
+    with pytest.raises(NotComputableError):
+        their_value(rows["DemographicParityDifference"], data)
+    assert their_value(rows["SubgroupMetric"], data).keys() == {0}
+    with pytest.raises(KeyError, match="no metric 'value'"):
+        our_value(rows["SubgroupMetric"], data)
 
 
 def test_several_epochs_of_a_running_average() -> None:
