@@ -73,6 +73,10 @@ class Metric(Arithmetic):
     """States that older checkpoints do not have; they begin from their defaults."""
     result_keys: tuple[str, ...] = ()
     """The keys of a value that is a mapping, where they are known before the run; others can then watch them."""
+    items_under_name = False
+    """True: the items of a value that is a mapping stand in `state.metrics` under the metric's name, as "error/max", for
+    keys that say little alone; else under their keys.
+    """
 
     _updates: int
 
@@ -238,6 +242,14 @@ class Metric(Arithmetic):
     def private(self) -> tuple[Metric, ...]:
         """Metrics that this one resets for itself, so that nobody else can use them on the same engine."""
         return ()
+
+    def item_name(self, name: str, key: str) -> str:
+        """Where an item of the value stands in `state.metrics`."""
+        return f"{name}/{key}" if self.items_under_name else key
+
+    def names(self, name: str) -> list[str]:
+        """The names of the value and of its items, as far as they are known before the run."""
+        return [name, *(self.item_name(name, key) for key in self.result_keys)]
 
     def result(self, values: Mapping[Metric, Any]) -> Any:
         """The value, from those of its sources."""

@@ -86,7 +86,7 @@ class MetricGroup:
 
     def names(self) -> list[str]:
         """The names that will appear in `state.metrics`."""
-        return [each for name, metric in self.metrics.items() for each in (name, *metric.result_keys)]
+        return [each for name, metric in self.metrics.items() for each in metric.names(name)]
 
     def add(self, name: str, metric: Metric, others: Sequence[MetricGroup] = ()) -> None:
         """Raises ValueError if the name is taken, or if one of the engine's other groups measures with the metric;
@@ -97,7 +97,7 @@ class MetricGroup:
             call = f'{kind}(...).attach(engine, "{_snake(kind)}")'
             raise TypeError(f"a metric is attached under a name, but got {name!r}; write {call}")
         names = [each for group in (self, *others) for each in group.names()]
-        if taken := sorted({name, *metric.result_keys} & set(names)):
+        if taken := sorted(set(metric.names(name)).intersection(names)):
             raise ValueError(
                 f'the engine has a metric "{taken[0]}" already, beside: {", ".join(sorted(names))}; '
                 f"attach this {type(metric).__name__} under another name, or detach() the other first"
@@ -230,15 +230,16 @@ class MetricGroup:
             metric.owners.check(self, metric)
 
     def _write_items(self, engine: Engine[Any, Any], name: str, value: Mapping[Any, Any]) -> None:
-        for key, item in value.items():
-            if key in self.metrics:
-                raise ValueError(
-                    f'the value of the metric "{name}" has an item "{key}", but the engine has a metric of that name; '
-                    "attach one of them under another name"
-                )
-            if isinstance(key, str):
-                engine.state.metrics[key] = item
-        self._items[name] = [key for key in value if isinstance(key, str)]
+        items = {self.metrics[name].item_name(name, key): item for key, item in value.items() if isinstance(key, str)}
+        others = {item: other for other, names in self._items.items() if other != name for item in names}
+        others |= {other: other for other in self.metrics}
+        if taken := sorted(items.keys() & others.keys()):
+            raise ValueError(
+                f'the value of the metric "{name}" has an item "{taken[0]}", which is already a value of the metric '
+                f'"{others[taken[0]]}"; attach one of them under another name, or with other keys'
+            )
+        engine.state.metrics.update(items)
+        self._items[name] = list(items)
 
     def _reset(self, metrics: Sequence[Metric]) -> None:
         for metric in metrics:

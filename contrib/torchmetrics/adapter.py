@@ -21,7 +21,7 @@ from leyden.contrib.torchmetrics.nodes import (
     remember,
     state_name,
 )
-from leyden.contrib.torchmetrics.result_names import result_keys
+from leyden.contrib.torchmetrics.result_names import result_keys, say_little
 from leyden.engine import Engine
 from leyden.metrics import (
     Metric,
@@ -80,6 +80,7 @@ class TorchMetric(Metric):
         self.metric = metric
         self.given_transform = output_transform
         self.result_keys = result_keys(metric)
+        self.items_under_name = say_little(metric)
         self._nodes = nodes_of(metric)
         for node in self._nodes.values():
             _check(node)
@@ -142,7 +143,12 @@ class TorchMetric(Metric):
             return
         for node in self._nodes.values():
             internals.forget_computed(node)
-        with super().holding(states):
+        # A list that was joined is a tensor then, as after torchmetrics' own synchronisation.
+        joined = {
+            name: value[0] if isinstance(value, list) and self.declarations[name].reduction == "cat" and value else value
+            for name, value in states.items()
+        }
+        with super().holding(joined):
             yield
 
     def put(self, states: Mapping[str, StateValue]) -> None:

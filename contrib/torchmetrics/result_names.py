@@ -7,6 +7,11 @@ from typing import Any
 from leyden.contrib.torchmetrics.internals import class_names, is_collection, renamed
 
 
+def say_little(metric: Any) -> bool:
+    """Whether the keys of its value are the same for whatever it measures."""
+    return _kind(metric) in ("MinMaxMetric", "BootStrapper")
+
+
 def result_keys(metric: Any) -> tuple[str, ...]:
     """The keys of a value that is a mapping; empty where it is none, or where only the data tell."""
     if is_collection(metric):

@@ -21,12 +21,12 @@ def require_number_of(engine: Engine[Any, Any], name: str, who: str) -> None:
 
 
 def _keys(engine: Engine[Any, Any], name: str) -> tuple[str, ...]:
-    """The metric's name on the engine that measures it, and the keys of its values; empty where they are no mappings
+    """The metric's name on the engine that measures it, and those of its value's items; empty where they are no mappings
     or that is not known.
     """
     for group in engine.find_handlers(MetricGroup):
-        if name in group.metrics and (keys := group.metrics[name].result_keys):
-            return (name, *keys)
+        if name in group.metrics and group.metrics[name].result_keys:
+            return tuple(group.metrics[name].names(name))
     for each in engine.find_handlers(Evaluate):
         if name.startswith(each.prefix) and (keys := _keys(each.evaluator, name.removeprefix(each.prefix))):
             return keys

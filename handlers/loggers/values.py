@@ -67,7 +67,7 @@ def chosen_metrics(metrics: Mapping[str, Any], choice: MetricChoice) -> list[str
     items: set[str] = set()
     for name in metrics:
         if isinstance(value := metrics[name], Mapping) and (keys := [key for key in value if isinstance(key, str)]):
-            starts = (name[:end] for end in range(len(name), -1, -1))  # the prefix that both have
+            starts = (f"{name}/", *(name[:end] for end in range(len(name), -1, -1)))  # the prefix that both have
             beside = next((start for start in starts if all(start + key in metrics for key in keys)), None)
             items.update(beside + key for key in keys if beside is not None)
     return [name for name in metrics if name not in items]

@@ -70,6 +70,29 @@ def test_an_unforeseen_item_can_not_hide_a_metric() -> None:
         engine.run([1.0])
 
 
+def test_unforeseen_items_of_two_metrics_can_not_hide_each_other() -> None:
+    class Unforeseen(Keyed):
+        result_keys = ()
+
+    engine = echo()
+    Unforeseen().attach(engine, "one")
+    Unforeseen().attach(engine, "other")
+    with pytest.raises(ValueError, match='"other" has an item "inner", which is already a value of the metric "one"'):
+        engine.run([1.0])
+
+
+def test_items_may_stand_under_the_name_of_their_metric() -> None:
+    class Extremes(Keyed):
+        items_under_name = True
+
+    engine = echo()
+    Extremes().attach(engine, "one")
+    Extremes().attach(engine, "other")
+    assert engine.metric_names() == ["one", "one/inner", "other", "other/inner"]
+    metrics = engine.run([1.0], max_epochs=2).metrics
+    assert metrics["one/inner"] == metrics["other"]["inner"] == 1.0
+
+
 def test_one_metric_may_have_two_names() -> None:
     engine, mean = echo(), Mean()
     mean.attach(engine, "a")
