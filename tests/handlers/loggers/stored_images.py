@@ -1,15 +1,31 @@
-"""Images read back from where loggers put them."""
+"""Events of TensorBoard's files, and images, read back from where loggers put them."""
 
 import re
+import struct
 from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from .test_tensorboard_logger import read_events
-
 Stored = dict[str, list[tuple[int, np.ndarray]]]
+
+
+def read_events(folder: Path) -> list[Any]:
+    """The events of all files of a folder, file after file by name, which is the order in which they were made.
+
+    A record is: its length (8 bytes), a checksum (4), an Event as protobuf, a checksum (4).
+    """
+    from tensorboardX.proto.event_pb2 import Event
+
+    events = []
+    for path in sorted(folder.glob("events.out.tfevents.*")):
+        data, place = path.read_bytes(), 0
+        while place < len(data):
+            (length,) = struct.unpack_from("<Q", data, place)
+            events.append(Event.FromString(data[place + 12 : place + 12 + length]))
+            place += 12 + length + 4
+    return events
 
 
 def images_of_tensorboard(folder: Path) -> Stored:

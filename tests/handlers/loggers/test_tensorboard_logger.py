@@ -1,7 +1,6 @@
 """TensorBoard's event files, read back record by record."""
 
 import shlex
-import struct
 import subprocess
 import sys
 import time
@@ -14,22 +13,7 @@ import pytest
 from leyden.engine import Engine, Events
 from leyden.handlers.loggers import TensorBoardLogger
 
-
-def read_events(folder: Path) -> list[Any]:
-    """The events of all files of a folder, file after file by name, which is the order in which they were made.
-
-    A record is: its length (8 bytes), a checksum (4), an Event as protobuf, a checksum (4).
-    """
-    from tensorboardX.proto.event_pb2 import Event
-
-    events = []
-    for path in sorted(folder.glob("events.out.tfevents.*")):
-        data, place = path.read_bytes(), 0
-        while place < len(data):
-            (length,) = struct.unpack_from("<Q", data, place)
-            events.append(Event.FromString(data[place + 12 : place + 12 + length]))
-            place += 12 + length + 4
-    return events
+from .stored_images import read_events
 
 
 def read_curves(folder: Path) -> dict[str, list[tuple[int, float]]]:

@@ -1,0 +1,6 @@
+"""What logger tests read back with, the tests of examples do too."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "handlers" / "loggers"))
