@@ -14,7 +14,7 @@ from leyden.handlers.loggers.entries import Image
 
 FOLDER = "images"
 FILE = re.compile(FOLDER + r"/(?P<name>.+?)[+%]step[+%](?P<step>-?\d+)[+%]timestamp[+%].*(?<!compressed)\.png")
-"""Of an image in full; MLflow keeps a small one beside it, and before 3.10 put % where there is +, # for ~."""
+"""Of an image in full; MLflow keeps a small one beside it; earlier ones put % for + and # for ~."""
 SMALL = ("+compressed.webp", "%compressed.webp")
 TAG = "mlflow.loggedImages"  # for which the run's page has a tab of images
 
