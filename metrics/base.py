@@ -74,8 +74,8 @@ class Metric(Arithmetic):
     result_keys: tuple[str, ...] = ()
     """The keys of a value that is a mapping, where they are known before the run; others can then watch them."""
     items_under_name = False
-    """True: the items of a value that is a mapping stand in `state.metrics` under the metric's name, as "error/max", for
-    keys that say little alone; else under their keys.
+    """True: the items of a value that is a mapping stand in `state.metrics` as "name/key", for keys that say little
+    alone ("max"); else under their keys.
     """
 
     _updates: int

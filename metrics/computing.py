@@ -37,12 +37,16 @@ def computed(metrics: Sequence[Metric], *, together: bool = True) -> dict[Metric
 
 
 def _value(metric: Metric, states: Mapping[str, StateValue]) -> Any:
-    with metric.holding(states):
-        try:
+    try:
+        with metric.holding(states):
             metric.verify()
             return metric.compute()
-        except NotComputableError as error:
-            return error
+    except NotComputableError as error:
+        return error
+    except Exception as error:
+        here = "" if metric.updated() else "; this rank saw no data, but others did"
+        error.add_note(f"raised as the {metric.kind} of the engine was computed{here}")
+        raise
 
 
 def _by_first_rank(states: Mapping[Metric, Mapping[str, StateValue]], metrics: Sequence[Metric]) -> dict[Metric, Any]:

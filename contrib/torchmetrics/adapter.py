@@ -21,6 +21,7 @@ from leyden.contrib.torchmetrics.nodes import (
     remember,
     state_name,
 )
+from leyden.contrib.torchmetrics.refused import refuse, refuse_on_ranks, refuse_trackers
 from leyden.contrib.torchmetrics.result_names import result_keys, say_little
 from leyden.engine import Engine
 from leyden.metrics import (
@@ -43,7 +44,10 @@ def adapt(metric: Any, output_transform: OutputTransform | None = None) -> Torch
     been imported, so nothing is imported here.
     """
     torchmetrics = sys.modules.get("torchmetrics")
-    if torchmetrics is None or not isinstance(metric, torchmetrics.Metric | torchmetrics.MetricCollection):
+    if torchmetrics is None:
+        return None
+    refuse_trackers(metric)
+    if not isinstance(metric, torchmetrics.Metric | torchmetrics.MetricCollection):
         return None
     found: TorchMetric | None = vars(metric).get(_ADAPTER, _NOBODY).adapter
     if found is not None and found.metric is metric and found.given_transform is output_transform:
@@ -65,7 +69,8 @@ class TorchMetric(Metric):
     Results become plain numbers, mappings of them, and tensors on the CPU (matrices, curves).
 
     Raises TypeError for another object, ValueError for one with a synchronisation of its own (`process_group`,
-    `dist_sync_fn`), for a MetricTracker, and where a metric is a part of two that are attached.
+    `dist_sync_fn`), for a MetricTracker, where a metric is a part of two that are attached, and for one that
+    torchmetrics can't put together from as many ranks.
     """
 
     required_output_keys = None
@@ -83,7 +88,7 @@ class TorchMetric(Metric):
         self.items_under_name = say_little(metric)
         self._nodes = nodes_of(metric)
         for node in self._nodes.values():
-            _check(node)
+            refuse(node)
             internals.switch_synchronisation_off(node)
         for place, node in self._nodes.items():
             self.declarations |= declarations_of(place, node)
@@ -95,6 +100,8 @@ class TorchMetric(Metric):
 
     def attach(self, engine: Engine[Any, Any], name: str = "", usage: Usage = None) -> None:
         self._check_parts()
+        for node in self._nodes.values():
+            refuse_on_ranks(node)
         super().attach(engine, name, usage)
         for module in (self.metric, *self._nodes.values()):
             vars(module)[_ADAPTER] = _MeasuredBy(self)
@@ -145,11 +152,13 @@ class TorchMetric(Metric):
             internals.forget_computed(node)
         # A list that was joined is a tensor then, as after torchmetrics' own synchronisation.
         joined = {
-            name: value[0] if isinstance(value, list) and self.declarations[name].reduction == "cat" and value else value
-            for name, value in states.items()
+            name: each[0] for name, each in states.items() if isinstance(each, list) and self._joins(name) and each
         }
-        with super().holding(joined):
+        with super().holding({**states, **joined}):
             yield
+
+    def _joins(self, state: str) -> bool:
+        return self.declarations[state].reduction == "cat"
 
     def put(self, states: Mapping[str, StateValue]) -> None:
         if "_updates" in states:
@@ -183,7 +192,7 @@ class TorchMetric(Metric):
         if not isinstance(value, list):
             return value.detach().clone() if isinstance(value, torch.Tensor) else value
         copies = [each.detach().clone() if isinstance(each, torch.Tensor) else each for each in value]
-        if self.declarations[name].reduction != "cat" or not copies:
+        if not self._joins(name) or not copies:
             return copies
         return [torch.cat([each.reshape(1) if each.ndim == 0 else each for each in copies])]
 
@@ -236,18 +245,3 @@ _NOBODY = _MeasuredBy()
 
 def _without_memory(state_dict: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in state_dict.items() if not name.startswith(_MEMORY)}
-
-
-def _check(node: Any) -> None:
-    kind = type(node).__name__
-    if kind == "MetricTracker" or any(each.__name__ == "MetricTracker" for each in type(node).__mro__):
-        raise ValueError(
-            "a MetricTracker keeps values over epochs, which loggers and Checkpoint(best=...) do here; attach the "
-            "metric that it tracks"
-        )
-    for option in ("process_group", "dist_sync_fn"):
-        if getattr(node, option, None) is not None:
-            raise ValueError(
-                f"{kind} has {option}=, a synchronisation of its own, but metrics of an engine are reduced together, "
-                f"over the ranks that see different data; leave {option} out"
-            )

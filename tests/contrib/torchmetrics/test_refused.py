@@ -1,0 +1,64 @@
+"""Metrics of torchmetrics that can't be measured here say why as they are attached."""
+
+import pytest
+import torch
+
+torchmetrics = pytest.importorskip("torchmetrics")
+
+from leyden.engine import Engine, supervised_evaluator, supervised_trainer  # noqa: E402
+from leyden.metrics import Accuracy  # noqa: E402
+
+
+@pytest.fixture
+def engine():
+    return Engine(lambda engine, batch: batch, training=False)
+
+
+def test_a_tracker(engine) -> None:
+    with pytest.raises(ValueError, match="attach the metric that it tracks"):
+        engine.attach_metric("best", torchmetrics.MetricTracker(torchmetrics.MeanSquaredError()))
+
+
+@pytest.mark.parametrize("option", [{"dist_sync_fn": lambda *args: None}, {"process_group": object()}])
+def test_a_synchronisation_of_its_own(engine, option) -> None:
+    with pytest.raises(
+        ValueError, match=f"MeanSquaredError has {next(iter(option))}=.*; leave {next(iter(option))} out"
+    ):
+        engine.attach_metric("error", torchmetrics.MeanSquaredError(**option))
+
+
+def test_a_metric_in_two_that_are_attached(engine) -> None:
+    error = torchmetrics.MeanSquaredError()
+    engine.attach_metric("error", error)
+    with pytest.raises(ValueError, match=r"give each attached metric its own, a \.clone\(\) of it"):
+        engine.attach_metric("extremes", torchmetrics.MinMaxMetric(error))
+    engine.attach_metric("extremes", torchmetrics.MinMaxMetric(error.clone()))
+
+
+def test_one_object_on_a_trainer_and_an_evaluator() -> None:
+    model, loss_fn, metric = (
+        torch.nn.Linear(2, 3),
+        torch.nn.CrossEntropyLoss(),
+        torchmetrics.Accuracy("multiclass", num_classes=3),
+    )
+    trainer = supervised_trainer(model, torch.optim.SGD(model.parameters(), lr=0.1), loss_fn, metrics={"a": metric})
+    with pytest.raises(ValueError, match="another engine"):
+        supervised_evaluator(model, metrics={"a": metric})
+    assert trainer.metric_names() == ["a"]
+
+
+def test_two_of_one_name(engine) -> None:
+    engine.attach_metric("error", torchmetrics.MeanSquaredError())
+    with pytest.raises(ValueError, match='the engine has a metric "error" already'):
+        engine.attach_metric("error", Accuracy())
+
+
+def test_what_torchmetrics_says_of_wrong_values_names_the_metric(engine) -> None:
+    class Spoilt(torchmetrics.MeanSquaredError):
+        def compute(self):
+            raise IndexError("out of bounds")
+
+    engine.attach_metric("error", Spoilt())
+    with pytest.raises(IndexError, match="out of bounds") as error:
+        engine.run([(torch.ones(2), torch.ones(2))])
+    assert error.value.__notes__ == ["raised as the Spoilt of the engine was computed"]
