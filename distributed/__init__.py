@@ -54,6 +54,7 @@ from leyden.distributed.session import (
 from leyden.distributed.sharded_tensors import (
     as_shard_of,
     end_pass_of_shards,
+    gathers_shards,
     is_sharded,
     is_whole,
     local_part,
@@ -89,6 +90,7 @@ __all__ = [
     "end_pass_of_shards",
     "finalize",
     "gather",
+    "gathers_shards",
     "get_local_rank",
     "get_nnodes",
     "get_node_rank",

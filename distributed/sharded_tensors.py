@@ -80,6 +80,14 @@ def end_pass_of_shards(modules: Iterable[nn.Module]) -> None:
             end_pass_of_shards(module.children())
 
 
+def gathers_shards(modules: Iterable[nn.Module]) -> bool:
+    """True if one of them, or a part of one, is a module of fully_shard."""
+    room = sys.modules.get("torch.distributed.fsdp")
+    return room is not None and any(
+        isinstance(part, room.FSDPModule) for module in modules for part in module.modules()
+    )
+
+
 def reshard(modules: Iterable[nn.Module]) -> None:
     """Lets modules of fully_shard drop the gathered weights that a forward pass without a backward pass leaves there:
     they would be used again, whatever is copied into the shards meanwhile.

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from leyden.distributed import is_sharded
+from leyden.distributed import gathers_shards, is_sharded
 from leyden.engine.step.several_optimizers import optimizer_kind, optimizers_in
 from leyden.engine.step.slots import Slots
 
@@ -22,6 +22,8 @@ class Optimized:
     """What steps: the one, or several as one, whose groups and states are theirs."""
     uniform = False
     """All parameters have one device and dtype, and are whole on each rank: one operation can work on all gradients."""
+    gathers_shards = False
+    """A model of it is one of fully_shard, whose passes work on gathered weights."""
 
     @property
     def optimizers(self) -> tuple[torch.optim.Optimizer, ...]:
@@ -37,12 +39,13 @@ class Optimized:
         return [p.grad for group in self.optimizer.param_groups for p in group["params"] if p.grad is not None]
 
     def look_at_kinds(self) -> None:
-        """Settles whether all parameters are of one kind, and whole on each rank."""
+        """Settles whether all parameters are of one kind and whole on each rank, and whether shards are gathered."""
         kinds: set[Any] = {
             (p.device, p.dtype, p.layout, type(p)) for group in self.optimizer.param_groups for p in group["params"]
         }
         whole = self.slots.join is None and not any(map(is_sharded, self.trainable()))
         self.uniform = len(kinds) == 1 and whole
+        self.gathers_shards = gathers_shards(self.modules.values())
 
     def describe(self) -> str:
         models = ", ".join(type(module).__name__ for module in self.modules.values())

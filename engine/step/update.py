@@ -14,6 +14,7 @@ from leyden.distributed import end_pass_of_shards, tell_abandoned
 from leyden.engine.events.dispatch import RemovableEventHandle, Table
 from leyden.engine.events.names import Event, UpdateEvents
 from leyden.engine.events.signatures import Handler
+from leyden.engine.step.backward_pass import go_backward
 from leyden.engine.step.driving import drive_by
 from leyden.engine.step.forward_pass import ForwardPass
 from leyden.engine.step.late_optimizer import LateOptimizer, MakeOptimizer
@@ -73,7 +74,8 @@ class Update(LossShare):
         self._names = ParameterNames(self.modules, self.optimizer, name)
         self._scaler_state: dict[str, Any] | None = None  # loaded before its scaler was attached
         self._gradients: dict[str, Any] | None = None  # of a loaded window, until the model is ready for them
-        self._alone = True
+        self.alone = True
+        """Its engine has no other update."""
         self.independent = False
         """Each rank trains a model of its own, or the process function exchanges gradients itself."""
         self._forward = ForwardPass(self)
@@ -119,8 +121,7 @@ class Update(LossShare):
             if step >= (started := self.tables[UpdateEvents.BACKWARD_STARTED]).due:
                 started.fire(step)
             several = self.batch_open or not last
-            single = isinstance(loss, torch.Tensor)
-            losses: list[torch.Tensor] = [loss] if single else in_list(loss)  # type: ignore[list-item]
+            losses = [loss] if isinstance(loss, torch.Tensor) else in_list(loss)
             slots = self.slots
             weighs = weight is not None or slots.weight is not None or self._weight is not None
             if weighs or self._divisor > 1 or slots.scaler is not None:
@@ -130,11 +131,7 @@ class Update(LossShare):
             if slots.sync is not None:
                 self._to_be_reduced = several
                 losses = slots.sync.before_backward(self, losses, not several and self.closes_next())
-            if self._alone and single:
-                losses[0].backward(retain_graph=retain_graph)
-            else:
-                inputs = None if self._alone else self.trainable()
-                torch.autograd.backward(losses, retain_graph=retain_graph, inputs=inputs)
+            go_backward(self, losses, retain_graph)
             if step >= (completed := self.tables[UpdateEvents.BACKWARD_COMPLETED]).due:
                 completed.fire(step)
         except BaseException:
@@ -319,7 +316,7 @@ class Update(LossShare):
         self._names.tie()
         self._restore_scaler()
         self._restore_window()
-        self._alone = len(self.engine.updates) == 1
+        self.alone = len(self.engine.updates) == 1
         self.look_at_kinds()
         self.watch_span()
         self.batch_begun, self._begun_at = False, 0
