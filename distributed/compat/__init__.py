@@ -62,6 +62,7 @@ from leyden.distributed.compat.replicas import (
     begin_pass_of_replica,
     end_pass_of_replica,
     leave_out_of_replicas,
+    leaving_out,
     share_buffers_of_replica,
 )
 from leyden.distributed.compat.schedulers import (
@@ -129,6 +130,7 @@ __all__ = [
     "iterates_itself",
     "last_rates",
     "leave_out_of_replicas",
+    "leaving_out",
     "milestones_of",
     "module_versions",
     "own_parameters",

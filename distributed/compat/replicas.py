@@ -6,7 +6,8 @@ several times a pass, so the parts of that forward are called one by one.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -27,6 +28,9 @@ RELIED_ON: Reasons = {
         "_set_params_and_buffers_to_ignore_for_model": "Quantize keeps torchao's tensors out of the broadcast",
     },
 }
+
+_IGNORED = "_ddp_params_and_buffers_to_ignore"
+"""The attribute of a module in which DistributedDataParallel looks for what it is to leave out."""
 
 
 def begin_pass_of_replica(replica: DistributedDataParallel) -> None:
@@ -52,3 +56,18 @@ def share_buffers_of_replica(replica: DistributedDataParallel) -> None:
 def leave_out_of_replicas(module: nn.Module, names: Collection[str]) -> None:
     """Lets a DistributedDataParallel that is made later neither broadcast nor reduce these parameters."""
     DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(module, list(names))
+
+
+@contextmanager
+def leaving_out(module: nn.Module, names: Collection[str]) -> Iterator[None]:
+    """The same for one that is made inside, beside what others let it leave out; it leaves no mark."""
+    before = getattr(module, _IGNORED, None)
+    # The reducer writes a parameter of the module itself with a dot before it.
+    setattr(module, _IGNORED, [*(before or ()), *names, *(f".{name}" for name in names)])
+    try:
+        yield
+    finally:
+        if before is None:
+            delattr(module, _IGNORED)
+        else:
+            setattr(module, _IGNORED, before)

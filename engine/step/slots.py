@@ -43,7 +43,7 @@ class GradientSync(Protocol):
         """Takes note that the open window was given up, perhaps in the midst of a backward pass."""
 
     def rebuild(self, update: Update) -> None:
-        """Takes note that other parameters are trained from now on."""
+        """Takes note that other parameters are trained from now on, or that it is known now which are."""
 
 
 class Driver(Protocol):

@@ -286,6 +286,8 @@ class Update(LossShare):
             self.optimizer = as_one(self.optimizer.make())
             self._names = ParameterNames(self.modules, self.optimizer, self.name)
 
+            if self.slots.sync is not None and len(self.engine.updates) > 1:
+                self.slots.sync.rebuild(self)  # who synchronises knows now which part of a model is whose
     # -- around the step -------------------------------------------------------------------------------------
 
     def flush(self, run_ends: bool = True) -> None:

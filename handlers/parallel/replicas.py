@@ -12,7 +12,13 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from leyden import distributed as dist
-from leyden.distributed.compat import BatchNorm, begin_pass_of_replica, end_pass_of_replica, share_buffers_of_replica
+from leyden.distributed.compat import (
+    BatchNorm,
+    begin_pass_of_replica,
+    end_pass_of_replica,
+    leaving_out,
+    share_buffers_of_replica,
+)
 from leyden.engine import Update
 from leyden.handlers.parallel.flat_exchange import average
 
@@ -41,8 +47,11 @@ class Replicas:
             _make_alike(module, (dimension for dimension in ("context", "tensor") if dist.mesh().size(dimension) > 1))
             if dist.data_size() == 1:
                 continue
-            if any(parameter.requires_grad for parameter in module.parameters()):
-                self._replicas.append(DistributedDataParallel(module, **_options_over_data(self._options)))
+            others = _parameters_of_others(module, update)
+            if any(p.requires_grad and name not in others for name, p in module.named_parameters()):
+                with leaving_out(module, others):
+                    self._replicas.append(DistributedDataParallel(module, **_options_over_data(self._options)))
+                _broadcast(others.values(), "data")
             else:
                 _make_alike(module, ("data",))
 
@@ -103,11 +112,26 @@ def _make_alike(module: nn.Module, dimensions: Iterable[str]) -> None:
     """Gives a module the values of the first rank along these dimensions; what is sharded stays as it is. Along the
     data, one that is trained gets them from DistributedDataParallel.
     """
-    with torch.no_grad():
-        for dimension in dimensions:
-            for tensor in (*module.parameters(), *module.buffers()):
-                if not dist.is_sharded(tensor):
-                    tensor.copy_(dist.broadcast(tensor, over=dimension))
+    for dimension in dimensions:
+        _broadcast((*module.parameters(), *module.buffers()), dimension)
+
+
+@torch.no_grad()
+def _broadcast(tensors: Iterable[torch.Tensor], dimension: str) -> None:
+    for tensor in tensors:
+        if not dist.is_sharded(tensor):
+            tensor.copy_(dist.broadcast(tensor, over=dimension))
+
+
+def _parameters_of_others(module: nn.Module, update: Update) -> dict[str, nn.Parameter]:
+    """Where an engine has several updates, the trainable parameters of a module that are not this one's, by all of
+    their names: its backward pass does not reach them.
+    """
+    if len(update.engine.updates) == 1:
+        return {}
+    own = {id(parameter) for group in update.optimizer.param_groups for parameter in group["params"]}
+    named = module.named_parameters(remove_duplicate=False)
+    return {name: parameter for name, parameter in named if parameter.requires_grad and id(parameter) not in own}
 
 
 def _options_over_data(options: dict[str, Any]) -> dict[str, Any]:

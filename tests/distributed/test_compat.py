@@ -238,3 +238,15 @@ def test_parameters_are_left_out_of_replicas():
     model = nn.Linear(2, 2)
     compat.leave_out_of_replicas(model, {"bias"})
     assert model._ddp_params_and_buffers_to_ignore == ["bias"]
+
+
+@pytest.mark.parametrize("others", [None, ["weight"]])
+def test_parameters_are_left_out_of_one_of_the_replicas(others):
+    model = nn.Linear(2, 2)
+    if others is not None:
+        compat.leave_out_of_replicas(model, others)
+    before = dict(vars(model))
+    with compat.leaving_out(model, {"bias"}):
+        assert {*(others or []), "bias"} <= set(model._ddp_params_and_buffers_to_ignore)
+    assert vars(model) == before
+    assert not hasattr(model.bias, "_ddp_ignored")  # who compiles the others' replicas would believe it
