@@ -94,8 +94,9 @@ class Replicas:
             )
         if dist.data_size() == 1:
             return
-        gradients = []
-        for parameter in update.trainable():
+        gradients, parameters = [], update.trainable()
+        own = [parameter.grad is not None for parameter in parameters]
+        for parameter in parameters:
             if parameter.grad is None:  # another rank may have one: all take part
                 parameter.grad = torch.zeros_like(parameter)
             if parameter.grad.is_sparse:
@@ -105,7 +106,10 @@ class Replicas:
                     "cuts a window short; make it dense: nn.Embedding(..., sparse=False)"
                 )
             gradients.append(dist.local_part(parameter.grad))
-        average(gradients, self._options.get("bucket_cap_mb") or BUCKET_MB)
+        found = average(gradients, own, self._options.get("bucket_cap_mb") or BUCKET_MB)
+        for parameter, anywhere in zip(parameters, found, strict=True):
+            if not anywhere:  # as in one process: an optimizer leaves it alone, its moments and its decay too
+                parameter.grad = None
 
 
 def _make_alike(module: nn.Module, dimensions: Iterable[str]) -> None:

@@ -1,7 +1,7 @@
 """Gradients of a batch of several losses are exchanged flat: one collective for all of a dtype, not one for each."""
 
 import pytest
-from flat_exchange_cases import dense, sparse, with_option, with_small_buckets
+from flat_exchange_cases import dense, reached_by_nobody, sparse, with_option, with_small_buckets
 
 DENSE = [(window, own_head) for window in (1, 3) for own_head in (False, True)]
 OPTIONS = ["find_unused_parameters", "gradient_as_bucket_view"]
@@ -13,6 +13,7 @@ def outcomes(on_two_ranks):
         *((dense, *case) for case in DENSE),
         *((with_option, each) for each in OPTIONS),
         (with_small_buckets,),
+        (reached_by_nobody,),
         (sparse,),
     )
 
@@ -36,6 +37,11 @@ def test_options_of_the_replicas_change_nothing(outcomes, option) -> None:
 def test_no_flat_copy_is_larger_than_a_bucket(outcomes) -> None:
     """Of 10 bytes: each parameter is larger, and goes by itself."""
     assert outcomes["with_small_buckets"] == [(17, [True] * 17)] * 2
+
+
+def test_what_no_rank_reaches_stays_as_it_is_in_one_process(outcomes) -> None:
+    """Without a gradient an optimizer leaves it alone, its decay too; what one rank reaches all of them train."""
+    assert outcomes["reached_by_nobody",] == [[False, False, True, True]] * 2
 
 
 def test_a_sparse_gradient_is_told(outcomes) -> None:

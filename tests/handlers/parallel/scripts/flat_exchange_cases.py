@@ -104,6 +104,27 @@ def with_option(name):
     return exchanged(2, own_head=False, **{name: True})
 
 
+def reached_by_nobody():
+    """What becomes of a head that no rank uses, and of one that rank 0 alone uses; AdamW decays what it steps."""
+    model = Mixed()
+    before = [each.detach().clone() for head in model.heads for each in head.parameters()]
+
+    def step(engine, batch):
+        with update.forward():
+            first, second = model(*batch, 0)
+        if dist.rank() == 0:
+            update.accumulate(first, retain_graph=True)
+        update.accumulate(second)
+        update.close()
+
+    engine = Engine(step)
+    update = Update(engine, model, torch.optim.AdamW(model.parameters(), lr=0.1, weight_decay=0.1))
+    engine.attach(DataParallel(deal="nothing"))
+    engine.run(batches(3))
+    after = [each.detach() for head in model.heads for each in head.parameters()]
+    return [torch.equal(*pair) for pair in zip(before, after, strict=True)]
+
+
 def sparse():
     try:
         exchanged(1, own_head=False, sparse=True)
