@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
+import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -27,6 +28,15 @@ def require_exchange(update: Update) -> None:
         "train a model of its own, or the process function exchanges gradients by itself, say so before the run: "
         f"engine.updates[{update.name!r}].independent = True"
     )
+
+
+def mean_over_ranks(update: Update, loss: torch.Tensor) -> torch.Tensor:
+    """A loss whose gradients are a mean over the ranks, as that of all of them; of a model that each rank has for
+    itself, the loss as it is.
+    """
+    if dist.data_size() == 1 or update.independent:
+        return loss
+    return dist.all_reduce(loss, op="mean", over="data")
 
 
 def _exchanges(module: nn.Module) -> bool:

@@ -16,6 +16,7 @@ from leyden.engine.events.names import Event, UpdateEvents
 from leyden.engine.events.signatures import Handler
 from leyden.engine.step.backward_pass import go_backward
 from leyden.engine.step.driving import drive_by
+from leyden.engine.step.exchange import mean_over_ranks
 from leyden.engine.step.forward_pass import ForwardPass
 from leyden.engine.step.late_optimizer import LateOptimizer, MakeOptimizer
 from leyden.engine.step.loss_share import LossShare, in_list
@@ -217,8 +218,8 @@ class Update(LossShare):
         need.
 
         The optimizer calls it as often as it likes; each time goes through zero_grad, forward, backward and
-        GRADIENTS_READY. Returns the first loss. Raises RuntimeError with a window of several batches or a gradient
-        scaler.
+        GRADIENTS_READY. Returns the first loss; of several ranks both optimizer and caller get the mean of theirs, so
+        that a line search ends alike on all. Raises RuntimeError with a window of several batches or a gradient scaler.
         """
         slots = self.slots
         if slots.scaler is not None or slots.weight is not None or (slots.window is not None and slots.window() != 1):
@@ -240,7 +241,7 @@ class Update(LossShare):
                 self.leave_span()
             if count >= ready.due:
                 ready.fire(count)
-            return loss.detach()
+            return mean_over_ranks(self, loss.detach())
 
         with torch.enable_grad():
             loss = torch.as_tensor(self.optimizer.step(evaluate))  # type: ignore[arg-type]
@@ -285,9 +286,9 @@ class Update(LossShare):
         if isinstance(self.optimizer, LateOptimizer):
             self.optimizer = as_one(self.optimizer.make())
             self._names = ParameterNames(self.modules, self.optimizer, self.name)
-
             if self.slots.sync is not None and len(self.engine.updates) > 1:
                 self.slots.sync.rebuild(self)  # who synchronises knows now which part of a model is whose
+
     # -- around the step -------------------------------------------------------------------------------------
 
     def flush(self, run_ends: bool = True) -> None:
