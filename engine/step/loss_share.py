@@ -49,6 +49,8 @@ def check_weight(weight: object, who: str) -> None:
 class LossShare(SavedUpdate):
     """The part of an `Update` that weighs losses."""
 
+    independent: bool
+
     def weigh(self, weight: torch.Tensor | float | None) -> torch.Tensor | float | None:
         """The weight of the batch, its own or that of a slot, which is added to the window's; None without weights.
 
@@ -95,11 +97,20 @@ class LossShare(SavedUpdate):
 
     def check_weights(self) -> None:
         """Raises RuntimeError where the ranks' weights would have to be added up, and nobody does that."""
-        if self.slots.sync is None and dist.data_size() > 1 and any(map(dist.is_sharded, self.trainable())):
+        if self.slots.sync is not None or dist.data_size() == 1:
+            return
+        if any(map(dist.is_sharded, self.trainable())):
             raise RuntimeError(
                 f'update "{self.name}" weighs its batches, but its model was sharded by hand (fully_shard), so that '
                 "the weights of the ranks are not added up and each rank would divide its shards by its own. Leave the "
                 "weight out, or train replicas by DataParallel()"
+            )
+        if not self.independent:
+            raise RuntimeError(
+                f'update "{self.name}" weighs its batches, but its model was wrapped by hand '
+                "(DistributedDataParallel, say), so that the weights of the ranks are not added up and each rank would "
+                "divide the common gradients by its own: the models would drift apart. Attach DataParallel() as well, "
+                "which leaves the wrapper as it is, or leave the weight out"
             )
 
     def divide_by_weight(self) -> None:

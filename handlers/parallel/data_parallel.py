@@ -37,7 +37,8 @@ class DataParallel:
 
     `sync_batch_norm=True` exchanges batch norms for synchronised ones (accelerators only). Further arguments go to
     torch.nn.parallel.DistributedDataParallel (`find_unused_parameters`, `bucket_cap_mb`, `static_graph`, ...);
-    raises TypeError for one that it does not have, in one process too.
+    raises TypeError for one that it does not have, in one process too; with `static_graph` ValueError for a step of
+    several batches or backward passes.
     """
 
     def __init__(self, *, deal: Choice | bool | None = None, sync_batch_norm: bool = False, **options: Any) -> None:

@@ -68,6 +68,12 @@ class Replicas:
 
     def before_backward(self, update: Update, losses: list[torch.Tensor], closing: bool) -> list[torch.Tensor]:
         self._goes_backward = closing
+        if not closing and self._replicas and self._options.get("static_graph"):
+            raise ValueError(
+                f'DataParallel(static_graph=True) can\'t train update "{update.name}" with several batches, or several '
+                "backward passes, in a step: torch's reducer fails on the first one that exchanges nothing. Leave "
+                "static_graph out; find_unused_parameters=True finds parameters that a pass does not use"
+            )
         for replica in self._replicas:
             replica.require_backward_grad_sync = closing
             losses = end_pass_of_replica(replica, losses)

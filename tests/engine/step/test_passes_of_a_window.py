@@ -122,7 +122,7 @@ def test_a_closure_takes_no_weight() -> None:
         engine.run(parts(2), max_epochs=1)
 
 
-def test_a_model_sharded_by_hand_takes_no_weight() -> None:
+def test_a_model_sharded_or_wrapped_by_hand_takes_no_weight_that_nobody_adds_up() -> None:
     done = subprocess.run([sys.executable, str(SCRIPT)], capture_output=True, text=True, timeout=100, check=False)
     assert done.returncode == 0, done.stderr
     for found in json.loads(done.stdout.splitlines()[-1]):
@@ -132,6 +132,11 @@ def test_a_model_sharded_by_hand_takes_no_weight() -> None:
         assert found["by backward"] == found["by the handler"]
         assert found["without"] == "trained"
         assert found["steps when refused"] == 0
+        for where in ("by the handler", "by backward"):
+            error, steps = found[f"wrapped, {where}"]
+            assert error.startswith('update "default" weighs its batches, but its model was wrapped by hand')
+            assert steps == 0
+        assert found["wrapped, with replicas"] == found["wrapped, without"] == "trained"
 
 
 def test_events_count_steps_not_passes() -> None:

@@ -189,3 +189,4 @@ def test_mistakes(outcomes):
         assert rank["twice"].startswith("DataParallel and DataParallel both set sync of one update")
         (warning,) = rank["without an update"]
         assert warning.startswith("DataParallel deals the data, but replicates no model: the engine has no Update.")
+        assert rank["a static graph and a window"].startswith("DataParallel(static_graph=True) can't train")

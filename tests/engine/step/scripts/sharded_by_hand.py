@@ -1,19 +1,23 @@
-"""Two ranks train a model that the user sharded with fully_shard; prints what each says of weights."""
+"""Two ranks train models that the user sharded or wrapped; prints what each says of weights."""
 
 import json
 
 import torch
 from torch import nn
 from torch.distributed.fsdp import fully_shard
+from torch.nn.parallel import DistributedDataParallel
 
 from leyden import distributed as dist
 from leyden.engine import Engine, Update
-from leyden.handlers import GradientAccumulation
+from leyden.handlers import DataParallel, GradientAccumulation
 
 
-def train(*handlers, weight=None):
+def train(*handlers, weight=None, wrapped=False):
     model = nn.Linear(4, 4)
-    fully_shard(model)
+    if wrapped:
+        model = DistributedDataParallel(model)
+    else:
+        fully_shard(model)
 
     def step(engine, batch):
         with update.forward():
@@ -37,6 +41,10 @@ def cases():
         "steps when refused": steps,
         "by backward": train(weight=2.0)[0],
         "without": train()[0],
+        "wrapped, by the handler": train(GradientAccumulation(2, weight=len), wrapped=True),
+        "wrapped, by backward": train(weight=2.0, wrapped=True),
+        "wrapped, with replicas": train(DataParallel(deal=False), weight=2.0, wrapped=True)[0],
+        "wrapped, without": train(wrapped=True)[0],
     }
 
 

@@ -291,7 +291,15 @@ def mistakes():
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         Engine(lambda engine, batch: None).attach(DataParallel())
-    return {"twice": twice, "without an update": [str(warning.message) for warning in caught]}
+    trainer = supervised_trainer(model, optimizer_of(model), loss_fn)
+    trainer.attach(DataParallel(static_graph=True), GradientAccumulation(2))
+    try:
+        trainer.run(DataLoader(dataset(), batch_size=4))
+        static = None
+    except ValueError as error:
+        static = str(error)
+    told = [str(warning.message) for warning in caught]
+    return {"twice": twice, "without an update": told, "a static graph and a window": static}
 
 
 CASES = [
