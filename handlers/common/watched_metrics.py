@@ -1,10 +1,12 @@
-"""Checks, before the first step, the metric that a handler watches by name."""
+"""The metric that a handler watches by name: checked before the first step, and the same on all ranks."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from leyden.engine import Engine
+from leyden import distributed as dist
+from leyden.engine import Engine, Update
+from leyden.engine.values import WatchedMetric
 from leyden.handlers.evaluating import Evaluate
 from leyden.metrics import MetricGroup
 
@@ -18,6 +20,15 @@ def require_number_of(engine: Engine[Any, Any], name: str, who: str) -> None:
         prefix = name[: len(name) - len(keys[0])]
         listed = ", ".join(f'"{prefix}{key}"' for key in keys[1:])
         raise TypeError(f'{who} ranks by "{name}", which is no number, but a mapping; take one of its own: {listed}')
+
+
+def value_of_ranks(engine: Engine[Any, Any], watch: WatchedMetric, update: Update | None) -> tuple[bool, Any]:
+    """Whether the metric has a new value, and which, for a change of the update's training: of ranks that train one
+    model, which may each have set a value of their own, that of rank 0. Those ranks make it together.
+    """
+    is_new = watch.is_new(engine.state.metrics)
+    seen = is_new, engine.state.metrics[watch.name] if is_new else None
+    return seen if update is not None and update.independent else dist.broadcast_object(seen)
 
 
 def _keys(engine: Engine[Any, Any], name: str) -> tuple[str, ...]:

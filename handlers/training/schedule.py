@@ -14,6 +14,7 @@ from leyden.engine import Engine, Events, Order, RemovableEventHandle, Stage, Up
 from leyden.engine.resume import UNKNOWN_SETTING
 from leyden.engine.step import groups_before, optimizers_in
 from leyden.engine.values import WatchedMetric
+from leyden.handlers.common.watched_metrics import value_of_ranks
 from leyden.handlers.training.made_anew import (
     Rates,
     bring_to,
@@ -54,7 +55,7 @@ class Schedule:
 
     `per`: "step" (the default: after each `every`-th optimizer step, also under accumulation; a skipped step does not
     count) or "epoch" (after each `every`-th epoch). `metric`: the name of the metric that the scheduler watches
-    (ReduceLROnPlateau), read per epoch.
+    (ReduceLROnPlateau), read per epoch; where ranks have values of their own, rank 0's counts on all.
 
     `warmup=n`: the learning rate rises linearly, from `warmup_start` times itself (1/3, as torch's LinearLR has it), in
     the n first steps of the schedule (n * `every` optimizer steps, or epochs); then the scheduler begins. It is torch's
@@ -305,11 +306,11 @@ class Schedule:
         if self._watch is None:
             self.scheduler.step()
             return
-        is_new = self._watch.is_new(engine.state.metrics)
+        is_new, value = value_of_ranks(engine, self._watch, self._target)
         if self._rise is not None and self._rise.last_epoch < self._rise.total_iters:
             self._rise.step()
         elif is_new:
-            self.scheduler.step(engine.state.metrics[self._watch.name])
+            self.scheduler.step(value)
 
     # -- state -----------------------------------------------------------------------------------------------
 

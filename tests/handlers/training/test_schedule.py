@@ -5,9 +5,11 @@ import warnings
 
 import pytest
 from by_hand import batches, equal, loss_fn, net, sgd, train_by_hand, train_with
+from plateau_ranks import rate_and_weights
 from torch.optim import lr_scheduler
 from torch_schedulers import MAKE, METRIC, by_hand, by_handler, trainer_with
 
+from leyden import distributed as dist
 from leyden.engine import Engine, Events, Update, UpdateEvents, supervised_evaluator, supervised_trainer
 from leyden.handlers import Evaluate, GradientAccumulation, Schedule
 from leyden.handlers.checkpoint import Checkpoint
@@ -367,3 +369,10 @@ def test_the_evaluators_of_a_trainer_are_left_alone():
     trainer.attach(Schedule(scheduler), Evaluate(supervised_evaluator(model), batches(3)))
     trainer.run(batches(5), max_epochs=2)
     assert scheduler.last_epoch == 10
+
+
+def test_ranks_with_values_of_their_own_go_by_that_of_rank_0():
+    """Else each would step with a learning rate of its own, and the replicas drift apart."""
+    ours, theirs = dist.launch(rate_and_weights, 2)
+    assert ours == theirs
+    assert ours[0] == 0.1  # it never got worse there
