@@ -237,7 +237,9 @@ def plain_setting(value: Any) -> Any:
         return value
     if isinstance(value, Mapping):
         return {str(key): plain_setting(item) for key, item in value.items()}
-    if isinstance(value, list | tuple | set | frozenset):
+    if isinstance(value, set | frozenset):  # its order is another in each process
+        return sorted((plain_setting(item) for item in value), key=repr)
+    if isinstance(value, list | tuple):
         return [plain_setting(item) for item in value]
     return getattr(value, "__qualname__", type(value).__name__)
 

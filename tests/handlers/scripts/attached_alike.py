@@ -161,6 +161,26 @@ def other_order():
     return training.run()
 
 
+class Names:
+    """A handler with a setting that has no order."""
+
+    same_on_ranks = ("names",)
+
+    def __init__(self, names):
+        self.names = names
+
+    def attach(self, engine):
+        pass
+
+
+def other_order_of_a_set():
+    """As sets of text have it in two processes."""
+    training = Training()
+    names = [0, 8]
+    training.trainer.attach(Names(set(names if dist.rank() == 0 else reversed(names))))
+    return training.run()
+
+
 def an_engine_of_one_rank():
     """Rank 0 alone runs an engine with nothing on it that communicates."""
     training = Training()
