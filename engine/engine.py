@@ -23,6 +23,7 @@ from leyden.engine.state import State
 from leyden.engine.step.exchange import require_exchange
 from leyden.engine.step.mode_check import ModeCheck
 from leyden.engine.step.step_count import RunArguments, total_steps
+from leyden.engine.step.told_optimizers import optimizers_in_words
 from leyden.engine.stopping.stops import Interrupted, Stop, Suspended, Terminated
 from leyden.engine.values.attach_metrics import attach_metric
 from leyden.engine.values.measured_pair import MeasuredPair
@@ -96,8 +97,8 @@ class Engine(Loop, Generic[Batch, Output]):
 
         Raises ValueError for limits that contradict each other or the state and for empty data, TypeError for data that
         can't be iterated, RuntimeError for several ranks whose gradients nothing exchanges, ValueError on all ranks
-        where they have attached different handlers, and whatever the process function or a handler raises, after
-        EXCEPTION_RAISED and CLOSED.
+        where they differ in what they attach, in their optimizers or their limits, and whatever the process function or
+        a handler raises, after EXCEPTION_RAISED and CLOSED.
         """
         if self._running:
             raise RuntimeError("this engine is running already; a run inside its run needs an engine of its own")
@@ -120,7 +121,7 @@ class Engine(Loop, Generic[Batch, Output]):
         started_at = time.perf_counter()
         try:
             # What is restored may say how data is dealt and batched, so the data comes last.
-            require_alike(self)
+            require_alike(self, optimizers_in_words(self.updates.values()))
             self.settle_handler_states()
             self.setup.run(Stage.DEVICE, Stage.SEED)
             if not continues:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from leyden import distributed as dist
-from leyden.engine.events.handler_states import plain_setting, setting_in_words
+from leyden.engine.events.handler_states import settings_in_words
 
 if TYPE_CHECKING:
     from leyden.engine.engine import Engine
@@ -30,14 +30,15 @@ class AlikeOnRanks(Protocol):
     def same_on_ranks(self) -> tuple[str, ...] | Mapping[str, Any]: ...
 
 
-def require_alike(engine: Engine[Any, Any]) -> None:
-    """As a run begins: raises ValueError, the same on all ranks, where they have attached different handlers.
+def require_alike(engine: Engine[Any, Any], optimizers: Sequence[str]) -> None:
+    """As a run begins: raises ValueError, the same on all ranks, where they have attached different handlers, or train
+    together by different optimizers or limits.
 
     One rank may run an engine alone which has none of those that communicate. An evaluator that `Evaluate` runs was
     compared with its trainer.
     """
     if dist.world_size() > 1 and not engine.is_hosted and (lines := _lines_to_compare(engine)):
-        dist.require_alike(lines, "attaches", _CURE)
+        dist.require_alike([*lines, *optimizers], "attaches", _CURE, calls=_calls(engine))
 
 
 def tell_failure(engine: Engine[Any, Any], error: BaseException) -> None:
@@ -62,6 +63,15 @@ def _lines_to_compare(engine: Engine[Any, Any]) -> list[str]:
     return [] if updates and all(update.independent for update in updates) else attached_lines(engine)
 
 
+def _calls(engine: Engine[Any, Any]) -> list[str]:
+    """How long the run is to be, where ranks train together: those with more to do would wait for the others."""
+    if all(update.independent for update in engine.updates.values()):
+        return []
+    asked = engine.asked
+    limits = {"max_epochs": asked.max_epochs, "max_iters": asked.max_iters, "epoch_length": asked.epoch_length}
+    return [f"run({settings_in_words(limits)})"]
+
+
 def attached_lines(engine: Engine[Any, Any]) -> list[str]:
     """What ranks compare of an engine: each of its updates, that its stops are shared, and each handler that
     says `same_on_ranks`.
@@ -79,6 +89,4 @@ def attached_lines(engine: Engine[Any, Any]) -> list[str]:
 def _line(handler: AlikeOnRanks) -> str:
     given = handler.same_on_ranks
     settings = given if isinstance(given, Mapping) else {name: getattr(handler, name) for name in given}
-    told = {name: plain_setting(value) for name, value in settings.items() if value is not None}
-    kind = type(handler).__name__
-    return f"{kind}({', '.join(f'{name}={setting_in_words(value)}' for name, value in told.items())})"
+    return f"{type(handler).__name__}({settings_in_words(settings)})"

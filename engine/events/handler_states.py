@@ -247,3 +247,9 @@ def plain_setting(value: Any) -> Any:
 def setting_in_words(value: Any) -> str:
     """A plain setting as a message shows it."""
     return value if isinstance(value, str) else repr(value)
+
+
+def settings_in_words(settings: Mapping[str, Any]) -> str:
+    """Settings as a call shows them; None is left out."""
+    told = {name: plain_setting(value) for name, value in settings.items() if value is not None}
+    return ", ".join(f"{name}={setting_in_words(value)}" for name, value in told.items())

@@ -25,16 +25,20 @@ class LimitBatches:
     limit is told in a warning.
     """
 
-    same_on_ranks = ()  # how many may be each rank's own
-
     def __init__(self, limit: int | float) -> None:
         self.limit = check_limit(limit, "LimitBatches")
         self._batches: int | None = None  # of the data of the run
+        self._engine: Engine[Any, Any] | None = None
+
+    @property
+    def same_on_ranks(self) -> tuple[str, ...]:
+        return alike_in_training("limit", self._engine)
 
     def refuses(self, other: Any) -> str | None:
         return "both say how many batches an epoch has; attach one of them" if isinstance(other, LimitBatches) else None
 
     def attach(self, engine: Engine[Any, Any]) -> None:
+        self._engine = engine
         engine.data_setup.add(DataStage.LIMIT, self._limit, owner=self)
         engine.add_event_handler(Events.STARTED, self._check_length, order=Order.SEEDS)
 
@@ -80,6 +84,13 @@ class LimitedData(WrappedData):
 
     def __len__(self) -> int:
         return min(self._batches, len(self.data))
+
+
+def alike_in_training(setting: str, engine: Engine[Any, Any] | None) -> tuple[str, ...]:
+    """What of a number of batches ranks compare: where they train together, none can have more than another; an
+    evaluation may have as many as its rank wants.
+    """
+    return (setting,) if engine is not None and engine.updates else ()
 
 
 def check_limit(limit: Any, who: str) -> int | float:

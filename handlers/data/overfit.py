@@ -14,7 +14,7 @@ from leyden import distributed as dist
 from leyden.engine import DataStage, Engine
 from leyden.engine.data import Rest
 from leyden.engine.values import SCALAR_TYPES
-from leyden.handlers.data.limit_batches import LimitBatches, batches_of, check_limit
+from leyden.handlers.data.limit_batches import LimitBatches, alike_in_training, batches_of, check_limit
 from leyden.handlers.data.passes import Passes
 from leyden.handlers.data.seeded_loaders import SeededData
 
@@ -30,11 +30,14 @@ class Overfit:
     Evaluators are left as they are. Raises TypeError and ValueError as `LimitBatches` does.
     """
 
-    same_on_ranks = ()
-
     def __init__(self, batches: int | float = 1) -> None:
         self.batches = check_limit(batches, "Overfit")
         self._kept: KeptBatches | None = None
+        self._engine: Engine[Any, Any] | None = None
+
+    @property
+    def same_on_ranks(self) -> tuple[str, ...]:
+        return alike_in_training("batches", self._engine)
 
     def refuses(self, other: Any) -> str | None:
         if isinstance(other, Overfit | LimitBatches):
@@ -42,6 +45,7 @@ class Overfit:
         return None
 
     def attach(self, engine: Engine[Any, Any]) -> None:
+        self._engine = engine
         # Passes that follow no engine: each is the first.
         SeededData(Passes(lambda: engine.state.seed or 0)).add_to(engine, "")
         engine.data_setup.add(DataStage.LIMIT, self._keep, owner=self)

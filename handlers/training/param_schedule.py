@@ -12,7 +12,7 @@ from leyden.engine.step import LateOptimizer, optimizer_kind, optimizers_in
 from leyden.handlers.training.drawing import draw
 from leyden.handlers.training.param_fields import Field, check_field_values, parse_target
 from leyden.handlers.training.schedule import Schedule
-from leyden.handlers.training.shapes import Shape
+from leyden.handlers.training.shapes import Shape, shape_in_words
 from leyden.handlers.training.torch_schedulers import cycles_momentum
 
 if TYPE_CHECKING:
@@ -48,7 +48,10 @@ class ParamSchedule:
     another handler (a Schedule of the same optimizer, a second ParamSchedule) sets the same number.
     """
 
-    same_on_ranks = ("target", "per", "every", "update")
+    @property
+    def same_on_ranks(self) -> dict[str, Any]:
+        told = {"target": self.target, "shape": [shape_in_words(each) for each in self.shapes], "group": self._group}
+        return told | {"per": self.per, "every": self.every, "update": self.update}
 
     def __init__(
         self,

@@ -73,7 +73,7 @@ class Schedule:
     """
 
     told_apart_by = ("kind", "optimizer_of", "metric")
-    same_on_ranks = ("kind", "optimizer_of", "metric", "per", "every")
+    same_on_ranks = ("kind", "optimizer_of", "metric", "settings")
 
     def __init__(
         self,

@@ -6,9 +6,9 @@ import math
 from abc import ABC, abstractmethod
 from bisect import bisect_right
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, is_dataclass
 from itertools import accumulate
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from leyden.handlers.training.drawing import draw
 from leyden.handlers.training.shape_checks import check_duration, check_number, set_frozen
@@ -142,3 +142,16 @@ class Concatenate(Shape):
     def __call__(self, count: float) -> float:
         piece = bisect_right(self._starts, count) - 1
         return self.shapes[piece](count - self._starts[piece])
+
+
+def shape_in_words(shape: Any) -> str:
+    """A shape as its call shows it, equal in two processes that make the same; of one's own its class alone, unless it
+    is a dataclass.
+    """
+    if isinstance(shape, list | tuple):
+        return f"[{', '.join(map(shape_in_words, shape))}]"
+    if is_dataclass(shape):
+        told = {each.name: shape_in_words(getattr(shape, each.name)) for each in fields(shape) if each.init}
+        return f"{type(shape).__name__}({', '.join(f'{name}={value}' for name, value in told.items())})"
+    plain = shape is None or isinstance(shape, bool | int | float | str)
+    return repr(shape) if plain else getattr(shape, "__qualname__", type(shape).__name__)

@@ -23,6 +23,17 @@ DIFFER = {
         "rank 1 attaches GradientAccumulation(steps=4,",
     ],
     "other_norms": ["rank 0 attaches ClipGradients(norm=1.0,", "rank 1 attaches ClipGradients(norm=2.0,"],
+    "other_learning_rates": ["rank 0 attaches SGD(lr=0.1, ", "to 'default', and rank 1 attaches SGD(lr=0.2, "],
+    "other_optimizers": ["rank 0 attaches SGD(", "rank 1 attaches Adam("],
+    "other_schedulers": ["'step_size': 3,", "rank 1 attaches Schedule(kind=StepLR", "'step_size': 4,"],
+    "other_shapes": [
+        "rank 0 attaches ParamSchedule(target=lr, shape=['Linear(start=0.1, end=0.0,",
+        "rank 1 attaches ParamSchedule(target=lr, shape=['Linear(start=0.2, end=0.0,",
+    ],
+    "other_limits": ["rank 0 calls run(max_epochs=2), and rank 1 calls run(max_iters=9)"],
+    "other_lengths_of_epochs": ["rank 0 calls run(max_epochs=2, epoch_length=3)", "epoch_length=4"],
+    "other_numbers_of_batches": ["rank 0 attaches LimitBatches(limit=2), and rank 1 attaches LimitBatches(limit=3)"],
+    "other_batches_again_and_again": ["rank 0 attaches Overfit(batches=1), and rank 1 attaches Overfit(batches=2)"],
     "ema_on_rank_1": ["rank 1 attaches EMA(decay=0.9,", "rank 0 does not"],
 }
 MAY = ["may_differ", "other_order", "other_order_of_a_set", "an_engine_of_one_rank", "independent", "alike_after_all"]

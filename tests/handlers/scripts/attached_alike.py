@@ -24,8 +24,12 @@ from leyden.handlers import (
     GradientAccumulation,
     LimitBatches,
     Logger,
+    Overfit,
+    ParamSchedule,
     ProgressBar,
+    Schedule,
 )
+from leyden.handlers.training import Linear
 from leyden.metrics import Accuracy, Loss, Mean
 
 LOSS = nn.CrossEntropyLoss()
@@ -36,9 +40,10 @@ def data(batches=8):
 
 
 class Training:
-    def __init__(self):
+    def __init__(self, lr=0.1, optimizer=torch.optim.SGD):
         self.model = nn.Linear(3, 2)
-        self.trainer = supervised_trainer(self.model, torch.optim.SGD(self.model.parameters(), lr=0.1), LOSS)
+        self.optimizer = optimizer(self.model.parameters(), lr=lr)
+        self.trainer = supervised_trainer(self.model, self.optimizer, LOSS)
         self.trainer.attach(DataParallel(deal="nothing"))
 
     def evaluator(self, **metrics):
@@ -48,8 +53,8 @@ class Training:
         if dist.rank() == rank:
             self.trainer.attach(*handlers)
 
-    def run(self):
-        self.trainer.run(data(), max_epochs=2)
+    def run(self, **limits):
+        self.trainer.run(data(), **(limits or {"max_epochs": 2}))
         return self.trainer.state.iteration
 
 
@@ -104,6 +109,46 @@ def other_norms():
     training.run()
 
 
+def other_learning_rates():
+    Training(lr=0.1 + 0.1 * dist.rank()).run()
+
+
+def other_optimizers():
+    Training(optimizer=torch.optim.SGD if dist.rank() == 0 else torch.optim.Adam).run()
+
+
+def other_schedulers():
+    training = Training()
+    training.trainer.attach(Schedule(torch.optim.lr_scheduler.StepLR(training.optimizer, 3 + dist.rank())))
+    training.run()
+
+
+def other_shapes():
+    training = Training()
+    training.trainer.attach(ParamSchedule("lr", Linear(0.1 + 0.1 * dist.rank(), 0.0, 9)))
+    training.run()
+
+
+def other_limits():
+    Training().run(**({"max_epochs": 2} if dist.rank() == 0 else {"max_iters": 9}))
+
+
+def other_lengths_of_epochs():
+    Training().run(max_epochs=2, epoch_length=3 + dist.rank())
+
+
+def other_numbers_of_batches():
+    training = Training()
+    training.trainer.attach(LimitBatches(2 + dist.rank()))
+    training.run()
+
+
+def other_batches_again_and_again():
+    training = Training()
+    training.trainer.attach(Overfit(1 + dist.rank()))
+    training.run()
+
+
 def ema_on_rank_1():
     training = Training()
     training.attach_on(1, EMA(0.9))
@@ -150,7 +195,9 @@ def may_differ():
         training.trainer.add_event_handler(Events.ITERATION_COMPLETED, lambda: None)
     shared = dist.broadcast_object(tempfile.mkdtemp())
     training.trainer.attach(LimitBatches(3), Checkpoint(f"{shared}/{dist.rank()}", asynchronous=False))
-    training.trainer.attach(Evaluate(training.evaluator(accuracy=Accuracy()), data(3 + dist.rank()), prefix="val/"))
+    evaluator = training.evaluator(accuracy=Accuracy())
+    evaluator.attach(LimitBatches(2 + dist.rank()))
+    training.trainer.attach(Evaluate(evaluator, data(3 + dist.rank()), prefix="val/"))
     return training.run()
 
 
