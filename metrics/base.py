@@ -15,13 +15,13 @@ from leyden.engine.values import detached, map_tensors
 from leyden.metrics.arithmetic import Arithmetic
 from leyden.metrics.errors import require_samples
 from leyden.metrics.group import MetricGroup
-from leyden.metrics.outputs import described, device_of, wide
+from leyden.metrics.outputs import device_of, items_of, wide
 from leyden.metrics.owners import Owners
-from leyden.metrics.saved_states import all_parts, merged, saved, split_carried
+from leyden.metrics.saved_states import all_parts, check_names, merged, saved, split_carried
 from leyden.metrics.states import Declaration, StateReduction, StateValue, as_tensor, moved
 from leyden.metrics.surrounding import beginning, checked, prepared
 from leyden.metrics.usage import EPOCH_WISE, MetricUsage, usage_of
-from leyden.metrics.usage_groups import Usage, add_to_group
+from leyden.metrics.usage_groups import Usage, add_to_group, remove_from_groups
 
 OutputTransform = Callable[[Any], Any]
 Device: TypeAlias = str | torch.device | int | None
@@ -173,11 +173,7 @@ class Metric(Arithmetic):
 
     def detach(self, engine: Engine[Any, Any]) -> None:
         """Stops measuring that engine. Raises ValueError if the metric is not attached to it."""
-        groups = [group for group in MetricGroup.all_of(engine) if self in group.metrics.values()]
-        if not groups:
-            raise ValueError(f"this {type(self).__name__} is not attached to this engine")
-        for group in groups:
-            group.remove(self)
+        remove_from_groups(engine, self)
 
     def is_attached(self, engine: Engine[Any, Any]) -> bool:
         """Whether it is attached to that engine itself, rather than as a part of a derived metric."""
@@ -290,10 +286,7 @@ class Metric(Arithmetic):
         """Loads such states. Raises ValueError if they are another metric's."""
         self._begun = True
         own, carried = split_carried(state_dict)
-        needed = [name for name in self.declarations if name not in self.later_states]
-        for states in (own, *carried):
-            if not set(needed) <= states.keys() <= self.declarations.keys():
-                raise ValueError(f"{self.kind} has the states {', '.join(needed)}, but was given {', '.join(states)}")
+        check_names([own, *carried], self.declarations, self.later_states, self.kind)
         self.put(self._restored(own))
         self.carried = [self._restored(states) for states in carried]
         self._settled = False
@@ -334,12 +327,7 @@ class Metric(Arithmetic):
     def _pick(self, output: Any) -> Any:
         keys = self.required_output_keys
         if keys is not None and isinstance(output, Mapping):
-            if missing := [key for key in keys if key not in output]:
-                raise ValueError(
-                    f"{type(self).__name__} needs {', '.join(missing)} in its output, but found {described(output)}; "
-                    "give it an output_transform that makes one with these keys"
-                )
-            output = tuple(output[key] for key in keys)
+            output = items_of(output, keys, type(self).__name__)
         return wide(output) if self.widens else detached(output)
 
     def _settle(self, output: Any) -> None:

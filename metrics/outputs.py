@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from typing import Any
 
@@ -62,6 +62,16 @@ def described(value: Any) -> str:
     if isinstance(value, tuple | list):
         return f"a {type(value).__name__} of {len(value)}: ({'; '.join(described(item) for item in value)})"
     return f"{type(value).__name__} {value!r}"
+
+
+def items_of(output: Mapping[str, Any], keys: Sequence[str], who: str) -> tuple[Any, ...]:
+    """The items of these keys. Raises ValueError if one is missing."""
+    if missing := [key for key in keys if key not in output]:
+        raise ValueError(
+            f"{who} needs {', '.join(missing)} in its output, but found {described(output)}; "
+            "give it an output_transform that makes one with these keys"
+        )
+    return tuple([output[key] for key in keys])
 
 
 def tensor_pair(metric: object, output: Any) -> tuple[torch.Tensor, torch.Tensor]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from leyden.metrics.states import Declaration, StateValue
@@ -35,6 +35,16 @@ def split_carried(saved: Mapping[str, Any]) -> tuple[dict[str, Any], list[dict[s
         else:
             own[name] = value
     return own, list(carried.values())
+
+
+def check_names(
+    parts: Sequence[Mapping[str, Any]], declared: Collection[str], later: Collection[str], kind: str
+) -> None:
+    """Raises ValueError for states that are another metric's; those that came `later` may be missing."""
+    needed = [name for name in declared if name not in later]
+    for states in parts:
+        if not set(needed) <= states.keys() <= set(declared):
+            raise ValueError(f"{kind} has the states {', '.join(needed)}, but was given {', '.join(states)}")
 
 
 def all_parts(states: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

@@ -38,6 +38,15 @@ def add_to_group(engine: Engine[Any, Any], name: str, metric: Metric, usage: Met
     engine.attach(group)
 
 
+def remove_from_groups(engine: Engine[Any, Any], metric: Metric) -> None:
+    """Takes the metric out of the engine's groups. Raises ValueError if it is in none."""
+    groups = [group for group in MetricGroup.all_of(engine) if metric in group.metrics.values()]
+    if not groups:
+        raise ValueError(f"this {type(metric).__name__} is not attached to this engine")
+    for group in groups:
+        group.remove(metric)
+
+
 def _made(usage: MetricUsage) -> MetricGroup:
     if usage == EPOCH_WISE:
         return MetricGroup()

@@ -32,8 +32,8 @@ def value_of_ranks(engine: Engine[Any, Any], watch: WatchedMetric, update: Updat
 
 
 def _keys(engine: Engine[Any, Any], name: str) -> tuple[str, ...]:
-    """The metric's name on the engine that measures it, and those of its value's items; empty where they are no mappings
-    or that is not known.
+    """The metric's name on the engine that measures it, and those of its value's items; empty where it is no
+    mapping, or that is not known.
     """
     for group in engine.find_handlers(MetricGroup):
         if name in group.metrics and group.metrics[name].result_keys:
