@@ -14,6 +14,7 @@ from leyden.distributed.session import session
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.002, 0.5  # seconds between two looks into the store
 _SECONDS_BETWEEN_LOOKS_FOR_FAILURES = 1.0
 _LONGEST_WORD = 2000
+_SECONDS_TO_TAKE_BACK = 2.0
 
 
 def run_store() -> Any:
@@ -67,8 +68,13 @@ def _uneven_abandons(store: Any, error: BaseException) -> str | None:
     if not store.check([_key("abandoned")]):
         return None
     own, ranks = session.common.abandoned, session.current().place.world_size
-    others = store.add(_key("abandoned"), 0) - own
-    if others == own * (ranks - 1):
+    began = time.monotonic()
+    # Ranks that fail together, by a timeout say, are a moment apart in taking theirs back.
+    while (others := store.add(_key("abandoned"), 0) - own) != own * (ranks - 1):
+        if time.monotonic() - began > _SECONDS_TO_TAKE_BACK:
+            break
+        time.sleep(_LONGEST_PAUSE)
+    else:
         return None
     return (
         f"update.abandon() gave up {own} batches of this run on this rank, and {others} on the others together: all "

@@ -11,7 +11,7 @@ from torch.optim import lr_scheduler
 
 from leyden import distributed as dist
 from leyden.distributed.compat import parts_of_scheduler
-from leyden.handlers.training.schedulers_of_several import SchedulerOfEach
+from leyden.handlers.training.schedulers_of_several import SchedulerOfEach, outermost_in
 from leyden.handlers.training.torch_schedulers import Scheduler, put_numbers
 
 Rates = list[list[float]]
@@ -53,10 +53,11 @@ def bring_to(scheduler: Scheduler, times: int) -> None:
 def tell_made_anew(scheduler: Scheduler, counts: int, planned: int, unit: str, rates: list[float]) -> None:
     """Warns, on rank 0, that the curve changes from here on. `rates`: the learning rates so far."""
     if dist.rank() == 0:
+        kinds = ", ".join(dict.fromkeys(type(each).__name__ for each in outermost_in(scheduler)))
         now = [float(group["lr"]) for group in scheduler.optimizer.param_groups]
         warnings.warn(
             f"the run goes on to {counts} {unit}, and was planned for {planned}: the function of Schedule has made its "
-            f"{type(scheduler).__name__} anew for {counts}, brought to where it stands ({times_stepped(scheduler)}): "
+            f"{kinds} anew for {counts}, brought to where it stands ({times_stepped(scheduler)}): "
             f"the learning rate is {_numbers(now)} there, and was {_numbers(rates)}",
             stacklevel=3,
         )

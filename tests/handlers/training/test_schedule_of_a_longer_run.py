@@ -3,6 +3,7 @@
 import warnings
 
 import pytest
+import torch
 from by_hand import batches, loss_fn, net, sgd
 from torch.optim import lr_scheduler
 
@@ -198,6 +199,23 @@ def test_of_one_of_several_updates():
     with pytest.warns(UserWarning, match="goes on to 40"):
         trainer.run(batches(10), max_epochs=4)
     assert [optimizer.param_groups[0]["lr"] for optimizer in optimizers] == [0.1, pytest.approx(0, abs=1e-12)]
+
+
+def test_of_several_optimizers_of_one_update_the_message_names_their_schedulers():
+    model = net()
+    optimizers = [torch.optim.SGD([parameter], lr=0.1) for parameter in model.parameters()]
+
+    def step(engine, batch):
+        with update.forward():
+            loss = loss_fn(model(batch[0]), batch[1])
+        update.backward(loss)
+
+    trainer = Engine(step)
+    update = Update(trainer, model, optimizers)
+    trainer.attach(Schedule(MAKE["LinearLR to 0"]))
+    trainer.run(batches(10), max_epochs=2)
+    with pytest.warns(UserWarning, match="has made its LinearLR anew for 40, brought to where it stands"):
+        trainer.run(batches(10), max_epochs=4)
 
 
 def test_beside_another_schedule_of_its_optimizer_it_stays_and_what_comes_is_told():
