@@ -81,9 +81,7 @@ class Registry(Listeners):
                 kind = handler.__name__
                 raise TypeError(f"the class {kind} has no attach(engine) to call; attach an object: {kind}(...)")
             if not isinstance(handler, Attachable):
-                raise TypeError(
-                    f"{handler!r} has no attach(engine); a plain function is added by add_event_handler or on"
-                )
+                raise TypeError(f"{handler!r} has no attach(engine); {_instead_of_attaching(handler)}")
             if any(handler is other for other in self.handlers.values()):
                 raise ValueError(f"this {type(handler).__name__} is attached to this engine already")
             check_unattached(handler, self)
@@ -265,3 +263,11 @@ class Registry(Listeners):
                 f'{who} watches "{name}", but the engine has: {", ".join(names) or "no metric"}. A metric that a '
                 f'handler of your own puts into state.metrics is made known by engine.declare_metrics("{name}")'
             )
+
+
+def _instead_of_attaching(thing: Any) -> str:
+    if isinstance(thing, list | tuple):
+        return "attach takes handlers one after the other: engine.attach(*handlers)"
+    if hasattr(thing, "get_last_lr"):
+        return "a scheduler of torch is stepped by a handler: engine.attach(Schedule(scheduler))"
+    return "a plain function is added by add_event_handler or on"

@@ -31,6 +31,8 @@ class LateOptimizer(Optimizer):
     """Stands in an update until its optimizer is made, as if it had one group of all that its models train."""
 
     def __init__(self, make: MakeOptimizer, modules: Mapping[str, nn.Module], update: str) -> None:
+        if isinstance(make, nn.Module):
+            raise TypeError(f"an Update takes the optimizer after its model, but got a second {type(make).__name__}")
         self._make = make
         self._modules = modules
         self._update = update

@@ -4,7 +4,8 @@ silently.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import torch
 from torch import nn
@@ -89,3 +90,16 @@ class ParameterNames:
 
 def _shape(value: object) -> tuple[int, ...]:
     return tuple(value.shape) if isinstance(value, torch.Tensor) else ()
+
+
+def modules_of(model: Any) -> dict[str, nn.Module]:
+    """The model of an update, or its models, by name. Raises TypeError for anything else."""
+    if isinstance(model, nn.Module):
+        return {"model": model}
+    models = list(model) if isinstance(model, Iterable) else []
+    if not models or not all(isinstance(each, nn.Module) for each in models):
+        raise TypeError(
+            "an Update takes its model, or a list of models, before the optimizer: Update(engine, model, optimizer); "
+            f"but got a {type(model).__name__} as the model"
+        )
+    return {str(place): each for place, each in enumerate(models)}

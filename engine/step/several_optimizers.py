@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping, Sequence
 from typing import Any
 
 import torch
@@ -21,7 +21,9 @@ class SeveralOptimizers(Optimizer):
     """
 
     def __init__(self, optimizers: Sequence[Optimizer]) -> None:
-        if isinstance(optimizers, set | frozenset | Mapping):  # a set's order is another in each process
+        if isinstance(optimizers, set | frozenset | Mapping) or not isinstance(
+            optimizers, Iterable
+        ):  # a set's order is another in each process
             kind = type(optimizers).__name__
             raise TypeError(f"an Update takes an optimizer or a list of them, in their order, but got a {kind}")
         self.optimizers = tuple(optimizers)

@@ -20,7 +20,7 @@ from leyden.engine.step.exchange import mean_over_ranks
 from leyden.engine.step.forward_pass import ForwardPass
 from leyden.engine.step.late_optimizer import LateOptimizer, MakeOptimizer
 from leyden.engine.step.loss_share import LossShare, in_list
-from leyden.engine.step.parameters import ParameterNames
+from leyden.engine.step.parameters import ParameterNames, modules_of
 from leyden.engine.step.several_optimizers import as_one
 from leyden.engine.step.slots import Slots, Tail
 from leyden.engine.step.window import scale_gradients
@@ -60,7 +60,7 @@ class Update(LossShare):
         super().__init__()
         self.engine = engine
         self.name = name
-        self.modules = {"model": model} if isinstance(model, nn.Module) else {str(i): m for i, m in enumerate(model)}
+        self.modules = modules_of(model)
         if callable(optimizer) and not isinstance(optimizer, torch.optim.Optimizer):
             optimizer = LateOptimizer(optimizer, self.modules, name)
         self.optimizer = as_one(optimizer)

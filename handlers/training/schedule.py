@@ -13,7 +13,7 @@ from torch.optim import lr_scheduler
 from leyden.engine import Engine, Events, Order, RemovableEventHandle, Stage, Update, UpdateEvents
 from leyden.engine.resume import UNKNOWN_SETTING
 from leyden.engine.step import groups_before, optimizers_in
-from leyden.engine.values import WatchedMetric
+from leyden.engine.values import WatchedMetric, whole_number
 from leyden.handlers.common.watched_metrics import value_of_ranks
 from leyden.handlers.training.made_anew import (
     Rates,
@@ -110,7 +110,7 @@ class Schedule:
         if per not in ("step", "epoch") or (watches and per == "step"):
             raise ValueError(f'Schedule steps per "step" or "epoch" (on a metric: "epoch"), but got per={per!r}')
         self.per = per
-        self.every = every
+        self.every = whole_number("Schedule(every=)", every, 1)
         self.update = update
         self._make: Any = None if made else scheduler
         self._made_for: int | None = None

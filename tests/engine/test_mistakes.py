@@ -123,6 +123,14 @@ class Hook:
         self.engine = engine
 
 
+def test_attaching_a_list_or_a_scheduler_says_what_to_write(engine):
+    with pytest.raises(TypeError, match=r"one after the other: engine.attach\(\*handlers\)"):
+        engine.attach([Hook(), Hook()])
+    scheduler = torch.optim.lr_scheduler.StepLR(torch.optim.SGD([torch.ones(1)], 0.1), 1)
+    with pytest.raises(TypeError, match=r"engine.attach\(Schedule\(scheduler\)\)"):
+        engine.attach(scheduler)
+
+
 @pytest.mark.parametrize("handler", [print, 3, Hook], ids=["function", "number", "class"])
 def test_attaching_what_is_no_handler(engine, handler):
     with pytest.raises(TypeError, match=r"has no attach\(engine\)"):

@@ -341,3 +341,17 @@ def test_nothing_is_left_after_a_short_run_or_an_error():
     with pytest.raises(ZeroDivisionError):
         trainer.run(batches(1), max_epochs=2)
     assert hooks(update.optimizer) == 0
+
+
+def test_what_is_no_model_and_what_is_no_optimizer_is_named():
+    model = nn.Linear(2, 1)
+    optimizer = torch.optim.SGD(model.parameters(), 0.01)
+    wrong = r"takes its model, or a list of models, before the optimizer: .* but got a SGD as the model"
+    with pytest.raises(TypeError, match=wrong):
+        Update(Engine(print), optimizer, model)
+    with pytest.raises(TypeError, match="but got a list as the model"):
+        Update(Engine(print), [model, optimizer], optimizer)
+    with pytest.raises(TypeError, match="takes the optimizer after its model, but got a second Linear"):
+        Update(Engine(print), model, model)
+    with pytest.raises(TypeError, match=r"an Update takes an optimizer or a list of them, .* but got a NoneType"):
+        Update(Engine(print), model, None)

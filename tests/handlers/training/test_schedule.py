@@ -320,6 +320,12 @@ def test_an_unknown_pace(per):
         Schedule(MAKE["StepLR"](sgd(net())), per=per)
 
 
+@pytest.mark.parametrize("make", [MAKE["StepLR"], lambda optimizer: lambda each, steps: MAKE["StepLR"](each)])
+def test_every_none_of_its_steps(make):
+    with pytest.raises(ValueError, match=r"Schedule\(every=\) must be at least 1, but is 0"):
+        Schedule(make(sgd(net())), every=0)
+
+
 def test_a_plateau_per_step():
     with pytest.raises(ValueError, match='on a metric: "epoch"'):
         Schedule(plateau(sgd(net())), per="step", metric="loss")
