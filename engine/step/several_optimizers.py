@@ -21,9 +21,8 @@ class SeveralOptimizers(Optimizer):
     """
 
     def __init__(self, optimizers: Sequence[Optimizer]) -> None:
-        if isinstance(optimizers, set | frozenset | Mapping) or not isinstance(
-            optimizers, Iterable
-        ):  # a set's order is another in each process
+        # A set's order is another in each process.
+        if isinstance(optimizers, set | frozenset | Mapping) or not isinstance(optimizers, Iterable):
             kind = type(optimizers).__name__
             raise TypeError(f"an Update takes an optimizer or a list of them, in their order, but got a {kind}")
         self.optimizers = tuple(optimizers)
