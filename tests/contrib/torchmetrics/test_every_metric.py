@@ -97,7 +97,7 @@ def test_the_ranks_find_what_one_process_finds_that_sees_all_batches(every_metri
 @pytest.mark.timeout(600)
 def test_a_killed_run_goes_on_with_what_all_had_seen(every_metric, run, tmp_path) -> None:
     killed, _ = run("goes_on.py", 2, tmp_path, "5")
-    assert "rank 0 ended with SIGKILL" in killed.stderr
+    assert "rank 0 ended with SIGKILL" in killed.stderr, killed.stderr
     (checkpoint,) = [folder for folder in tmp_path.iterdir() if "00000004" in folder.name]
     whole = every_metric.alone(range(12))
     for name in (*WINDOWS, *BY_CHANCE, *every_metric.ON_TWO_RANKS):
