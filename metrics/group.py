@@ -102,6 +102,11 @@ class MetricGroup:
                 f'the engine has a metric "{taken[0]}" already, beside: {", ".join(sorted(names))}; '
                 f"attach this {type(metric).__name__} under another name, or detach() the other first"
             )
+        if name in metric.names(name)[1:]:
+            raise ValueError(
+                f'the value of this {metric.kind} is a mapping with an item "{name}", which would take the place of '
+                "the mapping itself; attach it under another name"
+            )
         for source in _all_of(metric):
             if any(source in group.sources() for group in others):
                 raise ValueError(

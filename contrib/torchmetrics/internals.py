@@ -6,6 +6,7 @@ A release that takes one away makes tests/contrib/torchmetrics/test_internals.py
 from __future__ import annotations
 
 import inspect
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -76,19 +77,49 @@ def is_collection(metric: Any) -> bool:
     return hasattr(metric, "_groups")
 
 
-def renamed(collection: Any, name: str) -> str:
-    """A member's name in the collection's value, with prefix and postfix."""
-    return str(collection._set_name(name))
+def keys_of_collection(collection: Any, members: Mapping[str, tuple[Any, tuple[str, ...]]]) -> tuple[str, ...]:
+    """The keys of a collection's value, each member's given with those of its own value, empty for one that is no
+    mapping. How torchmetrics names them has many cases, so it does it itself, for stand-ins.
+    """
+    from torchmetrics import MetricCollection
+
+    if not members:
+        return ()
+    stand_ins = {name: _stand_in(metric, keys) for name, (metric, keys) in members.items()}
+    named = MetricCollection(stand_ins, prefix=collection.prefix, postfix=collection.postfix, compute_groups=False)  # type: ignore[arg-type]
+    named.update()
+    found = list(named.compute())
+    return tuple(found)
+
+
+def _stand_in(metric: Any, keys: tuple[str, ...]) -> Metric:
+    """One that measures nothing, whose value has these keys."""
+    from torchmetrics import Metric
+
+    class StandIn(Metric):
+        def update(self) -> None:
+            pass
+
+        def compute(self) -> Any:
+            return dict.fromkeys(keys, 0.0) if keys else 0.0
+
+    found = StandIn(sync_on_compute=False)
+    for attribute in ("prefix", "postfix", "_from_collection"):
+        if hasattr(metric, attribute):
+            setattr(found, attribute, getattr(metric, attribute))
+    return found
 
 
 def class_names(wrapper: Any) -> tuple[str, ...]:
     """The keys of a ClasswiseWrapper's value; empty where the data tell how many classes there are."""
-    if wrapper.labels is None:
-        return ()
+    labels = wrapper.labels
+    if labels is None:
+        counts = [getattr(wrapper.metric, name, None) for name in ("num_classes", "num_labels")]
+        labels = range(next((count for count in counts if isinstance(count, int)), 0))
     prefix, postfix = wrapper._prefix, wrapper._postfix
-    if prefix is None and postfix is None:
+    if not prefix and not postfix:
         prefix = f"{type(wrapper.metric).__name__.lower()}_"
-    return tuple(f"{prefix or ''}{label}{postfix or ''}" for label in wrapper.labels)
+    return tuple(f"{prefix or ''}{label}{postfix or ''}" for label in labels)
 
 
 def inner_metrics(metric: Any) -> list[Any]:

@@ -59,6 +59,13 @@ def test_a_name_is_given_once() -> None:
         Mean().attach(engine, None)
 
 
+def test_an_item_can_not_have_its_metrics_own_name() -> None:
+    engine = echo()
+    with pytest.raises(ValueError, match='the value of this Keyed is a mapping with an item "inner".*under another na'):
+        Keyed().attach(engine, "inner")
+    assert engine.metric_names() == []
+
+
 def test_an_unforeseen_item_can_not_hide_a_metric() -> None:
     class Unforeseen(Keyed):
         result_keys = ()

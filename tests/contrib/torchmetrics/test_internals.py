@@ -23,7 +23,7 @@ def test_a_state_declares_its_default_and_its_reduction() -> None:
 def test_names_of_wrappers() -> None:
     collection = torchmetrics.MetricCollection({"mse": torchmetrics.MeanSquaredError()}, prefix="val/", postfix="!")
     assert internals.is_collection(collection)
-    assert internals.renamed(collection, "mse") == "val/mse!"
+    assert internals.keys_of_collection(collection, {"mse": (collection["mse"], ())}) == ("val/mse!",)
     accuracy = torchmetrics.classification.MulticlassAccuracy(2, average=None)
     wrapped = torchmetrics.ClasswiseWrapper(accuracy, labels=["cat", "dog"])
     assert internals.class_names(wrapped) == ("multiclassaccuracy_cat", "multiclassaccuracy_dog")
