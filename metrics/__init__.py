@@ -26,7 +26,7 @@ from leyden.metrics.ranking import RankingMetric
 from leyden.metrics.regression import MeanAbsoluteError, MeanSquaredError, RootMeanSquaredError
 from leyden.metrics.running_average import RunningAverage
 from leyden.metrics.saved_states import all_parts
-from leyden.metrics.states import Declaration, StateReduction, StateValue
+from leyden.metrics.states import Declaration, StateReduction, StateValue, kept_on
 from leyden.metrics.usage import (
     BatchFiltered,
     BatchWise,
@@ -85,4 +85,5 @@ __all__ = [
     "all_parts",
     "described",
     "device_of",
+    "kept_on",
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -13,6 +14,8 @@ from leyden.metrics.outputs import described
 
 LAYOUT_SIZE = 1024
 """Bytes for what the rows hold, as JSON: a rank without data learns it from the others."""
+COMPILED_BY_LENGTH = ("xla",)
+"""Kinds of device where each length of what was kept is compiled anew."""
 _END = 256
 
 
@@ -20,7 +23,8 @@ class KeepsRows(Metric):
     """Base of metrics whose value needs all samples at once. They are one state of bytes, so that ranks gather them
     with one collective, whatever is kept; and a rank without data needs not know what that is.
 
-    The list grows with the epoch: on XLA, where each length is compiled anew, use a metric of constant memory instead.
+    The list grows with the epoch: on XLA, where each length is compiled anew, a warning says so once; with
+    device="cpu" it grows in the host's memory.
     """
 
     rows: list[torch.Tensor]
@@ -53,6 +57,8 @@ class KeepsRows(Metric):
         row = json.dumps([[[str(t.dtype).removeprefix("torch."), list(t.shape[1:])] for t in tensors], names])
         if row != self._row:
             self._begin(row)
+            if self.rows[0].device.type in COMPILED_BY_LENGTH:
+                warn_of_growth(type(self).__name__)
         rows = [_bytes(tensor) for tensor in tensors if tensor.numel()]
         if rows:
             self.rows.append(torch.cat(rows, 1).to(self.rows[0].device))
@@ -86,6 +92,16 @@ class KeepsRows(Metric):
             tensors.append(piece.view(dtype).view(len(rows), *shape))
             start += width
         return tensors, names
+
+
+def warn_of_growth(kind: str) -> None:
+    """Warns, once at each place of Python's, that a list on an XLA device has each epoch's end compiled anew."""
+    warnings.warn(
+        f"{kind} keeps every sample on the XLA device, where the end of each epoch of another length is compiled anew: "
+        f'{kind}(..., device="cpu") keeps them in the host\'s memory, and AUROC and AveragePrecision with thresholds= '
+        "count in bins",
+        stacklevel=2,
+    )
 
 
 def _bytes(tensor: torch.Tensor) -> torch.Tensor:

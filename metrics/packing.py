@@ -8,25 +8,35 @@ from typing import Any, NamedTuple
 
 import torch
 
+from leyden.metrics.states import kept_on
+
 ALIGNMENT = 16
 """Every tensor begins at a multiple of this many bytes, so that it can be read in place, whatever its dtype."""
-_MAGNITUDE = 0x7FFF_FFFF_FFFF_FFFF
 
 
 def in_order(values: torch.Tensor) -> torch.Tensor:
     """int64 in the order of the values; NaN comes above all, so that it is the greatest of any numbers beside it."""
     if not values.is_floating_point():
         return values.to(torch.int64)
-    values = values.to(torch.float64)
-    bits = torch.where(values.isnan(), torch.nan, values).view(torch.int64)
-    return torch.where(bits < 0, bits ^ _MAGNITUDE, bits)
+    wide, whole = _widest(values.device)
+    values = values.to(wide)
+    bits = torch.where(values.isnan(), torch.nan, values).view(whole)
+    return torch.where(bits < 0, bits ^ torch.iinfo(whole).max, bits).to(torch.int64)
 
 
 def from_order(numbers: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     """The values that `in_order` made these of."""
     if not dtype.is_floating_point:
         return numbers.to(dtype)
-    return torch.where(numbers < 0, numbers ^ _MAGNITUDE, numbers).view(torch.float64).to(dtype)
+    wide, whole = _widest(numbers.device)
+    bits = numbers.to(whole)
+    return torch.where(bits < 0, bits ^ torch.iinfo(whole).max, bits).view(wide).to(dtype)
+
+
+def _widest(device: torch.device) -> tuple[torch.dtype, torch.dtype]:
+    """The widest floats of a device, and whole numbers as wide."""
+    wide = kept_on(device.type, torch.float64)
+    return wide, torch.int64 if wide == torch.float64 else torch.int32
 
 
 class Packed(NamedTuple):

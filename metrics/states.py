@@ -122,13 +122,18 @@ def as_tensor(state: StateValue) -> torch.Tensor:
 def moved(
     tensor: torch.Tensor, device: torch.device, dtype: torch.dtype | None = None, *, copy: bool = False
 ) -> torch.Tensor:
-    """The tensor on a device; in float32 for float64 where the device has no float64 (Apple's mps)."""
-    dtype = tensor.dtype if dtype is None else dtype
-    if device.type == "mps" and dtype == torch.float64:
-        dtype = torch.float32
+    """The tensor on a device; in float32 for float64 where the device has none."""
+    dtype = kept_on(device.type, tensor.dtype if dtype is None else dtype)
     return tensor.to(device, dtype, copy=copy)
 
 
+def kept_on(device: str, dtype: torch.dtype) -> torch.dtype:
+    """The dtype in which a kind of device keeps what is in this one: Apple's mps has no float64, and a TPU has it only
+    in software, many times as slow.
+    """
+    return torch.float32 if dtype == torch.float64 and device in ("mps", "xla") else dtype
+
+
 def widened(tensor: torch.Tensor) -> torch.Tensor:
-    """Counts as floats that hold them exactly (up to 2**53; on mps 2**24)."""
+    """Counts as floats that hold them exactly (up to 2**53; on mps and xla 2**24)."""
     return moved(tensor, tensor.device, torch.float64)

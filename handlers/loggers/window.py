@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from leyden import distributed as dist
+from leyden.metrics import kept_on
 
 
 class _Sum:
@@ -101,6 +102,6 @@ def _one_number(value: torch.Tensor) -> torch.Tensor | None:
     """A tensor's one element in memory of its own, wide enough to add many to it; None if it has another number."""
     if value.numel() != 1 or value.is_complex() or not dist.is_whole(value):
         return None
-    dtype = torch.float32 if value.device.type == "mps" else torch.float64
+    dtype = kept_on(value.device.type, torch.float64)
     number = dist.local_part(value).detach().reshape(()).to(dtype, copy=True)
     return number.as_subclass(torch.Tensor)

@@ -1,11 +1,11 @@
-"""Where a device has no float64, sums are kept in float32 and lose nothing by it."""
+"""Devices without float64, and without lists that grow. No such device is here, so this machine's plays one."""
 
 import math
 
 import pytest
 import torch
 
-from leyden.metrics import GeometricMean, Mean, MeanAbsoluteError, MeanSquaredError, Perplexity
+from leyden.metrics import AUROC, GeometricMean, Mean, MeanAbsoluteError, MeanSquaredError, Perplexity, kept_on
 
 
 @pytest.fixture
@@ -70,3 +70,31 @@ def test_states_from_before_have_nothing_lost() -> None:
     metric = Mean()
     metric.load_state_dict({"_updates": 1, "total": torch.tensor(3.0, dtype=torch.float64), "count": 2})
     assert metric.compute() == 1.5
+
+
+@pytest.mark.parametrize("device", ["mps", "xla"])
+def test_which_they_are(device) -> None:
+    assert kept_on(device, torch.float64) == torch.float32
+    assert kept_on(device, torch.int64) == torch.int64
+    assert kept_on("cuda", torch.float64) == kept_on("cpu", torch.float64) == torch.float64
+
+
+@pytest.mark.filterwarnings("error::UserWarning")
+def test_a_list_that_grows_where_each_length_is_compiled_is_told_once(monkeypatch) -> None:
+    monkeypatch.setattr("leyden.metrics.kept_rows.COMPILED_BY_LENGTH", ("cpu",))
+    auroc, output = AUROC(), (torch.tensor([0.1, 0.9]), torch.tensor([0, 1]))
+    with pytest.warns(UserWarning, match=r'AUROC\(\.\.\., device="cpu"\) keeps them in the host'):
+        auroc.update(output)
+    auroc.update(output)  # a second warning would be an error
+    assert auroc.compute() == 1.0
+
+
+def test_the_order_of_floats_travels_without_float64_too(monkeypatch) -> None:
+    from leyden.metrics import packing
+
+    monkeypatch.setattr(packing, "kept_on", lambda device, dtype: torch.float32)
+    values = torch.tensor([-torch.inf, -2.5, -0.0, 0.0, 1e-30, 3.0, torch.inf, torch.nan])
+    order = packing.in_order(values)
+    assert order.dtype == torch.int64
+    assert order.tolist() == sorted(order.tolist())
+    assert torch.equal(packing.from_order(order, torch.float32).nan_to_num(7.0), values.nan_to_num(7.0))
