@@ -19,6 +19,7 @@ from leyden.engine import Engine, Events, Order
 from leyden.engine.values import WatchedMetric, leaves_of, whole_number
 from leyden.handlers.common.metric_modes import require_mode
 from leyden.handlers.common.number_checks import require_function, require_number
+from leyden.handlers.common.watched_metrics import require_number_of
 
 
 class EarlyStopping:
@@ -64,7 +65,7 @@ class EarlyStopping:
 
     def attach(self, engine: Engine[Any, Any]) -> None:
         if isinstance(self.metric, str):
-            engine.add_event_handler(Events.STARTED, engine.require_metric, self.metric, "EarlyStopping")
+            engine.add_event_handler(Events.STARTED, require_number_of, engine, self.metric, "EarlyStopping")
         engine.add_event_handler(Events.STARTED, self.start, order=Order.METRICS)
         engine.add_event_handler(Events.EPOCH_COMPLETED, self.check, order=Order.STOPPERS)
         engine.add_event_handler(Events.TERMINATE, self.tell)
@@ -120,8 +121,9 @@ class EarlyStopping:
             return float(value)
         kind, what = type(value).__name__, self._what()
         raise TypeError(
-            f"EarlyStopping compares numbers, but {what} is a {kind}: {value!r}. Watch one of its numbers, by a metric "
-            "of its own or a function of the engine"
+            f"EarlyStopping compares numbers, but {what} is a {kind}: {value!r}. Watch one number: a metric with an "
+            'average (F1(average="macro")), an item (attach F1()[1], or watch one by its own name), or a function of '
+            "the engine"
         )
 
     def _what(self) -> str:

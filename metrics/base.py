@@ -78,6 +78,9 @@ class Metric(Arithmetic):
     alone ("max"); else under their keys.
     """
 
+    number_instead = ""
+    """What to attach instead where a single number is watched, of a metric whose value is known to be none."""
+
     _updates: int
 
     def __init_subclass__(cls, **options: Any) -> None:

@@ -49,6 +49,7 @@ class ConfusionMatrix(ClassificationMetric):
             raise ValueError(f"a confusion matrix needs num_classes, at least 2, but got {num_classes!r}")
         self.num_classes = whole
         self.average = average
+        self.number_instead = "Accuracy() or MeanIoU(...)"
         self.add_state("matrix", torch.zeros(whole, whole, dtype=torch.int64), "sum")
         self.add_state("samples", 0, "sum")
 

@@ -65,6 +65,7 @@ class Overlap(Derived):
             ),
         )
         self.average = average
+        self.number_instead = "" if average else f'{type(self).__name__}(..., average="macro")'
 
     def _matrix(self, num_classes: int | Metric, options: Mapping[str, Any]) -> ConfusionMatrix:
         who = type(self).__name__

@@ -40,6 +40,7 @@ class ByClass(ClassificationMetric):
         if average not in (None, False, True, "macro", "micro", "weighted"):
             raise ValueError(f'average is False, None, "macro" (or True), "micro" or "weighted", but got {average!r}')
         self.average = "macro" if average is True else average
+        self.number_instead = f'{type(self).__name__}(average="macro")' if average is None else ""
         self.add_state("counts", torch.zeros(0, dtype=torch.int64), "sum")
         self.add_state("total", 0, "sum")
 

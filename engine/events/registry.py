@@ -261,8 +261,8 @@ class Registry(Listeners):
         if name not in names:
             raise ValueError(
                 f'{who} watches "{name}", but the engine has: {", ".join(names) or "no metric"}. A metric that a '
-                "handler of your own puts into state.metrics, or an item of a value that is a mapping, is made known by "
-                f'engine.declare_metrics("{name}")'
+                "handler of your own puts into state.metrics, or an item of a value that is a mapping, is made known "
+                f'by engine.declare_metrics("{name}")'
             )
 
 

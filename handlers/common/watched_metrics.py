@@ -8,18 +8,27 @@ from leyden import distributed as dist
 from leyden.engine import Engine, Update
 from leyden.engine.values import WatchedMetric
 from leyden.handlers.evaluating import Evaluate
-from leyden.metrics import MetricGroup
+from leyden.metrics import Metric, MetricGroup
 
 
 def require_number_of(engine: Engine[Any, Any], name: str, who: str) -> None:
-    """Raises ValueError if no metric of that name will come up, and TypeError for one whose values are mappings, where
-    its keys are known; `who` is the handler that watches it.
+    """Raises ValueError if no metric of that name will come up, and TypeError for one whose values are known to be no
+    numbers; `who` is the handler that watches it.
     """
     engine.require_metric(name, who)
-    if keys := _keys(engine, name):
-        prefix = name[: len(name) - len(keys[0])]
-        listed = ", ".join(f'"{prefix}{key}"' for key in keys[1:])
+    found = _measured(engine, name)
+    if found is None:
+        return
+    metric, own_name = found
+    if metric.result_keys:
+        prefix = name.removesuffix(own_name)
+        listed = ", ".join(f'"{prefix}{item}"' for item in metric.names(own_name)[1:])
         raise TypeError(f'{who} ranks by "{name}", which is no number, but a mapping; take one of its own: {listed}')
+    if metric.number_instead:
+        raise TypeError(
+            f'{who} ranks by "{name}", a {metric.kind} of which each value is several numbers; attach one that is '
+            f"a single number, such as {metric.number_instead}"
+        )
 
 
 def value_of_ranks(engine: Engine[Any, Any], watch: WatchedMetric, update: Update | None) -> tuple[bool, Any]:
@@ -31,14 +40,12 @@ def value_of_ranks(engine: Engine[Any, Any], watch: WatchedMetric, update: Updat
     return seen if update is not None and update.independent else dist.broadcast_object(seen)
 
 
-def _keys(engine: Engine[Any, Any], name: str) -> tuple[str, ...]:
-    """The metric's name on the engine that measures it, and those of its value's items; empty where it is no
-    mapping, or that is not known.
-    """
+def _measured(engine: Engine[Any, Any], name: str) -> tuple[Metric, str] | None:
+    """The metric with a value of that name, and its name on the engine that measures it; None where nobody knows."""
     for group in engine.find_handlers(MetricGroup):
-        if name in group.metrics and group.metrics[name].result_keys:
-            return tuple(group.metrics[name].names(name))
+        if name in group.metrics:
+            return group.metrics[name], name
     for each in engine.find_handlers(Evaluate):
-        if name.startswith(each.prefix) and (keys := _keys(each.evaluator, name.removeprefix(each.prefix))):
-            return keys
-    return ()
+        if name.startswith(each.prefix) and (found := _measured(each.evaluator, name.removeprefix(each.prefix))):
+            return found
+    return None
