@@ -6,8 +6,10 @@ import operator
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from functools import partial
+from numbers import Number
 from typing import TYPE_CHECKING, Any, TypeAlias, Union
 
+import numpy as np
 import torch
 
 if TYPE_CHECKING:
@@ -23,47 +25,56 @@ class Arithmetic(ABC):
     def derive(self, function: Callable[..., Any], *operands: Any, **named: Any) -> Metric:
         """The metric `function(*operands, **named)`, where metrics among these stand for their results."""
 
+    def _combined(self, function: Callable[[Any, Any], Any], one: Any, other: Any) -> Metric:
+        for operand in (one, other):
+            if not isinstance(operand, Arithmetic | torch.Tensor | Number | np.ndarray) and not _measures(operand):
+                raise TypeError(
+                    f"metrics are combined with metrics, numbers and tensors, but got {operand!r} beside a "
+                    f"{type(self).__name__}"
+                )
+        return self.derive(function, one, other)
+
     def __add__(self, other: Operand) -> Metric:
-        return self.derive(operator.add, self, other)
+        return self._combined(operator.add, self, other)
 
     def __radd__(self, other: Operand) -> Metric:
-        return self.derive(operator.add, other, self)
+        return self._combined(operator.add, other, self)
 
     def __sub__(self, other: Operand) -> Metric:
-        return self.derive(operator.sub, self, other)
+        return self._combined(operator.sub, self, other)
 
     def __rsub__(self, other: Operand) -> Metric:
-        return self.derive(operator.sub, other, self)
+        return self._combined(operator.sub, other, self)
 
     def __mul__(self, other: Operand) -> Metric:
-        return self.derive(operator.mul, self, other)
+        return self._combined(operator.mul, self, other)
 
     def __rmul__(self, other: Operand) -> Metric:
-        return self.derive(operator.mul, other, self)
+        return self._combined(operator.mul, other, self)
 
     def __truediv__(self, other: Operand) -> Metric:
-        return self.derive(operator.truediv, self, other)
+        return self._combined(operator.truediv, self, other)
 
     def __rtruediv__(self, other: Operand) -> Metric:
-        return self.derive(operator.truediv, other, self)
+        return self._combined(operator.truediv, other, self)
 
     def __floordiv__(self, other: Operand) -> Metric:
-        return self.derive(operator.floordiv, self, other)
+        return self._combined(operator.floordiv, self, other)
 
     def __rfloordiv__(self, other: Operand) -> Metric:
-        return self.derive(operator.floordiv, other, self)
+        return self._combined(operator.floordiv, other, self)
 
     def __mod__(self, other: Operand) -> Metric:
-        return self.derive(operator.mod, self, other)
+        return self._combined(operator.mod, self, other)
 
     def __rmod__(self, other: Operand) -> Metric:
-        return self.derive(operator.mod, other, self)
+        return self._combined(operator.mod, other, self)
 
     def __pow__(self, other: Operand) -> Metric:
-        return self.derive(operator.pow, self, other)
+        return self._combined(operator.pow, self, other)
 
     def __rpow__(self, other: Operand) -> Metric:
-        return self.derive(operator.pow, other, self)
+        return self._combined(operator.pow, other, self)
 
     def __neg__(self) -> Metric:
         return self.derive(operator.neg, self)
@@ -78,6 +89,10 @@ class Arithmetic(ABC):
         """A method of tensors, applied to the result: `(2 * p * r / (p + r)).mean()`."""
         # Only asked for what a metric has not itself. A misspelt name must not become a metric.
         if name.startswith("_") or not callable(getattr(torch.Tensor, name, None)):
+            if "declarations" not in vars(self):
+                raise AttributeError(
+                    f"{type(self).__name__} has no {name!r}: its __init__ must call super().__init__(output_transform)"
+                )
             raise AttributeError(f"{type(self).__name__} has no {name!r}, and tensors have no method of that name")
         return partial(self.derive, partial(_call, name), self)
 
@@ -88,3 +103,8 @@ class Arithmetic(ABC):
 
 def _call(method: str, value: Any, *args: Any, **named: Any) -> Any:
     return getattr(torch.as_tensor(value), method)(*args, **named)
+
+
+def _measures(operand: Any) -> bool:
+    """Whether it may be a metric of another package."""
+    return hasattr(operand, "compute") and not isinstance(operand, type)

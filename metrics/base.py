@@ -79,7 +79,7 @@ class Metric(Arithmetic):
     """
 
     number_instead = ""
-    """What to attach instead where a single number is watched, of a metric whose value is known to be none."""
+    """What to attach where a single number is watched, if the value is known to be none."""
 
     _updates: int
 
@@ -154,9 +154,7 @@ class Metric(Arithmetic):
         """The value: a number, a tensor or a mapping of them. Raises NotComputableError before any update."""
 
     def verify(self) -> None:
-        """Raises what updates noticed on the device without waiting. Called on an engine before `compute`, with the
-        states of all ranks.
-        """
+        """Raises what updates noticed without waiting for the device; called before `compute`, with all states."""
 
     # -- on an engine --------------------------------------------------------------------------------------------------
 
@@ -169,6 +167,9 @@ class Metric(Arithmetic):
         evaluate may share it) or has another usage on this one; TypeError if it is given no name.
         """
         add_to_group(engine, name, self, EPOCH_WISE if usage is None else self.take_usage(usage_of(usage)))
+
+    def check(self) -> None:
+        """Raises ValueError if it can't be measured here; called as it is attached, by itself or in a derived one."""
 
     def take_usage(self, usage: MetricUsage) -> MetricUsage:
         """The usage for the group that the metric comes into. Raises ValueError for one that the metric can't have."""
@@ -186,13 +187,10 @@ class Metric(Arithmetic):
         """Updates from an engine's output, through the output_transform."""
         if self.output_transform is not None:
             output = self.output_transform(output)
-        if self.skip_unrolling or not isinstance(output, tuple | list) or not output:
-            self.update(output)
-        elif all(isinstance(part, tuple | list) for part in output):
-            for each in zip(*output, strict=True):
-                self.update(each)
-        else:
-            self.update(output)
+        several = not self.skip_unrolling and isinstance(output, tuple | list) and len(output) > 0
+        unrolled = several and all(isinstance(part, tuple | list) for part in output)
+        for each in zip(*output, strict=True) if unrolled else (output,):
+            self.update(each)
 
     # -- for the group that measures an engine -------------------------------------------------------------------------
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from leyden.engine.values import from_another_package
 from leyden.metrics.base import Metric
 
 
@@ -23,8 +24,8 @@ class Derived(Metric):
     def __init__(self, function: Callable[..., Any], *operands: Any, **named: Any) -> None:
         super().__init__()
         self.function = function
-        self.operands = operands
-        self.named = named
+        self.operands = tuple(map(_measuring, operands))
+        self.named = {name: _measuring(operand) for name, operand in named.items()}
         self._begun = True  # its sources begin for themselves
 
     def sources(self) -> tuple[Metric, ...]:
@@ -88,6 +89,14 @@ class Derived(Metric):
 
     def _check_updated(self) -> None:
         """The sources check this themselves."""
+
+
+def _measuring(operand: Any) -> Any:
+    """The operand, or what measures with it where it is a metric of another package."""
+    if isinstance(operand, Metric | torch.Tensor) or not hasattr(operand, "compute"):
+        return operand
+    found = from_another_package(operand, None)
+    return operand if found is None else found
 
 
 MetricsLambda = Derived

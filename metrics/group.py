@@ -115,6 +115,8 @@ class MetricGroup:
                 )
         self._check_private(name, metric)
         for source in _all_of(metric):
+            source.check()
+        for source in _all_of(metric):
             source.owners.check_claim(self, source, trains=self.trains)
         for source in _all_of(metric):
             source.owners.claim(self, trains=self.trains)

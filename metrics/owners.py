@@ -39,7 +39,7 @@ class Owners:
             gc.collect()  # engines are circles of references: one that is left behind may still be there
         if self._clashes(group, trains):
             raise ValueError(
-                f"this {type(metric).__name__} measures another engine already, and would mix the numbers of both: "
+                f"this {metric.kind} measures another engine already, and would mix the numbers of both: "
                 f"{CURE}, or detach() this one from the other engine first"
             )
 
@@ -62,6 +62,6 @@ class Owners:
         """Raises RuntimeError if another engine began an epoch since this group's did."""
         if len(self._groups) > 1 and self._user is not None and self._user() is not group:
             raise RuntimeError(
-                f"this {type(metric).__name__} measures two engines, and one began an epoch in the midst of the "
+                f"this {metric.kind} measures two engines, and one began an epoch in the midst of the "
                 f"other's, which mixed their numbers: {CURE}"
             )

@@ -23,13 +23,12 @@ from leyden.contrib.torchmetrics.nodes import (
 )
 from leyden.contrib.torchmetrics.refused import refuse, refuse_on_ranks, refuse_trackers
 from leyden.contrib.torchmetrics.result_names import result_keys, say_little
-from leyden.engine import Engine
 from leyden.metrics import (
     Metric,
     OutputTransform,
     StateValue,
-    Usage,
     all_parts,
+    described,
     device_of,
 )
 
@@ -52,7 +51,10 @@ def adapt(metric: Any, output_transform: OutputTransform | None = None) -> Torch
     found: TorchMetric | None = vars(metric).get(_ADAPTER, _NOBODY).adapter
     if found is not None and found.metric is metric and found.given_transform is output_transform:
         return found
-    return TorchMetric(metric, output_transform)
+    made = TorchMetric(metric, output_transform)
+    if found is None:  # so that one object is one metric, wherever it stands in an expression
+        vars(metric)[_ADAPTER] = _MeasuredBy(made)
+    return made
 
 
 class TorchMetric(Metric):
@@ -98,11 +100,10 @@ class TorchMetric(Metric):
 
     # -- measuring -----------------------------------------------------------------------------------------------------
 
-    def attach(self, engine: Engine[Any, Any], name: str = "", usage: Usage = None) -> None:
+    def check(self) -> None:
         self._check_parts()
         for node in self._nodes.values():
             refuse_on_ranks(node)
-        super().attach(engine, name, usage)
         for module in (self.metric, *self._nodes.values()):
             vars(module)[_ADAPTER] = _MeasuredBy(self)
 
@@ -112,7 +113,14 @@ class TorchMetric(Metric):
 
     def update(self, output: Any) -> None:
         arguments, named = self._arguments.of(output)
-        self.metric.update(*arguments, **named)
+        try:
+            self.metric.update(*arguments, **named)
+        except Exception as error:
+            error.add_note(
+                f"raised as {self.kind} was updated with {described(output)}; output_transform= makes what its update "
+                "takes of an engine's output"
+            )
+            raise
 
     def compute(self) -> Any:
         return self.metric.compute()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from leyden import distributed as dist
+from leyden.metrics import Metric
 
 
 def refuse_trackers(metric: Any) -> None:
@@ -17,7 +18,16 @@ def refuse_trackers(metric: Any) -> None:
 
 
 def refuse(node: Any) -> None:
-    """Raises ValueError for one that can't be measured as an engine measures."""
+    """Raises ValueError for one that can't be measured as an engine measures, TypeError for arithmetic of torchmetrics
+    with a metric of leyden, which would be a constant in it.
+    """
+    for operand in (getattr(node, "metric_a", None), getattr(node, "metric_b", None)):
+        if isinstance(operand, Metric):
+            raise TypeError(
+                f"torchmetrics can't compute with a metric of leyden, {type(operand).__name__}; leyden's arithmetic "
+                "takes those of both. It begins with leyden's, Accuracy() + MulticlassRecall(3), or is written "
+                "MetricsLambda(operator.sub, MulticlassRecall(3), Accuracy())"
+            )
     for option in ("process_group", "dist_sync_fn"):
         if getattr(node, option, None) is not None:
             raise ValueError(

@@ -1,5 +1,6 @@
 """Values as users and data give them: whole numbers, nested containers of tensors, metrics by name."""
 
+from leyden.engine.values.attach_metrics import from_another_package
 from leyden.engine.values.metric_values import Deferred, MetricValues
 from leyden.engine.values.metric_watch import MetricWatch, WatchedMetric
 from leyden.engine.values.moving import Move, move_module, move_nested, mover, to_device
@@ -28,6 +29,7 @@ __all__ = [
     "as_whole",
     "detached",
     "first_tensor",
+    "from_another_package",
     "items_of",
     "leaves_by_name",
     "leaves_of",

@@ -22,9 +22,10 @@ def attach_metrics(engine: Engine[Any, Any], metrics: Mapping[str, Any] | None) 
     if metrics is None:
         return
     if not isinstance(metrics, Mapping):
+        kind = type(metrics).__name__
+        named = f'; a {kind} is one of them: {{"more": {kind}(...)}}' if from_another_package(metrics, None) else ""
         raise TypeError(
-            f'metrics= takes metrics by name, such as {{"accuracy": Accuracy()}}, but got {type(metrics).__name__}: '
-            f"{metrics!r}"
+            f'metrics= takes metrics by name, such as {{"accuracy": Accuracy()}}, but got {kind}: {metrics!r}{named}'
         )
     for name, metric in {name: adapted(name, metric, None, "metrics=") for name, metric in metrics.items()}.items():
         metric.attach(engine, name)
@@ -51,6 +52,14 @@ def _lead(engine: Engine[Any, Any], metric: Any) -> None:
         engine.measured.lead_to(metric)
 
 
+def from_another_package(metric: Any, output_transform: Callable[[Any], Any] | None) -> Any:
+    """What measures with a metric of another package, None where no adapter knows it."""
+    from importlib.metadata import entry_points  # costs as much as all else that leyden.engine imports
+
+    found = (entry.load()(metric, output_transform) for entry in entry_points(group=ADAPTERS))
+    return next((each for each in found if each is not None), None)
+
+
 def adapted(name: str, metric: Any, output_transform: Callable[[Any], Any] | None, who: str) -> Any:
     """What is attached for that metric: itself, or what an adapter makes of it.
 
@@ -63,11 +72,8 @@ def adapted(name: str, metric: Any, output_transform: Callable[[Any], Any] | Non
         if output_transform is None or getattr(metric, "output_transform", None) is output_transform:
             return metric
         raise ValueError(f"give the output_transform to {type(metric).__name__} itself, where it is made")
-    from importlib.metadata import entry_points  # costs as much as all else that leyden.engine imports
-
-    for entry in entry_points(group=ADAPTERS):
-        if (found := entry.load()(metric, output_transform)) is not None:
-            return found
+    if (found := from_another_package(metric, output_transform)) is not None:
+        return found
     kind, package = type(metric).__name__, type(metric).__module__.partition(".")[0]
     problem = f'{who} got {kind} of {package} for "{name}", which has no attach(engine, name).'
     if all(hasattr(metric, method) for method in ("reset", "update", "compute")):

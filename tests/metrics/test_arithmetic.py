@@ -106,3 +106,11 @@ def test_a_derived_metric_works_without_an_engine() -> None:
 def test_a_metric_is_no_sequence() -> None:
     with pytest.raises(TypeError, match="not iterable"):
         list(Accuracy())
+
+
+@pytest.mark.parametrize("other", ["a", None, [1.0], Accuracy])
+def test_with_anything_else_is_an_error_at_once(other) -> None:
+    with pytest.raises(TypeError, match="metrics are combined with metrics, numbers and tensors, but got"):
+        Accuracy() + other
+    with pytest.raises(TypeError, match="metrics are combined with metrics, numbers and tensors, but got"):
+        other * Accuracy()
