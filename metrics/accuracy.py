@@ -11,6 +11,7 @@ from leyden.metrics.base import Device, OutputTransform
 from leyden.metrics.classification import ClassificationMetric
 from leyden.metrics.errors import require_samples
 from leyden.metrics.label_shapes import flat
+from leyden.metrics.outputs import described
 from leyden.metrics.states import widened
 
 
@@ -48,7 +49,7 @@ class Accuracy(ClassificationMetric):
 
     def update(self, output: Any) -> None:
         kind, y_pred, y, classes, kept = self.labels(output)
-        right = y_pred == y if self.top_k == 1 else self._among_the_best(output[0], y, kind, classes)
+        right = y_pred == y if self.top_k == 1 else self._among_the_best(output, y, kind, classes)
         if kind == "multilabel":
             right = (right if kept is None else right | ~kept).all(1)
             kept = None if kept is None else kept.any(1)
@@ -58,13 +59,13 @@ class Accuracy(ClassificationMetric):
         self.correct += found if found.device == self.correct.device else found.to(self.correct.device)
         self.total += y.shape[0]
 
-    def _among_the_best(self, scores: torch.Tensor, y: torch.Tensor, kind: str, classes: int) -> torch.Tensor:
+    def _among_the_best(self, output: Any, y: torch.Tensor, kind: str, classes: int) -> torch.Tensor:
         if kind != "multiclass" or self.top_k > classes:
             raise ValueError(
                 f"Accuracy(top_k={self.top_k}) needs scores (N, C, ...) of at least {self.top_k} classes as y_pred and "
-                f"class indices as y, but found {kind} ones of {classes} classes"
+                f"class indices as y, but found {kind} ones of {classes} classes: {described(output)}"
             )
-        best = scores.topk(self.top_k, 1).indices
+        best = output[0].topk(self.top_k, 1).indices
         return torch.stack([flat(each) == y for each in best.unbind(1)]).any(0)
 
     def labels_seen(self) -> int:

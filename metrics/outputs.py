@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from typing import Any
 
+import numpy as np
 import torch
 
 from leyden.engine.values import first_tensor, map_tensors
@@ -57,6 +58,8 @@ def described(value: Any) -> str:
     """A value for an error message: its type, and the shapes in it."""
     if isinstance(value, torch.Tensor):
         return f"a tensor of shape {tuple(value.shape)}, {str(value.dtype).removeprefix('torch.')}"
+    if isinstance(value, np.ndarray):
+        return f"an array of shape {value.shape}, {value.dtype}"
     if isinstance(value, Mapping):
         return f"a mapping with the keys {', '.join(map(str, value)) or '(none)'}"
     if isinstance(value, tuple | list):

@@ -43,7 +43,10 @@ class Declaration:
                 f"the ranks, stacked; but got {reduction!r}"
             )
         if isinstance(default, bool) or not isinstance(default, torch.Tensor | int):
-            raise TypeError(f"the default of a state must be a tensor or a whole number, but is {default!r}")
+            raise TypeError(
+                f"the default of a state must be a tensor or a whole number, but is {default!r}; write "
+                'torch.tensor(0.0) or, under "cat", torch.empty(0) of the dtype of what is appended'
+            )
         counter = isinstance(default, int)
         tensor = torch.as_tensor(default).detach().clone()
         if counter and reduction not in ("sum", "max", "min"):

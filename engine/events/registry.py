@@ -271,4 +271,6 @@ def _instead_of_attaching(thing: Any) -> str:
         return "attach takes handlers one after the other: engine.attach(*handlers)"
     if hasattr(thing, "get_last_lr"):
         return "a scheduler of torch is stepped by a handler: engine.attach(Schedule(scheduler))"
+    if all(hasattr(thing, method) for method in ("reset", "update", "compute")):
+        return f'a metric is measured under a name: engine.attach_metric("name", {type(thing).__name__}(...))'
     return "a plain function is added by add_event_handler or on"

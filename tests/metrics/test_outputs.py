@@ -106,3 +106,8 @@ def test_an_output_transform_must_be_a_function() -> None:
 def test_the_mean_takes_numbers_only() -> None:
     with pytest.raises(TypeError, match=r"Mean takes a number, a tensor, or .* but found a mapping with the keys loss"):
         Mean().update({"loss": 1.0})
+
+
+def test_arrays_are_told_by_their_shape_alone(measured) -> None:
+    with pytest.raises(TypeError, match=r"but found a tuple of 2: \(an array of shape \(2,\), float32; an array"):
+        measured([(Y_PRED.numpy(), Y.numpy())], mse=MeanSquaredError())

@@ -116,9 +116,20 @@ def test_a_state_is_declared_so_that_it_can_be_reduced() -> None:
         metric.add_state("more", torch.zeros(2), "cat")
     with pytest.raises(ValueError, match=r"use torch\.int64"):
         metric.add_state("more", torch.tensor(False), "sum")
-    with pytest.raises(TypeError, match=r"a tensor or a whole number, but is 0\.5"):
+    with pytest.raises(TypeError, match=r"a tensor or a whole number, but is 0\.5; write torch\.tensor\(0\.0\)"):
         metric.add_state("more", 0.5, "sum")
+    with pytest.raises(TypeError, match=r'but is \[\]; write .*under "cat", torch\.empty\(0\)'):
+        metric.add_state("more", [], "cat")
     with pytest.raises(ValueError, match="can't have a state 'worst'"):
         metric.add_state("worst", torch.tensor(0.0), "max")
     with pytest.raises(ValueError, match="can't have a state 'update'"):
         metric.add_state("update", torch.tensor(0.0), "max")
+
+
+def test_a_forgotten_call_of_the_base_class_says_so(measured) -> None:
+    class Forgetful(Median):
+        def __init__(self):
+            pass
+
+    with pytest.raises(AttributeError, match=r"its __init__ must call super\(\)\.__init__\(output_transform\)"):
+        measured([torch.ones(1)], median=Forgetful())

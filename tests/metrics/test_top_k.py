@@ -59,3 +59,8 @@ def test_wrong_arguments_are_told() -> None:
         Accuracy(top_k=0)
     with pytest.raises(NotComputableError, match="has seen no sample"):
         Accuracy(top_k=2).compute()
+
+
+def test_class_indices_in_place_of_scores_are_told_by_their_shape() -> None:
+    with pytest.raises(ValueError, match=r"needs scores \(N, C, .*: a tuple of 2: \(a tensor of shape \(3,\), int64"):
+        Accuracy(top_k=2).update((torch.arange(3), torch.arange(3)))

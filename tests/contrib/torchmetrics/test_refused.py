@@ -62,3 +62,33 @@ def test_what_torchmetrics_says_of_wrong_values_names_the_metric(engine) -> None
     with pytest.raises(IndexError, match="out of bounds") as error:
         engine.run([(torch.ones(2), torch.ones(2))])
     assert error.value.__notes__ == ["raised as the Spoilt of the engine was computed"]
+
+
+@pytest.mark.parametrize(
+    ("metric", "output"),
+    [
+        (lambda: torchmetrics.classification.BinaryAccuracy(), (torch.eye(3), torch.arange(3))),
+        (lambda: torchmetrics.classification.MulticlassAccuracy(2), (torch.eye(3), torch.arange(3))),
+        (lambda: torchmetrics.retrieval.RetrievalMRR(), (torch.ones(3), torch.ones(3))),
+    ],
+    ids=["another task", "another number of classes", "an argument too few"],
+)
+def test_what_torchmetrics_says_of_a_wrong_output_names_the_metric_and_what_it_got(engine, metric, output) -> None:
+    measure = metric()
+    engine.attach_metric("measured", measure)
+    with pytest.raises((ValueError, RuntimeError, TypeError)) as caught:
+        engine.run([output])
+    (note,) = caught.value.__notes__
+    assert f"raised as {type(measure).__name__} was updated with a tuple of 2: (a tensor of shape (3" in note
+    assert "output_transform=" in note
+
+
+def test_one_that_is_attached_as_a_handler(engine) -> None:
+    with pytest.raises(TypeError, match=r'engine\.attach_metric\("name", MeanSquaredError\(\.\.\.\)\)'):
+        engine.attach(torchmetrics.MeanSquaredError())
+
+
+def test_a_collection_in_place_of_metrics_by_name() -> None:
+    collection = torchmetrics.MetricCollection([torchmetrics.MeanSquaredError()])
+    with pytest.raises(TypeError, match=r'a MetricCollection is one of them: \{"more": MetricCollection\(\.\.\.\)\}'):
+        supervised_evaluator(torch.nn.Identity(), metrics=collection)
