@@ -117,6 +117,11 @@ class Item:
         with_data = [part for part in self.parts if part[1] > 0] or self.parts[:1]
         parts = with_data if declaration.shaped_by_data or declaration.reduction == "mean" else self.parts
         tensors = [moved(torch.as_tensor(value).detach(), device, dtype) for value, _ in parts]
+        if declaration.reduction == "sum" and not declaration.fixed:
+            # As torch.sum does: small whole numbers would not hold the sum, nor truths how many there are.
+            tensors = [
+                each if each.is_floating_point() or each.is_complex() else each.to(torch.int64) for each in tensors
+            ]
         self.weight = sum(weight for _, weight in parts)
         if declaration.reduction == "mean":
             weights = [weight if self.weight else 1 for _, weight in parts]

@@ -97,6 +97,8 @@ class Declaration:
             return torch.zeros(shape, dtype=dtype)
         if dtype.is_floating_point:
             return torch.full(shape, -torch.inf if self.reduction == "max" else torch.inf, dtype=dtype)
+        if dtype == torch.bool:
+            return torch.full(shape, self.reduction == "min", dtype=dtype)
         info = torch.iinfo(dtype)
         return torch.full(shape, info.min if self.reduction == "max" else info.max, dtype=dtype)
 

@@ -1,0 +1,45 @@
+"""A torchmetrics metric of one's own: truths, small whole numbers, reductions that are functions."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("torchmetrics")
+
+SCRIPT = Path(__file__).parent / "scripts" / "own_states.py"
+
+
+@pytest.fixture(scope="module")
+def ranks(tmp_path_factory):
+    file = tmp_path_factory.mktemp("found") / "found.json"
+    done = subprocess.run(
+        [sys.executable, SCRIPT, "2", file],
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(file.read_text())
+
+
+def value(any_negative, all_positive, with_data, hundreds, most, product, seen):
+    names = ("any_negative", "all_positive", "ranks_with_data", "hundreds", "most", "product")
+    numbers = (any_negative, all_positive, with_data, hundreds, most, product)
+    return dict(zip(names, map(float, numbers), strict=True)) | {"seen": seen, "ordered": sorted(seen)}
+
+
+def test_the_values_of_the_ranks_are_reduced_as_torchmetrics_does(ranks) -> None:
+    for found in ranks:
+        assert found["uneven"] == value(True, False, 2, 300, 2, -8, [1.0, 2.0, -4.0])
+
+
+def test_a_rank_without_data_changes_nothing(ranks) -> None:
+    for found in ranks:
+        assert found["second empty"] == value(False, True, 1, 200, 2, 2, [1.0, 2.0])
+        assert found["first empty"] == value(True, False, 1, 100, 0, -4, [-4.0])
