@@ -153,11 +153,11 @@ class TorchMetric(Metric):
 
     @contextmanager
     def holding(self, states: Mapping[str, StateValue]) -> Iterator[None]:
+        for node in self._nodes.values():  # also where it is its own: a collection forgets less than it updates
+            internals.forget_computed(node)
         if not states:  # its own
             yield
             return
-        for node in self._nodes.values():
-            internals.forget_computed(node)
         # A list that was joined is a tensor then, as after torchmetrics' own synchronisation.
         joined = {
             name: each[0] for name, each in states.items() if isinstance(each, list) and self._joins(name) and each
