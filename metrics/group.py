@@ -137,14 +137,26 @@ class MetricGroup:
         """All metrics with states that it updates or resets."""
         return {source for metric in self.metrics.values() for source in _all_of(metric)}
 
-    def remove(self, metric: Metric) -> None:
-        """Forgets a metric, under all its names."""
+    def remove(self, engine: Engine[Any, Any], metric: Metric) -> None:
+        """Forgets a metric, under all its names; the values that are there stay as they are."""
+        for name in [name for name, each in self.metrics.items() if each is metric]:
+            self._leave(engine, name)
         self.metrics = {name: each for name, each in self.metrics.items() if each is not metric}
         kept = {source for each in self.metrics.values() for source in _all_of(each)}
         for source in _all_of(metric):
             if source not in kept:
                 source.owners.release(self)
         self._arrange()
+
+    def _leave(self, engine: Engine[Any, Any], name: str) -> None:
+        """The name, and those of its items, are free for others."""
+        for key in self._release(name):
+            if key in engine.state.metrics:
+                engine.state.metrics.settle(key)
+
+    def _release(self, name: str) -> set[str]:
+        """The names that the metric has in the state. Those that its value told are no longer its own."""
+        return {*self.metrics[name].names(name), *self._items.pop(name, ())}
 
     def _arrange(self) -> None:
         """Finds the metrics that have states, each once."""
@@ -213,7 +225,7 @@ class MetricGroup:
 
     def _leave_without(self, engine: Engine[Any, Any], name: str) -> None:
         """Removes the value of an earlier epoch, so that it is not mistaken for one of this epoch."""
-        for key in (name, *self._items.pop(name, ())):
+        for key in self._release(name):
             engine.state.metrics.pop(key, None)
 
     def _values(self, engine: Engine[Any, Any]) -> dict[Metric, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -44,7 +44,7 @@ def remove_from_groups(engine: Engine[Any, Any], metric: Metric) -> None:
     if not groups:
         raise ValueError(f"this {type(metric).__name__} is not attached to this engine")
     for group in groups:
-        group.remove(metric)
+        group.remove(engine, metric)
 
 
 def _made(usage: MetricUsage) -> MetricGroup:
@@ -103,6 +103,7 @@ class EachIteration(AtEvents):
         self._window = usage.window
         self._batches: dict[Metric, deque[dict[str, StateValue]]] = {}
         self._shown: list[tuple[str, Deferred]] = []
+        self._known: dict[str, Any] = {}  # the values that were read since the last batch
 
     def update(self, engine: Engine[Any, Any]) -> None:
         output = engine.state.output
@@ -112,7 +113,10 @@ class EachIteration(AtEvents):
             metric.observe(output)
             if self._batches:
                 self._batches[metric].append(_held(metric.states()))
+        self._known.clear()
         metrics = engine.state.metrics
+        for name in list(self._items):
+            self._leave_without(engine, name)  # of an epoch before, not all of which may be shown below
         for name, value in self._shown:
             metrics[name] = value
 
@@ -128,8 +132,14 @@ class EachIteration(AtEvents):
                 metric.reset()
                 metric.carried = list(self._batches[metric])
 
-    def _read(self, name: str) -> Any:
-        metric = self.metrics[name]
+    def _read(self, name: str, key: str | None) -> Any:
+        """The value, or the item of it that has this key."""
+        if name not in self._known:
+            self._known[name] = self._of_this_rank(self.metrics[name])
+        value = self._known[name]
+        return value.get(key) if key is not None and isinstance(value, Mapping) else value
+
+    def _of_this_rank(self, metric: Metric) -> Any:
         self._carry(metric.sources())
         values = computed(metric.sources(), together=False)
         if any(isinstance(value, NotComputableError) for value in values.values()):
@@ -143,10 +153,16 @@ class EachIteration(AtEvents):
                 metric: self._batches.get(metric) or deque(metric.carried, maxlen=self._window)
                 for metric in self._updated
             }
-        self._shown = [(name, Deferred(partial(self._read, name))) for name in self.metrics]
+        self._known.clear()
+        self._shown = [
+            (metric.item_name(name, key) if key is not None else name, Deferred(partial(self._read, name, key)))
+            for name, metric in self.metrics.items()
+            for key in (None, *metric.result_keys)
+        ]
 
     def _reset(self, metrics: Sequence[Metric]) -> None:
         super()._reset(metrics)
+        self._known.clear()
         for metric in metrics:
             if metric in self._batches:
                 self._batches[metric].clear()

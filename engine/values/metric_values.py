@@ -75,6 +75,10 @@ class MetricValues(ReadThrough):
         if (counts := self.counts) is not None:
             self.set_at[name] = counts.iteration + counts.step
 
+    def settle(self, name: str) -> None:
+        """Has that one stay as it is now, also if it is computed when it is read."""
+        dict.__setitem__(self, name, self[name])
+
     def is_of_now(self, name: str) -> bool:
         """Whether no iteration has begun, and no optimizer step was made, since this was set."""
         counts = self.counts

@@ -10,6 +10,7 @@ from leyden.metrics import (
     BatchWise,
     EpochWise,
     Mean,
+    Metric,
     MetricUsage,
     RunningAverage,
     RunningBatchWise,
@@ -163,3 +164,71 @@ def test_a_run_that_goes_on_shows_what_it_would_have_shown(stop) -> None:
     resumed.load_state_dict(stopped.state_dict())
     assert resumed.run(data, max_epochs=2).metrics == end
     assert then == whole[stop:]
+
+
+# -- what changes in the midst of it -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("usage", [BatchWise(), RunningWindow(2), RunningBatchWise()])
+def test_a_value_of_a_metric_that_is_detached_stays_as_it_was(usage) -> None:
+    engine = Engine(lambda engine, batch: batch, training=False)
+    mean, seen = Mean(), []
+    engine.attach_metric("mean", mean, usage=usage)
+    engine.add_event_handler(Events.ITERATION_COMPLETED(once=2), lambda engine: mean.detach(engine))
+    engine.add_event_handler(Events.ITERATION_COMPLETED, lambda engine: seen.append(dict(engine.state.metrics)["mean"]))
+    engine.run(BATCHES)
+    assert seen[1:] == [2.0 if usage == BatchWise() else 1.5] * 3
+    assert engine.state_dict()["metrics"] == {"mean": seen[1]}
+
+
+class Extremes(Metric):
+    """A value that is a mapping."""
+
+    required_output_keys = None
+
+    def __init__(self):
+        super().__init__()
+        self.add_state("least", torch.tensor(torch.inf), "min")
+        self.add_state("most", torch.tensor(-torch.inf), "max")
+
+    def update(self, output):
+        self.least = self.least.clamp(max=output)
+        self.most = self.most.clamp(min=output)
+
+    def compute(self):
+        return {"least": self.least, "most": self.most}
+
+
+class Foretold(Extremes):
+    """One whose keys are known before."""
+
+    result_keys = ("least", "most")
+
+
+def test_the_items_of_a_value_are_of_the_same_batches_as_the_value() -> None:
+    engine = Engine(lambda engine, batch: batch, training=False)
+    seen = []
+    engine.attach_metric("extremes", Foretold(), usage=BatchWise())
+    engine.add_event_handler(Events.ITERATION_COMPLETED, lambda engine: seen.append(dict(engine.state.metrics)))
+    engine.run(BATCHES, max_epochs=2)
+    assert seen == [{"extremes": {"least": x, "most": x}, "least": x, "most": x} for x in BATCHES * 2]
+
+
+def test_items_that_only_the_data_tell_are_there_at_the_end_of_an_epoch() -> None:
+    engine = Engine(lambda engine, batch: batch, training=False)
+    seen = []
+    engine.attach_metric("extremes", Extremes(), usage=SingleEpochRunningBatchWise())
+    engine.add_event_handler(Events.ITERATION_COMPLETED, lambda engine: seen.append(sorted(engine.state.metrics)))
+    engine.add_event_handler(Events.EPOCH_COMPLETED, lambda engine: seen.append(engine.state.metrics["most"]))
+    engine.run(BATCHES, max_epochs=2)
+    assert seen == [*[["extremes"]] * 4, 7.0] * 2
+
+
+def test_the_names_of_a_detached_metric_and_of_its_items_are_free() -> None:
+    engine = Engine(lambda engine, batch: batch, training=False)
+    extremes = Extremes()
+    engine.attach_metric("extremes", extremes)
+    assert engine.run(BATCHES).metrics["most"] == 7.0
+    extremes.detach(engine)
+    engine.attach_metric("others", Extremes())
+    assert engine.run([9.0]).metrics["most"] == 9.0
