@@ -6,7 +6,7 @@ from leyden.engine.step.late_optimizer import LateOptimizer, MakeOptimizer
 from leyden.engine.step.parameters import named_parameters, plain_name
 from leyden.engine.step.several_optimizers import groups_before, optimizer_kind, optimizers_in
 from leyden.engine.step.slots import Driver, GradientScaler, GradientSync, Tail
-from leyden.engine.step.step_count import completed, planned_steps
+from leyden.engine.step.step_count import Stand, completed, planned_steps, steps_to_come
 from leyden.engine.step.update import Update
 from leyden.engine.step.window import parameters_by_name
 
@@ -17,6 +17,7 @@ __all__ = [
     "LateOptimizer",
     "MakeOptimizer",
     "ModelCall",
+    "Stand",
     "Tail",
     "Update",
     "call_arguments",
@@ -28,4 +29,5 @@ __all__ = [
     "parameters_by_name",
     "plain_name",
     "planned_steps",
+    "steps_to_come",
 ]

@@ -45,12 +45,20 @@ def planned_steps(engine: Engine[Any, Any], asked: RunArguments, update: Update)
 
     Each batch is taken to go backward once, and no step to be skipped.
     """
-    if not update.slots.one_pass:
-        return None
     limit = asked.max_iters
     epochs = count(1) if limit is not None else range(1, (asked.max_epochs or 1) + 1)
+    found = _steps_in(epochs, engine, asked, update)
+    return None if found is None else found[0] + (found[1] > 0)
+
+
+def _steps_in(
+    epochs: Iterable[int], engine: Engine[Any, Any], asked: RunArguments, update: Update
+) -> tuple[int, int] | None:
+    """Steps in these epochs, and batches that the last window still wants."""
+    if not update.slots.one_pass:
+        return None
+    limit, state, now = asked.max_iters, engine.state, engine.state.epoch
     iterations = steps = open_still = 0
-    state, now = engine.state, engine.state.epoch
     try:
         for state.epoch in epochs:  # by which some handlers say how long it is, and how many batches make a step
             batches = _length(engine, asked) or limit
@@ -64,7 +72,47 @@ def planned_steps(engine: Engine[Any, Any], asked: RunArguments, update: Update)
                 break
     finally:
         state.epoch = now
-    return steps + (open_still > 0)
+    return steps, open_still
+
+
+@dataclass(frozen=True)
+class Stand:
+    """Where a run stands: whole epochs that are done, and batches of the next one, of so many."""
+
+    epochs: int
+    batches: int = 0
+    length: int = 1
+
+    @classmethod
+    def of(cls, engine: Engine[Any, Any]) -> Stand:
+        state = engine.state
+        done = state.iteration - engine.cursor.epoch_start
+        if engine.cursor.epoch_open and state.epoch_length is not None and done < state.epoch_length:
+            return cls(state.epoch - 1, done, state.epoch_length)
+        return cls(state.epoch)
+
+
+def steps_to_come(engine: Engine[Any, Any], update: Update, stand: Stand) -> int | None:
+    """Optimizer steps from there to the end of the run, in batches as they are now; None where nobody knows, or where
+    the run ends after so many iterations, whatever their size.
+    """
+    asked = completed(engine)
+    whole = planned_steps(engine, asked, update)
+    before = _steps_in(range(1, stand.epochs + 1), engine, asked, update)
+    if whole is None or before is None or asked.max_iters is not None:
+        return None
+    steps, open_still = before
+    if stand.batches:
+        state, now = engine.state, engine.state.epoch
+        state.epoch = stand.epochs + 1
+        try:
+            batches = stand.batches * (_length(engine, asked) or 0) // stand.length
+            size = 1 if update.slots.window is None else update.slots.window()
+        finally:
+            state.epoch = now
+        if batches >= open_still:
+            steps += (open_still > 0) + (batches - open_still) // size
+    return whole - steps
 
 
 def _length(engine: Engine[Any, Any], asked: RunArguments) -> int | None:

@@ -23,7 +23,8 @@ from leyden.handlers.training.made_anew import (
     tell_made_anew,
     times_stepped,
 )
-from leyden.handlers.training.schedule_totals import UNITS, counts_by_pace, require_reach, run_counts, warn_of_misfits
+from leyden.handlers.training.planned_count import PlannedCount
+from leyden.handlers.training.schedule_totals import UNITS, require_reach, warn_of_misfits
 from leyden.handlers.training.scheduler_settings import kind_of, made_with
 from leyden.handlers.training.schedulers_of_several import make_for, outermost_in, with_warm_up
 from leyden.handlers.training.torch_schedulers import (
@@ -111,12 +112,12 @@ class Schedule:
             raise ValueError(f'Schedule steps per "step" or "epoch" (on a metric: "epoch"), but got per={per!r}')
         self.per = per
         self.every = whole_number("Schedule(every=)", every, 1)
+        self._planned = PlannedCount(per, self.every)
         self.update = update
         self._make: Any = None if made else scheduler
         self._made_for: int | None = None
         self._made_from: Rates = []
-        self._counted: int | None = None
-        """How often it steps in the run, as it was known when the run began or was extended."""
+        self._function_was_given: int | None = None
         self._unmade: list[dict[str, Any]] = []  # the groups' numbers before the function made its scheduler
         self._handle: RemovableEventHandle | None = None
         self._target: Update | None = None
@@ -154,6 +155,7 @@ class Schedule:
     def attach(self, engine: Engine[Any, Any]) -> None:
         self._target = self._find_target(engine)
         engine.add_event_handler(Events.STARTED, self.start, order=Order.METRICS)
+        self._planned.attach(engine, self._target)
         if self.per == "epoch":
             engine.add_event_handler(Events.EPOCH_COMPLETED(every=self.every), self.step)
             if self.metric is not None:
@@ -215,7 +217,7 @@ class Schedule:
     def _make_for(self, engine: Engine[Any, Any]) -> None:
         """Calls the function to make the scheduler for a run that begins; a continued run keeps its own."""
         assert self._target is not None
-        steps = run_counts(engine, self._target, self.per, self.every)
+        steps = self._planned.now()
         if self.scheduler is not None and (engine.state.iteration > 0 or steps == self._made_for):
             return
         if steps is None:
@@ -243,6 +245,7 @@ class Schedule:
             put_numbers(optimizer.param_groups, self._unmade)
 
     def _take_from_function(self, optimizer: torch.optim.Optimizer, steps: int) -> None:
+        self._function_was_given = steps
         number = max(1, steps - self._warmup[0])
         self._take(make_for(self._make, optimizer, number), number)
 
@@ -256,9 +259,8 @@ class Schedule:
         self._made_for = self._beginning = None  # a run from the beginning makes its own
         bring_to(self.scheduler, times)
         self._listen()
-        tell_made_anew(self.scheduler, steps, planned, UNITS[self.per], rates)
-
-    # -- in a run --------------------------------------------------------------------------------------------
+        if steps != planned:
+            tell_made_anew(self.scheduler, steps, planned, UNITS[self.per], rates)
 
     def start(self, engine: Engine[Any, Any]) -> None:
         """Treats a metric that is there already (restored, perhaps) as old; resets at the beginning of a run."""
@@ -276,15 +278,16 @@ class Schedule:
             self._load_schedule(self._beginning[0])
             put_numbers(groups, self._beginning[1])
         counts = self._counts(engine)
-        self._counted = counts.get(self.per)
+        self._planned.begin(counts.get(self.per))
         if self.metric is None:
             warn_of_misfits(self.scheduler, counts, self.per)
 
     def _go_on(self, engine: Engine[Any, Any]) -> None:
         """For a continued run, which may have another end than it had."""
-        counts, planned = self._counts(engine), self._counted
+        counts, planned = self._counts(engine), self._planned.count
         steps = counts.get(self.per)
-        if steps is None or steps == planned or self.metric is not None:
+        if steps is None or self.metric is not None or (steps == planned and self._function_was_given in (None, steps)):
+            self._planned.begin(planned)
             return
         assert self.scheduler is not None
         same = [each for each in engine.handlers.values() if isinstance(each, Schedule)]
@@ -292,13 +295,13 @@ class Schedule:
         if self._make is not None and planned is not None and alone and times_stepped(self.scheduler) < steps:
             self._make_anew(steps, planned)
         require_reach(self.scheduler, steps, UNITS[self.per])
-        self._counted = steps
+        self._planned.begin(steps)
         warn_of_misfits(self.scheduler, counts, self.per)
 
     def _counts(self, engine: Engine[Any, Any]) -> dict[str, int | None]:
         # Of several updates each may step once in some batches; that is the process function's secret.
         steps_known = len(engine.updates) == 1 or self._make is not None
-        return counts_by_pace(engine, self._target, self.every, UNITS if steps_known else ("epoch",))
+        return self._planned.by_pace(UNITS if steps_known else ("epoch",))
 
     def step(self, engine: Engine[Any, Any]) -> None:
         """Steps for an epoch; on a metric only if the epoch brought a new value of it."""
@@ -312,13 +315,11 @@ class Schedule:
         elif is_new:
             self.scheduler.step(value)
 
-    # -- state -----------------------------------------------------------------------------------------------
-
     def state_dict(self) -> dict[str, Any]:
         if self.scheduler is None and self._waiting is None:
             return {}
         state = self._schedule_state() if self._waiting is None else self._waiting
-        state = state | {"counted": self._counted, "made_from": copy.deepcopy(self._made_from)}
+        state = state | self._planned.state_dict() | {"made_from": copy.deepcopy(self._made_from)}
         return state | ({} if self._watch is None else {"times_set": self._watch.times_set})
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -326,8 +327,8 @@ class Schedule:
         times_set = state.pop("times_set", None)
         if self._watch is not None:
             self._watch.load(times_set)
-        self._counted = state.pop("counted", None)  # neither is in a checkpoint of an earlier version
-        self._made_from = state.pop("made_from", [])
+        self._planned.take(state)
+        self._made_from = state.pop("made_from", [])  # not in a checkpoint of an earlier version
         self._made_for = None  # what was made here before it is not what a run from the beginning begins with
         if self.scheduler is None:
             self._waiting = state

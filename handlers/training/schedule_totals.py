@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from torch.optim import lr_scheduler
@@ -16,13 +16,6 @@ from leyden.engine.step import completed, planned_steps
 from leyden.handlers.training.schedulers_of_several import SchedulerOfEach, outermost_in
 
 UNITS = {"step": "optimizer steps", "epoch": "epochs"}
-
-
-def counts_by_pace(
-    engine: Engine[Any, Any], update: Update | None, every: int, paces: Iterable[str]
-) -> dict[str, int | None]:
-    """How often something of each pace would count in the present run."""
-    return {per: run_counts(engine, update, per, every) for per in paces}
 
 
 def run_counts(engine: Engine[Any, Any], update: Update | None, per: str, every: int) -> int | None:

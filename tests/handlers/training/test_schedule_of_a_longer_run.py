@@ -6,8 +6,9 @@ import pytest
 import torch
 from by_hand import batches, loss_fn, net, sgd
 from torch.optim import lr_scheduler
+from torch.utils.data import DataLoader, TensorDataset
 
-from leyden.engine import Engine, Update, UpdateEvents, supervised_trainer
+from leyden.engine import Engine, Events, Update, UpdateEvents, supervised_trainer
 from leyden.handlers import GradientAccumulation, Schedule
 from leyden.handlers.checkpoint import Checkpoint
 
@@ -283,3 +284,43 @@ def test_a_one_cycle_that_ends_before_the_run_is_an_error_before_its_first_step(
             goes_on.run(batches(10), max_epochs=4)
         assert goes_on.state.iteration == 20
     assert len(values) == 20
+
+
+def linear_to_zero(batch, *handlers):
+    torch.manual_seed(0)
+    model = torch.nn.Linear(4, 2)
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    trainer = supervised_trainer(model, optimizer, torch.nn.CrossEntropyLoss())
+    schedule = Schedule(lambda o, steps: lr_scheduler.LinearLR(o, 1.0, 0.0, total_iters=steps))
+    trainer.attach(schedule, *handlers)
+    data = TensorDataset(torch.randn(48, 4), torch.randint(2, (48,)))
+    return trainer, optimizer, DataLoader(data, batch)
+
+
+@pytest.mark.parametrize(("first", "then", "steps"), [(4, 8, 24 + 12), (8, 4, 12 + 24), (4, 48, 24 + 2)])
+def test_a_run_that_goes_on_in_batches_of_another_size_ends_its_curve_with_the_run(first, then, steps, tmp_path):
+    begun, _, data = linear_to_zero(first, Checkpoint(tmp_path))
+    begun.add_event_handler(Events.EPOCH_COMPLETED(once=2), begun.terminate)
+    begun.run(data, max_epochs=4)
+    for stop in (3, 4):  # the second start finds what it finds, and changes nothing
+        goes_on, optimizer, data = linear_to_zero(then, Checkpoint(tmp_path, resume="auto"))
+        goes_on.add_event_handler(Events.EPOCH_COMPLETED(once=stop), goes_on.terminate)
+        if stop == 3:
+            with pytest.warns(UserWarning, match=f"goes on to {steps} optimizer steps, and was planned for"):
+                goes_on.run(data, max_epochs=4)
+        else:
+            with warnings.catch_warnings():
+                warnings.filterwarnings("error", "the run goes on to")
+                goes_on.run(data, max_epochs=4)
+    assert goes_on.state.step == steps
+    assert optimizer.param_groups[0]["lr"] == pytest.approx(0.0, abs=1e-12)
+
+
+def test_it_does_so_in_one_process_too():
+    trainer, optimizer, data = linear_to_zero(4)
+    trainer.add_event_handler(Events.EPOCH_COMPLETED(once=2), trainer.terminate)
+    trainer.run(data, max_epochs=4)
+    with pytest.warns(UserWarning, match="goes on to 36 optimizer steps"):
+        trainer.run(DataLoader(data.dataset, 8), max_epochs=4)
+    assert trainer.state.step == 36
+    assert optimizer.param_groups[0]["lr"] == pytest.approx(0.0, abs=1e-12)
