@@ -24,8 +24,8 @@ class Perplexity(ClassificationMetric):
     nothing; NaN among the logits makes the value NaN, a token of probability 0 makes it infinite. No token, or none
     that is not left out: NotComputableError.
 
-    Raises ValueError for other shapes and for a y that is none of 0, ..., C - 1; on an accelerator that is told at the
-    end of the epoch. Raises TypeError for a y_pred that is not floating, and for a floating y.
+    Raises ValueError for other shapes, probabilities, and a y that is none of 0, ..., C - 1; on an accelerator that is
+    told at the end of the epoch. Raises TypeError for a y_pred that is not floating, and for a floating y.
     """
 
     widens = True
@@ -64,6 +64,7 @@ class Perplexity(ClassificationMetric):
         if not self._all_count(y, classes - 1):
             kept = self._kept(y)
             self._note(Found(Fault.CLASS, kept & outside(y, 0, classes - 1), y), classes=classes)
+        self._refuse_probabilities(logits)
         self._register("multiclass", classes, None if kept is None else flat(kept), output)
         index = (y if kept is None else y.clamp(0, classes - 1)).unsqueeze(-1)
         losses = logits.logsumexp(-1) - logits.gather(-1, index).squeeze(-1)
@@ -71,6 +72,21 @@ class Perplexity(ClassificationMetric):
             losses = torch.where(kept, losses, 0)
         add_to(self, "total", losses.sum(dtype=self.total.dtype))
         self.tokens += y.numel()
+
+    def _refuse_probabilities(self, logits: torch.Tensor) -> None:
+        """Of the first rows, which tell as much as all."""
+        rows = logits.detach().flatten(0, -2)[:8]
+        sum_to_one = (rows >= 0).all() & ((rows.sum(-1) - 1).abs() < 1e-2).all()
+        between = ((rows > 0) & (rows < 1)).any()  # more than one-hot rows
+        self._note(Found(Fault.SCORE, sum_to_one & between, rows), classes=0)
+
+    def _message(self, fault: Fault, found: str, classes: int | None = None) -> str:
+        if fault != Fault.SCORE:
+            return super()._message(fault, found, classes)
+        return (
+            "Perplexity found probabilities in y_pred, rows that sum to 1, but it takes logits or log-probabilities; "
+            "give it an output_transform: (output[0].log(), output[1])"
+        )
 
     def _check_shapes(self, y_pred: torch.Tensor, y: torch.Tensor) -> None:
         shape = list(y_pred.shape)

@@ -99,3 +99,14 @@ def test_nothing_but_what_is_left_out_has_no_value() -> None:
     Perplexity().attach(engine, "perplexity")
     with pytest.warns(UserWarning, match="Perplexity has seen no label but those of ignore_index=-100"):
         assert engine.run([(torch.rand(2, 3), torch.tensor([-100, -100]))]).metrics == {}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_probabilities_in_place_of_logits(dtype) -> None:
+    logits, y = torch.randn(20, 4), torch.arange(20) % 4
+    with pytest.raises(ValueError, match="Perplexity found probabilities in y_pred, rows that sum to 1"):
+        Perplexity().update((logits.softmax(1).to(dtype), y))
+    for allowed in (logits, logits.log_softmax(1), torch.eye(4).repeat(5, 1), torch.zeros(20, 4), logits.sigmoid()):
+        Perplexity().update((allowed, y))
+    with pytest.raises(ValueError, match="found probabilities"):
+        Perplexity(class_dim=-1).update((logits.softmax(1).view(4, 5, 4), y.view(4, 5)))
