@@ -10,7 +10,7 @@ from leyden.engine.values import as_whole
 from leyden.metrics.base import Device, OutputTransform
 from leyden.metrics.classification import ClassificationMetric, bin_counts
 from leyden.metrics.errors import require_samples
-from leyden.metrics.label_faults import outside
+from leyden.metrics.label_faults import Fault, Found, outside
 from leyden.metrics.outputs import described
 from leyden.metrics.states import widened
 
@@ -20,8 +20,8 @@ class ConfusionMatrix(ClassificationMetric):
 
     `(y_pred, y)`: scores (N, C, ...) and class indices (N, ...), or class indices both; with two classes also what is
     binary to `ClassificationMetric`. `average`: "samples" divides by the number of samples N, "recall" each row by its
-    sum, "precision" each column by its sum (0 where that is 0). Elements whose y is `ignore_index`, or whose class is
-    none of 0, ..., num_classes - 1, are left out.
+    sum, "precision" each column by its sum (0 where that is 0). Elements whose y is `ignore_index`, or none of 0, ...,
+    num_classes - 1, are left out; of those that are not, a y_pred that is no class is an error.
 
     `state.metrics` gets a tensor on the CPU.
     """
@@ -64,11 +64,23 @@ class ConfusionMatrix(ClassificationMetric):
                 f"but found {described(output)}"
             )
         y_pred, y = y_pred.long(), y.long()
-        counted = ~outside(y_pred, 0, classes - 1) if kept is None else kept & ~outside(y_pred, 0, classes - 1)
+        unknown = outside(y_pred, 0, classes - 1)
+        if kept is not None:
+            unknown &= kept
+        self._note(Found(Fault.BINARY_Y_PRED, unknown, y_pred), classes=classes)
+        counted = ~unknown if kept is None else kept & ~unknown
         cells = torch.where(counted, y * classes + y_pred, classes * classes)
         counts = bin_counts(cells, classes * classes + 1)[:-1].view(classes, classes)
         self.matrix += counts.to(self.matrix.device)
         self.samples += len(output[1])
+
+    def _message(self, fault: Fault, found: str, classes: int | None = None) -> str:
+        if fault != Fault.BINARY_Y_PRED or self.num_classes == 2:
+            return super()._message(fault, found, classes)
+        return (
+            f"{type(self).__name__} found {found} in y_pred, none of the classes 0, ..., {self.num_classes - 1}; "
+            "num_classes counts those that are predicted too"
+        )
 
     def _kept(self, y: torch.Tensor) -> torch.Tensor:
         return super()._kept(y) & ~outside(y, 0, self.num_classes - 1)

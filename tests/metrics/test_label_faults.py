@@ -88,6 +88,12 @@ CASES = {
     "a negative label": (Accuracy, SCORES, torch.tensor([0, 1, 2, -1]), "found -1 in y, none of the classes"),
     "a negative class index": (Accuracy, Y, torch.tensor([0, 1, 2, -1]), "found -1 in y, no class"),
     "precision of a label too large": (Precision, SCORES, torch.tensor([0, 1, 2, 3]), "Precision found 3 in y"),
+    "a prediction too large": (
+        lambda: ConfusionMatrix(3),
+        torch.tensor([0, 1, 3, 2]),
+        torch.tensor([0, 1, 2, 2]),
+        r"found 3 in y_pred, none of the classes 0, \.\.\., 2; num_classes counts those that are predicted too",
+    ),
     "NaN": (Accuracy, torch.full((4, 3), torch.nan), Y, "found NaN among the scores"),
     "one NaN": (Recall, SCORES.index_fill(0, torch.tensor(2), torch.nan), Y, "found NaN among the scores"),
     "NaN in a matrix": (lambda: ConfusionMatrix(3), torch.full((4, 3), torch.nan), Y, "found NaN among the scores"),
@@ -105,6 +111,12 @@ CASES = {
     "more classes than two": (Accuracy, torch.rand(4), Y, "found 2 in y, but y_pred and y of one shape are binary"),
     "classes for precision": (Precision, Y, Y, "found 2 in y, but y_pred and y of one shape are binary"),
 }
+
+
+def test_a_prediction_that_is_no_class_counts_nowhere_where_its_label_is_left_out() -> None:
+    metric = ConfusionMatrix(3, ignore_index=255)
+    metric.update((torch.tensor([0, 7, 7, 2]), torch.tensor([0, 255, 3, 1])))
+    assert metric.compute().tolist() == [[1, 0, 0], [0, 0, 1], [0, 0, 0]]
 
 
 @pytest.mark.parametrize("case", CASES)
