@@ -98,9 +98,12 @@ class MetricGroup:
             raise TypeError(f"a metric is attached under a name, but got {name!r}; write {call}")
         names = [each for group in (self, *others) for each in group.names()]
         if taken := sorted(set(metric.names(name)).intersection(names)):
+            cure = f"attach this {metric.kind} under another name"
+            if taken[0] != name and not metric.items_under_name:
+                cure = f"that is an item of this {metric.kind}'s value too; give it other keys (a collection a prefix=)"
             raise ValueError(
                 f'the engine has a metric "{taken[0]}" already, beside: {", ".join(sorted(names))}; '
-                f"attach this {type(metric).__name__} under another name, or detach() the other first"
+                f"{cure}, or detach() the other first"
             )
         if name in metric.names(name)[1:]:
             raise ValueError(
@@ -110,7 +113,7 @@ class MetricGroup:
         for source in _all_of(metric):
             if any(source in group.sources() for group in others):
                 raise ValueError(
-                    f"this {type(source).__name__} measures this engine with another usage already, and would be reset "
+                    f"this {source.kind} measures this engine with another usage already, and would be reset "
                     "at the times of both; give each usage a metric of its own"
                 )
         self._check_private(name, metric)
@@ -220,6 +223,9 @@ class MetricGroup:
                 self._leave_without(engine, name)
                 continue
             engine.state.metrics[name] = value = plain(metric.result(values))
+            if value is None:
+                self._leave_without(engine, name)
+                self._tell(engine, metric, name, f"what computes this {metric.kind} returns None")
             if isinstance(value, Mapping):
                 self._write_items(engine, name, value)
 
@@ -233,16 +239,15 @@ class MetricGroup:
         values = computed(self._updated)
         for metric, value in list(values.items()):
             if isinstance(value, NotComputableError):
-                self._tell(engine, metric, value)
+                self._tell(engine, metric, self._sources[metric], value)
                 del values[metric]
         return values
 
-    def _tell(self, engine: Engine[Any, Any], metric: Metric, error: NotComputableError) -> None:
+    def _tell(self, engine: Engine[Any, Any], metric: Metric, name: str, why: object) -> None:
         """Warns once why there is no value, unless the epoch had no batch."""
-        name = self._sources[metric]
-        if dist.rank() == 0 and metric.updated() and name not in self._told:
+        if dist.rank() == 0 and any(each.updated() for each in metric.sources()) and name not in self._told:
             self._told.add(name)
-            warnings.warn(f'no value of "{name}" for epoch {engine.state.epoch}: {error}', stacklevel=2)
+            warnings.warn(f'no value of "{name}" for epoch {engine.state.epoch}: {why}', stacklevel=2)
 
     def _check_use(self) -> None:
         for metric in self._updated:

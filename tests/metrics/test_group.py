@@ -59,6 +59,25 @@ def test_a_name_is_given_once() -> None:
         Mean().attach(engine, None)
 
 
+def test_an_item_of_another_is_told_what_helps() -> None:
+    engine = echo()
+    Keyed().attach(engine, "keyed")
+    with pytest.raises(ValueError, match=r"an item of this Keyed's value too; give it other keys .*prefix="):
+        Keyed().attach(engine, "other")
+
+
+def test_a_value_of_none_is_left_out_and_told_once() -> None:
+    class Forgetful(Mean):
+        def compute(self):
+            super().compute()
+
+    engine = echo()
+    Forgetful().attach(engine, "mean")
+    with pytest.warns(UserWarning, match='no value of "mean" for epoch 1: what computes this Forgetful') as told:
+        assert "mean" not in engine.run([1.0], max_epochs=3).metrics
+    assert len(told) == 1
+
+
 def test_an_item_can_not_have_its_metrics_own_name() -> None:
     engine = echo()
     with pytest.raises(ValueError, match='the value of this Keyed is a mapping with an item "inner"'):
