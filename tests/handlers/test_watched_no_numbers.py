@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from leyden.engine import supervised_evaluator, supervised_trainer
-from leyden.handlers import Checkpoint, EarlyStopping, Evaluate
+from leyden.handlers import Checkpoint, EarlyStopping, Evaluate, Schedule
 from leyden.metrics import F1, ConfusionMatrix, Dice, IoU, Metric, Precision
 
 DATA = [(torch.randn(8, 3), torch.arange(8) % 3)]
@@ -22,6 +22,9 @@ class Both(Metric):
 
 WATCHING = {
     "EarlyStopping": lambda optimizer, path: EarlyStopping("val/seen", mode="max", patience=2),
+    "Schedule": lambda optimizer, path: Schedule(
+        torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, mode="max"), metric="val/seen"
+    ),
     "Checkpoint": lambda optimizer, path: Checkpoint(path, best="val/seen", mode="max"),
 }
 
