@@ -21,7 +21,7 @@ from leyden.contrib.torchmetrics.nodes import (
     remember,
     state_name,
 )
-from leyden.contrib.torchmetrics.refused import refuse, refuse_on_ranks, refuse_trackers
+from leyden.contrib.torchmetrics.refused import refuse, refuse_hidden, refuse_on_ranks, refuse_trackers
 from leyden.contrib.torchmetrics.result_names import result_keys, say_little
 from leyden.metrics import (
     Metric,
@@ -71,8 +71,8 @@ class TorchMetric(Metric):
     Results become plain numbers, mappings of them, and tensors on the CPU (matrices, curves).
 
     Raises TypeError for another object, ValueError for one with a synchronisation of its own (`process_group`,
-    `dist_sync_fn`), for a MetricTracker, where a metric is a part of two that are attached, and for one that
-    torchmetrics can't put together from as many ranks.
+    `dist_sync_fn`), for a MetricTracker, for one that keeps others in a plain list or mapping, where a metric is a part
+    of two that are attached, and for one that torchmetrics can't put together from as many ranks.
     """
 
     required_output_keys = None
@@ -89,6 +89,7 @@ class TorchMetric(Metric):
         self.result_keys = result_keys(metric)
         self.items_under_name = say_little(metric)
         self._nodes = nodes_of(metric)
+        refuse_hidden(self._nodes.values())
         for node in self._nodes.values():
             refuse(node)
             internals.switch_synchronisation_off(node)

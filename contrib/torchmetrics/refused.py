@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from typing import Any
 
+import torch
+
 from leyden import distributed as dist
+from leyden.engine.values import leaves_of
 from leyden.metrics import Metric
 
 
@@ -34,6 +38,33 @@ def refuse(node: Any) -> None:
                 f"{type(node).__name__} has {option}=, a synchronisation of its own, but metrics of an engine "
                 f"are reduced together, over the ranks that see different data; leave {option} out"
             )
+
+
+def refuse_hidden(nodes: Iterable[Any]) -> None:
+    """Raises ValueError for one that keeps others where torch does not find them."""
+    known = {id(node): node for node in nodes}  # == between metrics makes another metric
+    for node in known.values():
+        for attribute, value in vars(node).items():
+            if attribute in _OF_MODULES or not isinstance(value, list | tuple | dict):
+                continue
+            if hidden := [each for each in _metrics_in(value) if id(each) not in known]:
+                raise ValueError(
+                    f"{type(node).__name__} keeps a {type(hidden[0]).__name__} in {attribute}, a "
+                    f"{type(value).__name__}, where torch does not find it: it would be neither moved to the device nor "
+                    f"saved nor reduced over the ranks with the others; make {attribute} a torch.nn.ModuleList or a "
+                    "torch.nn.ModuleDict"
+                )
+
+
+_OF_MODULES = frozenset(vars(torch.nn.Module()))
+
+
+def _metrics_in(value: Any) -> Iterator[Any]:
+    from torchmetrics import Metric
+
+    for leaf in leaves_of(value):
+        if isinstance(leaf, torch.nn.Module):
+            yield from (each for each in leaf.modules() if isinstance(each, Metric))
 
 
 def refuse_on_ranks(node: Any) -> None:

@@ -27,6 +27,32 @@ def test_a_synchronisation_of_its_own(engine, option) -> None:
         engine.attach_metric("error", torchmetrics.MeanSquaredError(**option))
 
 
+class Errors(torchmetrics.Metric):
+    """One that is made of others."""
+
+    def __init__(self, parts, hold):
+        super().__init__()
+        self.parts = hold(parts)
+
+    def update(self, preds, target):
+        for each in self.parts:
+            each.update(preds, target)
+
+    def compute(self):
+        return sum(each.compute() for each in self.parts)
+
+
+@pytest.mark.parametrize("hold", [list, tuple, lambda parts: {"a": torch.nn.ModuleList(parts)}])
+def test_metrics_where_torch_does_not_find_them(engine, hold) -> None:
+    parts = [torchmetrics.MeanSquaredError(), torchmetrics.MeanAbsoluteError()]
+    with pytest.raises(
+        ValueError, match=r"Errors keeps a Mean\w+ in parts, a \w+, .* make parts a torch.nn.ModuleList"
+    ):
+        engine.attach_metric("errors", Errors(parts, hold))
+    engine.attach_metric("errors", Errors(parts, torch.nn.ModuleList))
+    assert engine.run([(torch.zeros(2), torch.full((2,), 3.0))]).metrics == {"errors": 9.0 + 3.0}
+
+
 def test_a_metric_in_two_that_are_attached(engine) -> None:
     error = torchmetrics.MeanSquaredError()
     engine.attach_metric("error", error)
