@@ -19,7 +19,7 @@ from leyden.engine import Engine, Events, Order
 from leyden.engine.values import WatchedMetric, leaves_of, whole_number
 from leyden.handlers.common.metric_modes import require_mode
 from leyden.handlers.common.number_checks import require_function, require_number
-from leyden.handlers.common.watched_metrics import require_number_of
+from leyden.handlers.common.watched_metrics import watch_number
 
 
 class EarlyStopping:
@@ -65,7 +65,7 @@ class EarlyStopping:
 
     def attach(self, engine: Engine[Any, Any]) -> None:
         if isinstance(self.metric, str):
-            engine.add_event_handler(Events.STARTED, require_number_of, engine, self.metric, "EarlyStopping")
+            watch_number(engine, self.metric, "EarlyStopping")
         engine.add_event_handler(Events.STARTED, self.start, order=Order.METRICS)
         engine.add_event_handler(Events.EPOCH_COMPLETED, self.check, order=Order.STOPPERS)
         engine.add_event_handler(Events.TERMINATE, self.tell)

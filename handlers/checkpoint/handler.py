@@ -24,7 +24,7 @@ from leyden.handlers.checkpoint.store.lock import DirectoryLock
 from leyden.handlers.checkpoint.store.paths import StoragePath
 from leyden.handlers.checkpoint.store.retention import Keeping
 from leyden.handlers.common.metric_modes import require_mode
-from leyden.handlers.common.watched_metrics import require_number_of
+from leyden.handlers.common.watched_metrics import watch_number
 
 logger = logging.getLogger(__name__)
 
@@ -167,7 +167,7 @@ class Checkpoint:
         engine.setup.add(Stage.OPTIMIZER, functools.partial(self._going_on.script.take_late, engine))
         engine.setup.add(Stage.RESTORE, functools.partial(self.set_up, engine))
         if self.keeping.best is not None:
-            engine.add_event_handler(Events.STARTED, require_number_of, engine, self.keeping.best, "Checkpoint")
+            watch_number(engine, self.keeping.best, "Checkpoint")
         engine.add_event_handler(Events.STARTED, self.start_run)
         engine.add_event_handler(Events.STARTED, self.check_states, order=Order.LAST)
         engine.add_event_handler(Events.EPOCH_COMPLETED, self.heed_writer, order=Order.SAVERS)

@@ -2,13 +2,34 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 from leyden import distributed as dist
-from leyden.engine import Engine, Update
+from leyden.engine import Engine, Events, Update
 from leyden.engine.values import WatchedMetric
 from leyden.handlers.evaluating import Evaluate
 from leyden.metrics import Metric, MetricGroup
+
+
+def watch_number(engine: Engine[Any, Any], name: str, who: str) -> None:
+    """Has the engine check, as a run starts, that a metric of that name will come up and may be a number, and tell, as
+    it ends, if none came up; `who` is the handler that watches it.
+    """
+    engine.add_event_handler(Events.STARTED, require_number_of, engine, name, who)
+    engine.add_event_handler(Events.COMPLETED, tell_if_missing, engine, name, who)
+
+
+def tell_if_missing(engine: Engine[Any, Any], name: str, who: str) -> None:
+    """Warns if a run that came to its end leaves no value of that name."""
+    state = engine.state
+    whole = state.max_epochs is not None and state.epoch >= state.max_epochs
+    if dist.rank() == 0 and whole and name not in state.metrics:
+        warnings.warn(
+            f'{who} watches "{name}", which has no value as the run ends after epoch {state.epoch}: look at when it is '
+            "measured (usage=, every= of Evaluate), and whether any data counted",
+            stacklevel=2,
+        )
 
 
 def require_number_of(engine: Engine[Any, Any], name: str, who: str) -> None:

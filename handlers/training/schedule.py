@@ -14,7 +14,7 @@ from leyden.engine import Engine, Events, Order, RemovableEventHandle, Stage, Up
 from leyden.engine.resume import UNKNOWN_SETTING
 from leyden.engine.step import groups_before, optimizers_in
 from leyden.engine.values import WatchedMetric, whole_number
-from leyden.handlers.common.watched_metrics import require_number_of, value_of_ranks
+from leyden.handlers.common.watched_metrics import value_of_ranks, watch_number
 from leyden.handlers.training.made_anew import (
     Rates,
     bring_to,
@@ -159,7 +159,7 @@ class Schedule:
         if self.per == "epoch":
             engine.add_event_handler(Events.EPOCH_COMPLETED(every=self.every), self.step)
             if self.metric is not None:
-                engine.add_event_handler(Events.STARTED, require_number_of, engine, self.metric, "Schedule")
+                watch_number(engine, self.metric, "Schedule")
         if self.scheduler is None:
             engine.setup.add(Stage.SCHEDULE, functools.partial(self._make_for, engine), owner=self, each_run=True)
         else:

@@ -1,5 +1,7 @@
 """A metric whose value can't be one number is refused by what watches it before the first step."""
 
+import warnings
+
 import pytest
 import torch
 
@@ -29,12 +31,12 @@ WATCHING = {
 }
 
 
-def run_of(metric, tmp_path, watching="EarlyStopping"):
+def run_of(metric, tmp_path, watching="EarlyStopping", every=1):
     model = torch.nn.Linear(3, 3)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     trainer = supervised_trainer(model, optimizer, torch.nn.CrossEntropyLoss())
     evaluator = supervised_evaluator(model, metrics={"seen": metric})
-    trainer.attach(Evaluate(evaluator, DATA, prefix="val/"), WATCHING[watching](optimizer, tmp_path))
+    trainer.attach(Evaluate(evaluator, DATA, prefix="val/", every=every), WATCHING[watching](optimizer, tmp_path))
     return trainer
 
 
@@ -74,3 +76,16 @@ def test_one_number_is_watched(metric, tmp_path) -> None:
     trainer = run_of(metric(), tmp_path)
     trainer.run(DATA, max_epochs=2)
     assert trainer.state.epoch == 2
+
+
+@pytest.mark.parametrize("watching", WATCHING)
+def test_one_that_never_came_is_told_as_the_run_ends(watching, tmp_path) -> None:
+    trainer = run_of(F1(average="macro"), tmp_path, watching, every=5)
+    with pytest.warns(
+        UserWarning, match=f'{watching} watches "val/seen", which has no value as the run ends after epo'
+    ):
+        trainer.run(DATA, max_epochs=4)
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        trainer.run(DATA, max_epochs=5)
+    assert [str(each.message) for each in told if "no value" in str(each.message)] == []
