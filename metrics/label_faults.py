@@ -50,7 +50,8 @@ def message(fault: Fault, who: str, found: str, classes: int, threshold: float, 
         "output_transform; class indices are whole numbers, y_pred.long()",
         Fault.CLASS: f"{who} found {found} in y, {known}; {ignored}",
         Fault.BINARY_Y: f"{who} found {found} in y, but y_pred and y of one shape are binary, 0 or 1; for more classes "
-        f"y_pred needs scores (N, C, ...), and y class indices (N, ...), whole numbers; {ignored}",
+        "y_pred needs scores (N, C, ...), or one_hot(y_pred, C) for what is class indices already, and y class indices "
+        f"(N, ...), whole numbers; {ignored}",
         Fault.BINARY_Y_PRED: f"{who} found {found} in y_pred, but y_pred and y of one shape are binary, 0 or 1; for "
         "more classes y_pred needs scores (N, C, ...), as one_hot(y_pred, C) gives",
         Fault.ONE_HOT: f"{who} found a y of the shape of y_pred whose classes (dimension 1) always sum to 1, as "

@@ -173,6 +173,8 @@ class Listeners:
             return key, None if rule is not None and rule.open else rule
         if not isinstance(key, EventEnum | str) or key not in self._tables:
             known = ", ".join(str(each) for each in self._tables)
+            if type(key).__module__.startswith("ignite."):
+                raise ValueError(f"{key} is one of Ignite's own; import Events from leyden.engine, which has: {known}")
             raise ValueError(f"unknown event {str(key)!r}; this engine knows: {known}. Others: register_events() first")
         if rule is not None and key not in self._counters:
             raise ValueError(f"{key} has no count, so it can't be filtered by {rule}; register it with event_to_attr=")

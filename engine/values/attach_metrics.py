@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from types import FunctionType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -68,13 +69,25 @@ def adapted(name: str, metric: Any, output_transform: Callable[[Any], Any] | Non
     if isinstance(metric, type):
         kind = metric.__name__
         raise TypeError(f'{who} got the class {kind} for "{name}"; give it an object: {{"{name}": {kind}(...)}}')
+    kind, package = type(metric).__name__, type(metric).__module__.partition(".")[0]
+    if package == "ignite":
+        raise TypeError(
+            f'{who} got {kind} of Ignite for "{name}", which is attached to Ignite\'s engines; import {kind} from '
+            "leyden.contrib.ignite.metrics, which takes its arguments or says what to write"
+        )
     if hasattr(metric, "attach"):
         if output_transform is None or getattr(metric, "output_transform", None) is output_transform:
             return metric
         raise ValueError(f"give the output_transform to {type(metric).__name__} itself, where it is made")
     if (found := from_another_package(metric, output_transform)) is not None:
         return found
-    kind, package = type(metric).__name__, type(metric).__module__.partition(".")[0]
+    if isinstance(metric, FunctionType):
+        function = metric.__name__
+        raise TypeError(
+            f'{who} got the function {function} for "{name}", which has no attach(engine, name). Of leyden.metrics, '
+            f"EpochMetric({function}) calls it on all predictions and targets of an epoch, and "
+            "Mean(output_transform=...) averages a number of each batch"
+        )
     problem = f'{who} got {kind} of {package} for "{name}", which has no attach(engine, name).'
     if all(hasattr(metric, method) for method in ("reset", "update", "compute")):
         raise TypeError(

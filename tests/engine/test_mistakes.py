@@ -220,3 +220,25 @@ def test_an_update_may_be_made_after_a_handler_of_another(engine):
     engine.attach(Counts("critic"))
     updated(engine, "generator")
     assert list(engine.updates) == ["critic", "generator"]
+
+
+def test_a_metric_that_is_a_function(engine):
+    def kappa(y_pred, y):
+        return 0.0
+
+    with pytest.raises(TypeError, match=r'got the function kappa for "kappa", .* EpochMetric\(kappa\) calls it'):
+        engine.attach_metric("kappa", kappa)
+
+
+def test_metrics_and_events_of_ignite_say_what_to_import(engine):
+    ignite = pytest.importorskip("ignite.engine")
+    from ignite.metrics import Accuracy
+
+    with pytest.raises(
+        TypeError, match=r"got Accuracy of Ignite .*import Accuracy from leyden\.contrib\.ignite\.metrics"
+    ):
+        engine.attach_metric("accuracy", Accuracy())
+    with pytest.raises(ValueError, match=r"is one of Ignite's own; import Events from leyden\.engine"):
+        engine.add_event_handler(ignite.Events.EPOCH_COMPLETED, print)
+    with pytest.raises(ValueError, match=r"is one of Ignite's own; import Events from leyden\.engine"):
+        engine.add_event_handler(ignite.Events.EPOCH_COMPLETED(every=2), print)
