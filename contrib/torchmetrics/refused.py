@@ -50,9 +50,9 @@ def refuse_hidden(nodes: Iterable[Any]) -> None:
             if hidden := [each for each in _metrics_in(value) if id(each) not in known]:
                 raise ValueError(
                     f"{type(node).__name__} keeps a {type(hidden[0]).__name__} in {attribute}, a "
-                    f"{type(value).__name__}, where torch does not find it: it would be neither moved to the device nor "
-                    f"saved nor reduced over the ranks with the others; make {attribute} a torch.nn.ModuleList or a "
-                    "torch.nn.ModuleDict"
+                    f"{type(value).__name__}, where torch does not find it: it would be neither moved to the device "
+                    f"nor saved nor reduced over the ranks with the others; make {attribute} a torch.nn.ModuleList or "
+                    "a torch.nn.ModuleDict"
                 )
 
 
