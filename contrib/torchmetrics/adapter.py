@@ -23,6 +23,7 @@ from leyden.contrib.torchmetrics.nodes import (
 )
 from leyden.contrib.torchmetrics.refused import refuse, refuse_hidden, refuse_on_ranks, refuse_trackers
 from leyden.contrib.torchmetrics.result_names import result_keys, say_little
+from leyden.engine import Engine
 from leyden.metrics import (
     Metric,
     OutputTransform,
@@ -92,7 +93,8 @@ class TorchMetric(Metric):
         refuse_hidden(self._nodes.values())
         for node in self._nodes.values():
             refuse(node)
-            internals.switch_synchronisation_off(node)
+        self._synchronisation = {place: internals.synchronisation(node) for place, node in self._nodes.items()}
+        self._synchronise_itself(False)
         for place, node in self._nodes.items():
             self.declarations |= declarations_of(place, node)
         self._arguments = Arguments(metric)
@@ -105,8 +107,19 @@ class TorchMetric(Metric):
         self._check_parts()
         for node in self._nodes.values():
             refuse_on_ranks(node)
+        self._synchronise_itself(False)
         for module in (self.metric, *self._nodes.values()):
             vars(module)[_ADAPTER] = _MeasuredBy(self)
+
+    def detach(self, engine: Engine[Any, Any]) -> None:
+        super().detach(engine)
+        if not self.owners.attached():
+            self._synchronise_itself(True)
+
+    def _synchronise_itself(self, itself: bool) -> None:
+        """Whether it synchronises as it was made to: not while it is measured here."""
+        for place, node in self._nodes.items():
+            internals.set_synchronisation(node, *(self._synchronisation[place] if itself else (False, False)))
 
     def reset(self) -> None:
         self.metric.reset()

@@ -56,9 +56,14 @@ def forget_computed(node: Metric) -> None:
     node._computed = None
 
 
-def switch_synchronisation_off(node: Metric) -> None:
-    """Its `compute` uses the states as they are."""
-    node.sync_on_compute = node._to_sync = False
+def synchronisation(node: Metric) -> tuple[bool, bool]:
+    """How it is set, for `set_synchronisation`."""
+    return node.sync_on_compute, node._to_sync
+
+
+def set_synchronisation(node: Metric, on_compute: bool, to_sync: bool) -> None:
+    """With False twice its `compute` uses the states as they are."""
+    node.sync_on_compute, node._to_sync = on_compute, to_sync
 
 
 def update_parameters(node: Metric) -> list[inspect.Parameter]:

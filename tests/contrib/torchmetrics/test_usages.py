@@ -1,4 +1,4 @@
-"""Collections of torchmetrics that are read after each batch."""
+"""Collections of torchmetrics that are read after each batch, and metrics that are measured for a while."""
 
 import pytest
 import torch
@@ -7,6 +7,7 @@ torchmetrics = pytest.importorskip("torchmetrics")
 
 from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score  # noqa: E402
 
+from leyden.contrib.torchmetrics import TorchMetric  # noqa: E402
 from leyden.engine import Engine, Events  # noqa: E402
 from leyden.metrics import BatchWise, RunningWindow, SingleEpochRunningBatchWise  # noqa: E402
 
@@ -53,3 +54,19 @@ def test_the_items_of_a_collection_are_of_the_batch(batches) -> None:
     engine.add_event_handler(Events.ITERATION_COMPLETED, lambda engine: seen.append(engine.state.metrics["f1"]))
     engine.run(batches, max_epochs=2)
     assert seen == [pytest.approx(MulticlassF1Score(3)(*batch).item()) for batch in batches * 2]
+
+
+def test_a_metric_synchronises_itself_again_once_it_is_detached() -> None:
+    engine, another = (Engine(lambda engine, batch: batch, training=False) for _ in range(2))
+    error = torchmetrics.MeanSquaredError()
+    alone = torchmetrics.MeanAbsoluteError(sync_on_compute=False)
+    for metric, by_itself in ((error, True), (alone, False)):
+        measuring = TorchMetric(metric)
+        for times in range(2):
+            measuring.attach(engine, f"{times}")
+            measuring.attach(another, f"{times}")
+            assert not metric.sync_on_compute
+            measuring.detach(engine)
+            assert not metric.sync_on_compute
+            measuring.detach(another)
+            assert metric.sync_on_compute is by_itself
