@@ -59,6 +59,7 @@ BATCHES: dict[str, Callable[[], Any]] = {
     "vectors": lambda: torch.rand(N, 4),
     "vectors, vectors": lambda: above(torch.randn(N, 4), 2.0),
     "vectors, clusters": clusters,
+    "logits, classes": lambda: (torch.randn(N, 5), classes()),
     "scores, classes": lambda: (scores(), classes()),
     "scores, classes, groups": lambda: (scores(), classes(), classes(2)),
     "classes, classes": lambda: (classes(), classes()),
