@@ -81,6 +81,7 @@ def test_it_leaves_a_tensorboard_file_and_checkpoints(one_process: tuple[Path, s
     assert f"sqlite:///{runs}/mlflow.db" in output
 
 
+@pytest.mark.slow
 def test_two_ranks_reach_the_same_and_log_one_run(one_process: tuple[Path, str], tmp_path: Path) -> None:
     output = run_example(TORCHRUN, tmp_path)
     assert "on 2 process(es)" in output

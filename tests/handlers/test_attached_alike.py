@@ -72,6 +72,7 @@ def test_what_is_one_ranks_own_business_may_differ(seen, case) -> None:
         assert value is not None
 
 
+@pytest.mark.slow
 def test_of_more_ranks_one_of_those_that_differ_is_named() -> None:
     ranks = play(3, "the_last_rank_differs")["the_last_rank_differs"]
     assert len({error for _, error, _, _ in ranks}) == 1

@@ -35,8 +35,8 @@ def output_of(name: str, folder: Path, *args: str, ported: bool) -> list[str]:
     [
         ("mnist", 22),
         ("mnist_with_tqdm_logger", 2),
-        ("reinforce", 4),
-        ("actor_critic", 7),
+        pytest.param("reinforce", 4, marks=pytest.mark.slow),
+        pytest.param("actor_critic", 7, marks=pytest.mark.slow),
         ("siamese", 6),
     ],
 )
@@ -46,6 +46,7 @@ def test_a_script_prints_what_it_prints_under_ignite(name: str, lines: int, tmp_
     assert len(found) >= lines
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "lines"), [("dcgan", 12), ("mnist_with_tensorboard_logger", 3)])
 def test_a_script_that_writes_files_prints_what_it_prints_under_ignite(name: str, lines: int, tmp_path: Path) -> None:
     found = output_of(name, tmp_path / "ours", str(tmp_path / "ours" / "out"), ported=True)
@@ -53,6 +54,7 @@ def test_a_script_that_writes_files_prints_what_it_prints_under_ignite(name: str
     assert len(found) == lines
 
 
+@pytest.mark.slow
 def test_a_run_that_crashes_goes_on_at_the_very_batch(tmp_path: Path) -> None:
     """Until the crash as Ignite. The epoch that was open ends as in the run that never crashed, where Ignite begins
     another order; later ones are drawn anew, since such a file has no state of the generators.

@@ -138,6 +138,7 @@ def test_data_that_can_be_gone_through_only_once(outcomes):
         assert "the data of the run is empty" in rank
 
 
+@pytest.mark.slow
 def test_an_empty_shard_of_an_evaluator_that_was_made_as_any_engine_is(on_two_ranks):
     outcomes = on_two_ranks((data_cases.evaluation_by_an_engine_of_ones_own,))
     assert outcomes["evaluation_by_an_engine_of_ones_own"] == [{1: [[5]]}, {}]

@@ -97,6 +97,7 @@ def stopped(folder, by, copy):
     return shutil.copytree(folder / by / "stopped", copy / by)
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_with_the_data_that_its_place_had(two, four, folder, tmp_path):
     """In the mesh it was stopped in, from two ranks in the mesh, and from the mesh in two ranks."""
     in_mesh = [stopped(folder, by, tmp_path / "in the mesh") for by in ("four", "two")]

@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from leyden.engine import supervised_trainer
 
 loss_fn = nn.MSELoss()
-SETTLED_WHEN_A_RUN_STARTS = ("uniform", "_alone", "_begun_at")
+SETTLED_WHEN_A_RUN_STARTS = ("uniform", "gathers_shards", "_alone", "_begun_at")
 
 
 class Net(nn.Module):
