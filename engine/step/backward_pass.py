@@ -16,9 +16,7 @@ def go_backward(update: Update, losses: list[torch.Tensor], retain_graph: bool) 
     """Adds up the gradients of the update's own parameters; where its engine has no other update, of all that the
     losses hang on.
     """
-    if update.alone and len(losses) == 1:
-        losses[0].backward(retain_graph=retain_graph)
-    elif update.alone:
+    if update.alone:
         torch.autograd.backward(losses, retain_graph=retain_graph)
     elif update.gathers_shards:
         # The leaves of the graph are gathered weights, not the shards that the optimizer has: none can be named.

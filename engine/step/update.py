@@ -132,7 +132,10 @@ class Update(LossShare):
             if slots.sync is not None:
                 self._to_be_reduced = several
                 losses = slots.sync.before_backward(self, losses, not several and self.closes_next())
-            go_backward(self, losses, retain_graph)
+            if self.alone and len(losses) == 1:  # as most are: no call is spent on it
+                losses[0].backward(retain_graph=retain_graph)
+            else:
+                go_backward(self, losses, retain_graph)
             if step >= (completed := self.tables[UpdateEvents.BACKWARD_COMPLETED]).due:
                 completed.fire(step)
         except BaseException:
@@ -313,9 +316,7 @@ class Update(LossShare):
         self.close()
 
     def prepare(self) -> None:
-        """At the start of a run: ties the optimizer to the model's parameters, and clears gradients left from
-        elsewhere.
-        """
+        """At the start of a run: ties the optimizer to the model's parameters, and clears gradients of elsewhere."""
         self._names.tie()
         self._restore_scaler()
         self._restore_window()
