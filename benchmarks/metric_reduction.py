@@ -14,7 +14,7 @@ import time
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from statistics import median
 from typing import Any
 
@@ -136,20 +136,19 @@ def leydens(epochs: int) -> tuple[list[Counter[str]], list[float], dict[str, Any
         engine.attach_metric(name, metric, output_transform=lambda output, name=name: taken(name, output))
     calls: list[Counter[str]] = []
     seconds: list[float] = []
-    open_count: list[Any] = []
+    counts = ExitStack()
 
     @engine.on(Events.EPOCH_COMPLETED, order=Order.METRICS - 1)
     def begin() -> None:
         torch.distributed.barrier()
         calls.append(Counter())
-        open_count.append(counting(calls[-1]))
-        open_count[-1].__enter__()
+        counts.enter_context(counting(calls[-1]))
         seconds.append(time.perf_counter())
 
     @engine.on(Events.EPOCH_COMPLETED, order=Order.METRICS + 1)
     def end() -> None:
         seconds[-1] = time.perf_counter() - seconds[-1]
-        open_count.pop().__exit__(None, None, None)
+        counts.close()
 
     values = dict(engine.run(outputs(), max_epochs=epochs).metrics)
     return calls, seconds, values

@@ -77,7 +77,6 @@ class Metric(Arithmetic):
     """True: the items of a value that is a mapping stand in `state.metrics` as "name/key", for keys that say little
     alone ("max"); else under their keys.
     """
-
     number_instead = ""
     """What to attach where a single number is watched, if the value is known to be none."""
 

@@ -93,8 +93,7 @@ def keys_of_collection(collection: Any, members: Mapping[str, tuple[Any, tuple[s
     stand_ins = {name: _stand_in(metric, keys) for name, (metric, keys) in members.items()}
     named = MetricCollection(stand_ins, prefix=collection.prefix, postfix=collection.postfix, compute_groups=False)  # type: ignore[arg-type]
     named.update()
-    found = list(named.compute())
-    return tuple(found)
+    return tuple(named.compute())
 
 
 def _stand_in(metric: Any, keys: tuple[str, ...]) -> Metric:
