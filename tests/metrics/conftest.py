@@ -1,12 +1,8 @@
 """What the tests of metrics share: an engine whose outputs are given, batches of data, comparisons that are counted."""
 
 import json
-import os
 import random
 import runpy
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -50,26 +46,6 @@ def seen():
 def found_alone():
     """A function that gives what one process finds by a script's `scenarios`; through JSON, as ranks tell it."""
     return lambda script: json.loads(json.dumps(runpy.run_path(str(script))["scenarios"]()))
-
-
-@pytest.fixture(scope="session")
-def found_by(tmp_path_factory):
-    """A function that runs a script on so many ranks and gives what each found, by rank."""
-
-    def find(script: Path, ranks: int):
-        found = tmp_path_factory.mktemp("ranks") / "found.json"
-        done = subprocess.run(
-            [sys.executable, str(script), str(ranks), str(found)],
-            capture_output=True,
-            text=True,
-            timeout=100,
-            check=False,
-            env=os.environ | {"OMP_NUM_THREADS": "1"},
-        )
-        assert done.returncode == 0, done.stderr
-        return json.loads(found.read_text())
-
-    return find
 
 
 @pytest.fixture(scope="session")

@@ -1,9 +1,5 @@
 """A torchmetrics metric of one's own: truths, small whole numbers, reductions that are functions."""
 
-import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -14,18 +10,8 @@ SCRIPT = Path(__file__).parent / "scripts" / "own_states.py"
 
 
 @pytest.fixture(scope="module")
-def ranks(tmp_path_factory):
-    file = tmp_path_factory.mktemp("found") / "found.json"
-    done = subprocess.run(
-        [sys.executable, SCRIPT, "2", file],
-        capture_output=True,
-        text=True,
-        timeout=100,
-        check=False,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-    )
-    assert done.returncode == 0, done.stderr
-    return json.loads(file.read_text())
+def ranks(found_by):
+    return found_by(SCRIPT, 2)
 
 
 def value(any_negative, all_positive, with_data, hundreds, most, product, seen):
