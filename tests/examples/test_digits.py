@@ -3,43 +3,26 @@
 from __future__ import annotations
 
 import os
-import re
 import runpy
 import signal
 import sqlite3
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 import torch
+from running import TWO_RANKS, command, figure, output_of
 
 from leyden.engine import Engine
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "digits.py"
-TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
 
 pytestmark = pytest.mark.timeout(240)
 
 
-def run_example(command: list[str], runs: Path, epochs: int = 15) -> str:
-    process = subprocess.run(
-        [*command, str(EXAMPLE), "--runs", str(runs), "--epochs", str(epochs)],
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=220,
-        check=False,
-    )
-    assert process.returncode == 0, process.stderr[-3000:]
-    return process.stdout
-
-
-def figure(output: str, title: str) -> float:
-    found = re.search(rf"^{title}\s+([\d.]+)", output, re.MULTILINE)
-    assert found is not None, output
-    return float(found[1])
+def run_example(runs: Path, python: list[str] | None = None) -> str:
+    return output_of(EXAMPLE, "--runs", str(runs), "--epochs", "15", python=python)
 
 
 def query(runs: Path, sql: str) -> list[tuple[object, ...]]:
@@ -50,7 +33,7 @@ def query(runs: Path, sql: str) -> list[tuple[object, ...]]:
 @pytest.fixture(scope="module")
 def one_process(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     runs = tmp_path_factory.mktemp("one")
-    return runs, run_example([sys.executable], runs)
+    return runs, run_example(runs)
 
 
 def test_it_reaches_97_percent_within_a_minute_of_training(one_process: tuple[Path, str]) -> None:
@@ -83,7 +66,7 @@ def test_it_leaves_a_tensorboard_file_and_checkpoints(one_process: tuple[Path, s
 
 @pytest.mark.slow
 def test_two_ranks_reach_the_same_and_log_one_run(one_process: tuple[Path, str], tmp_path: Path) -> None:
-    output = run_example(TORCHRUN, tmp_path)
+    output = run_example(tmp_path, TWO_RANKS)
     assert "on 2 process(es)" in output
     assert abs(figure(output, "test accuracy") - figure(one_process[1], "test accuracy")) <= 0.01
     assert query(tmp_path, "select status from runs") == [("FINISHED",)]
@@ -92,8 +75,8 @@ def test_two_ranks_reach_the_same_and_log_one_run(one_process: tuple[Path, str],
 
 def test_metrics_of_two_uneven_shards_are_those_of_one_process(tmp_path: Path) -> None:
     script = Path(__file__).parent / "scripts" / "evaluate_all_digits.py"
-    command = [*TORCHRUN, str(script), str(tmp_path / "seen.pt")]
-    subprocess.run(command, env=os.environ | {"OMP_NUM_THREADS": "1"}, check=True, timeout=120)
+    two_ranks = command(script, str(tmp_path / "seen.pt"), python=TWO_RANKS)
+    subprocess.run(two_ranks, env=os.environ | {"OMP_NUM_THREADS": "1"}, check=True, timeout=120)
     seen = torch.load(tmp_path / "seen.pt")
     assert seen["seen"] == [899, 898]
 
@@ -109,8 +92,11 @@ def test_metrics_of_two_uneven_shards_are_those_of_one_process(tmp_path: Path) -
 
 
 def test_a_killed_run_goes_on_from_its_last_checkpoint(tmp_path: Path) -> None:
-    command = [sys.executable, str(EXAMPLE), "--runs", str(tmp_path), "--epochs", "15"]
-    killed = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    killed = subprocess.Popen(
+        command(EXAMPLE, "--runs", str(tmp_path), "--epochs", "15"),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
     deadline = time.monotonic() + 120
     while len(list((tmp_path / "digits").glob("epoch=*"))) < 2:
         assert killed.poll() is None, "the run ended before it could be killed"
@@ -120,7 +106,7 @@ def test_a_killed_run_goes_on_from_its_last_checkpoint(tmp_path: Path) -> None:
     killed.wait()
     last = max(int(path.name.split("=")[1].split("-")[0]) for path in (tmp_path / "digits").glob("epoch=*"))
 
-    output = run_example([sys.executable], tmp_path)
+    output = run_example(tmp_path)
     assert figure(output, "test accuracy") >= 0.97
     epochs = [row[0] for row in query(tmp_path, "select step from metrics where key = 'val/accuracy' order by step")]
     assert len(epochs) == len(set(epochs)), "no epoch is trained twice after the checkpoint that was kept"

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 import torch
+from running import TWO_RANKS, output_of
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "language_model.py"
-TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
 TINY = ["--layers", "1", "--heads", "2", "--width", "32", "--context", "48", "--texts", "400"]
 
 pytestmark = pytest.mark.timeout(240)
@@ -28,16 +25,7 @@ def example(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 
 
 def run_example(*arguments: str, python: list[str] | None = None) -> str:
-    process = subprocess.run(
-        [sys.executable, *(python or []), str(EXAMPLE), *TINY, *arguments],
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=220,
-        check=False,
-    )
-    assert process.returncode == 0, process.stderr[-3000:]
-    return process.stdout
+    return output_of(EXAMPLE, *TINY, *arguments, python=python)
 
 
 def figures(output: str, pattern: str) -> list[float]:
@@ -46,7 +34,7 @@ def figures(output: str, pattern: str) -> list[float]:
     return [float(each) for each in found]
 
 
-@pytest.mark.parametrize("python", [[], TORCHRUN], ids=["one process", "two ranks"])
+@pytest.mark.parametrize("python", [[], TWO_RANKS], ids=["one process", "two ranks"])
 def test_it_learns(python: list[str]) -> None:
     output = run_example("--epochs", "3", python=python)
     losses = figures(output, r"^epoch \d: validation loss ([\d.]+) after")

@@ -6,7 +6,6 @@ import os
 import re
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 from types import ModuleType
@@ -14,13 +13,13 @@ from types import ModuleType
 import numpy as np
 import pytest
 import torch
+from running import TWO_RANKS, command, figure, output_of
 from stored_images import images_of_mlflow, images_of_tensorboard
 
 from leyden.engine import Events, supervised_evaluator
 from leyden.handlers.checkpoint import load_weights
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "segmentation.py"
-TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
 SHORT = ["--epochs", "3", "--samples", "48"]  # six batches an epoch, 12 samples to validate
 
 pytestmark = pytest.mark.timeout(280)
@@ -34,27 +33,8 @@ def example(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     return segmentation
 
 
-def command(runs: Path, *arguments: str, python: list[str] | None = None) -> list[str]:
-    return [sys.executable, *(python or []), str(EXAMPLE), "--runs", str(runs), *arguments]
-
-
 def run_example(runs: Path, *arguments: str, python: list[str] | None = None) -> str:
-    process = subprocess.run(
-        command(runs, *arguments, python=python),
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=260,
-        check=False,
-    )
-    assert process.returncode == 0, process.stderr[-3000:]
-    return process.stdout
-
-
-def figure(output: str, title: str) -> float:
-    found = re.search(rf"^{title}\s+([\d.]+)", output, re.MULTILINE)
-    assert found is not None, output
-    return float(found[1])
+    return output_of(EXAMPLE, "--runs", str(runs), *arguments, python=python, timeout=260)
 
 
 class Logged:
@@ -140,7 +120,10 @@ def test_the_metrics_are_those_of_the_predictions_counted_by_hand(
 def test_a_killed_run_goes_on_as_if_it_had_not_been(unbroken: tuple[Path, str, Logged], tmp_path: Path) -> None:
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     killed = subprocess.Popen(
-        command(tmp_path, *SHORT), env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        command(EXAMPLE, "--runs", str(tmp_path), *SHORT),
+        env=environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
     )
     deadline = time.monotonic() + 120
     while not list((tmp_path / "checkpoints").glob("epoch=0001*")):
@@ -160,7 +143,7 @@ def test_a_killed_run_goes_on_as_if_it_had_not_been(unbroken: tuple[Path, str, L
 
 @pytest.mark.slow
 def test_two_ranks_train_and_log_one_run(tmp_path: Path) -> None:
-    output = run_example(tmp_path, *SHORT, python=TORCHRUN)
+    output = run_example(tmp_path, *SHORT, python=TWO_RANKS)
     assert "on 2 process(es)" in output
     logged = Logged(tmp_path)
     assert logged.status == "FINISHED"
